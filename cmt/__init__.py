@@ -1,0 +1,41 @@
+"""CMT-DeepLab: panoptic segmentation with clustering mask transformers.
+
+Yu et al., "CMT-DeepLab: Clustering Mask Transformers for Panoptic Segmentation",
+CVPR 2022. Names resolve on first use; importing `cmt` itself loads no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+__version__ = "0.1.0"
+
+_MODULES = (
+    "clustering",
+    "layers",
+    "losses",
+    "matching",
+    "outputs",
+    "postprocess",
+)
+_NAMES = {
+    "CMTDeepLab": "cmt.model",
+    "LayerPredictions": "cmt.outputs",
+    "Predictions": "cmt.outputs",
+    "Targets": "cmt.outputs",
+    "build_model": "cmt.factory",
+}
+
+__all__ = ["__version__", *_MODULES, *_NAMES]
+
+
+def __getattr__(name: str):
+    if name in _MODULES:
+        return importlib.import_module(f"cmt.{name}")
+    if name in _NAMES:
+        return getattr(importlib.import_module(_NAMES[name]), name)
+    raise AttributeError(f"module 'cmt' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""The command line, `cmt`: one thin file per command."""

@@ -1,0 +1,63 @@
+"""What goes into the network's loss and what comes out of the network.
+
+Shapes, here and everywhere: B images, H x W input pixels, N cluster centers,
+C classes (void not counted), M points of a reference mask, G the most ground-truth
+masks of an image. h x w is the output resolution, stride 4: h = ceil(H / 4).
+
+Labels: class 0 is void, 1..C are the classes in the order of the data set's
+categories ("contiguous"). `class_logits` has void last: index c is class c + 1.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+
+class LayerPredictions(NamedTuple):
+    """What one transformer layer says of the clustering.
+
+    Attributes:
+      affinity_logits: [B, ceil(H / 16), ceil(W / 16), N] float32, S' of Eq. 6; None
+        where clustering is off.
+      reference_points: [B, N, M, 2] float32, (h, w) in [0, 1], Eq. 10; None where
+        the location module is off.
+    """
+
+    affinity_logits: tf.Tensor | None
+    reference_points: tf.Tensor | None
+
+
+class Predictions(NamedTuple):
+    """The output of the network.
+
+    Attributes:
+      mask_logits: [B, h, w, N] float32, softmax over N gives the masks.
+      class_logits: [B, N, C + 1] float32, void last.
+      pixel_features: [B, h, w, D] float32 of unit length over D.
+      semantic_logits: [B, h, w, C + 1] float32, channel = class, 0 is void; None
+        where the auxiliary branch is off.
+      layers: one entry a transformer layer, first to last.
+    """
+
+    mask_logits: tf.Tensor
+    class_logits: tf.Tensor
+    pixel_features: tf.Tensor
+    semantic_logits: tf.Tensor | None
+    layers: tuple[LayerPredictions, ...]
+
+
+class Targets(NamedTuple):
+    """The ground truth of a batch.
+
+    Attributes:
+      semantic: [B, H, W] int32, class of each pixel, 0 where void.
+      mask_ids: [B, H, W] int32, index in `mask_classes` of the mask that owns the
+        pixel, -1 where none does (void, crowd).
+      mask_classes: [B, G] int32, class 1..C of each mask, 0 where there is no mask.
+    """
+
+    semantic: tf.Tensor
+    mask_ids: tf.Tensor
+    mask_classes: tf.Tensor

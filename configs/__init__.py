@@ -1,0 +1,1 @@
+"""Text configs, found by bare name: `scenes/tiny`."""

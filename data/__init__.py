@@ -1,0 +1,1 @@
+"""Data: COCO panoptic files, TFRecords, and the input pipeline."""

@@ -1,0 +1,1 @@
+"""Panoptic predictions: scoring, files, pictures."""

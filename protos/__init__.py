@@ -1,0 +1,1 @@
+"""Messages of the text configs, generated from the .proto files."""
