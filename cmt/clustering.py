@@ -1,0 +1,210 @@
+"""The paper's equations as pure functions. START HERE.
+
+Cluster centers take turns with pixels: pixels are assigned to centers by feature
+affinity (Eq. 6), centers are updated from their pixels (Eq. 5, 7), pixels from their
+centers (Eq. 8), and both know where they are (Eq. 9-12). Variables live in
+`cmt/layers/dual_path.py`, which calls these functions in this order.
+
+Letters: b batch, p pixel, n center, m key of the attention, h head, d channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+Normalize = Callable[[tf.Tensor], tf.Tensor]
+
+
+def attend(
+    center_queries: tf.Tensor,
+    keys: tf.Tensor,
+    values: tf.Tensor,
+    *,
+    normalize: Normalize = tf.identity,
+) -> tf.Tensor:
+    """Cross-attention of the centers, softmax over the keys (Eq. 3, without C +).
+
+    Paper: keys are pixels. Here: the caller may append the centers to them, because
+    MaX-DeepLab, which the network is built on, does.
+
+    Args:
+      center_queries: [B, N, heads, d].
+      keys: [B, K, heads, d].
+      values: [B, K, heads, e].
+      normalize: applied to the logits [B, heads, N, K]; a batch norm in the network,
+        in place of a division by sqrt(d).
+
+    Returns:
+      [B, N, heads, e], the retrieved values.
+    """
+    logits = normalize(tf.einsum("bnhd,bmhd->bhnm", center_queries, keys))
+    weights = tf.nn.softmax(logits, axis=-1)  # over keys
+    return tf.einsum("bhnm,bmhd->bnhd", weights, values)
+
+
+def update_affinity(
+    affinity_logits: tf.Tensor | None,
+    pixel_keys: tf.Tensor,
+    center_queries: tf.Tensor,
+    *,
+    normalize: Normalize = tf.identity,
+) -> tf.Tensor:
+    """S' = S + K~p Q~c^T, the residual affinity logits (inside Eq. 6).
+
+    Args:
+      affinity_logits: [B, P, N] S of the layer before; None in the first, where S = 0.
+      pixel_keys: [B, P, d] K~p.
+      center_queries: [B, N, d] Q~c.
+      normalize: applied to the product [B, P, N]; a scalar batch norm in the network.
+
+    Returns:
+      [B, P, N] S'.
+    """
+    product = normalize(tf.einsum("bpd,bnd->bpn", pixel_keys, center_queries))
+    return product if affinity_logits is None else affinity_logits + product
+
+
+def assign(affinity_logits: tf.Tensor) -> tf.Tensor:
+    """Z = softmax over the N centers (Eq. 4 and 6).
+
+    Args:
+      affinity_logits: [B, P, N].
+
+    Returns:
+      [B, P, N]; the centers of a pixel sum to 1.
+    """
+    return tf.nn.softmax(affinity_logits, axis=-1)  # over centers
+
+
+def pool_pixels(assignment: tf.Tensor, pixel_values: tf.Tensor) -> tf.Tensor:
+    """Z^T Vp: what a center receives from the pixels assigned to it (Eq. 5).
+
+    Args:
+      assignment: [B, P, N].
+      pixel_values: [B, P, d].
+
+    Returns:
+      [B, N, d], a sum over pixels.
+    """
+    return tf.einsum("bpn,bpd->bnd", assignment, pixel_values)
+
+
+def combine_updates(attended: tf.Tensor, pooled: tf.Tensor | None) -> tf.Tensor:
+    """(softmax(Qc Kp^T) + Z^T) Vp, term by term (the bracket of Eq. 7).
+
+    Args:
+      attended: [B, N, d], the attention term of `attend`.
+      pooled: [B, N, d], the clustering term of `pool_pixels`; None where clustering is
+        off, which leaves Eq. 3.
+
+    Returns:
+      [B, N, d].
+    """
+    return attended if pooled is None else attended + pooled
+
+
+def update_centers(cluster_centers: tf.Tensor, update: tf.Tensor) -> tf.Tensor:
+    """C^ = C + (softmax(Qc Kp^T) + Z^T) Vp (Eq. 7), with the update in C's channels.
+
+    Args:
+      cluster_centers: [B, N, D].
+      update: [B, N, D], of `combine_updates`.
+
+    Returns:
+      [B, N, D].
+    """
+    return cluster_centers + update
+
+
+def spread_centers(assignment: tf.Tensor, center_values: tf.Tensor) -> tf.Tensor:
+    """Z Vc: what a pixel receives from its centers (the update of Eq. 8).
+
+    Args:
+      assignment: [B, P, N].
+      center_values: [B, N, d].
+
+    Returns:
+      [B, P, d].
+    """
+    return tf.einsum("bpn,bnd->bpd", assignment, center_values)
+
+
+def update_pixels(pixel_features: tf.Tensor, update: tf.Tensor) -> tf.Tensor:
+    """F^ = F + Z Vc (Eq. 8), with the update in the channels of F.
+
+    Args:
+      pixel_features: [B, ..., D].
+      update: [B, ..., D].
+
+    Returns:
+      [B, ..., D].
+    """
+    return pixel_features + update
+
+
+def update_reference_embedding(embedding: tf.Tensor, change: tf.Tensor) -> tf.Tensor:
+    """e^ = e + MLP(C) (Eq. 9).
+
+    Args:
+      embedding: [B, N, 2 M] e of the layer before.
+      change: [B, N, 2 M] MLP(C).
+
+    Returns:
+      [B, N, 2 M].
+    """
+    return embedding + change
+
+
+def reference_mask(embedding: tf.Tensor) -> tf.Tensor:
+    """r = sigmoid(e^) (Eq. 10).
+
+    Args:
+      embedding: [B, N, 2 M], the M rows (h) first, then the M columns (w).
+
+    Returns:
+      [B, N, M, 2] points (h, w) in [0, 1].
+    """
+    rows, columns = tf.split(tf.sigmoid(embedding), 2, axis=-1)
+    return tf.stack([rows, columns], axis=-1)
+
+
+def pixel_coordinates(height: int, width: int, dtype: tf.DType) -> tf.Tensor:
+    """r^p of Eq. 12: pixel (i, j) is at (i / (height - 1), j / (width - 1)).
+
+    Args:
+      height: rows, 1 or more; a single row is at 0.
+      width: columns, 1 or more.
+      dtype: of the result.
+
+    Returns:
+      [height, width, 2] (h, w) in [0, 1].
+    """
+
+    def axis(length):
+        last = tf.cast(tf.maximum(length - 1, 1), tf.float32)
+        return tf.cast(tf.range(length), tf.float32) / last
+
+    grid = tf.meshgrid(axis(height), axis(width), indexing="ij")
+    return tf.cast(tf.stack(grid, axis=-1), dtype)
+
+
+def coordinate_convolution(
+    features: tf.Tensor, coordinates: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor
+) -> tf.Tensor:
+    """Conv(Concat(features, coordinates)), 1x1 (Eq. 11 for centers, 12 for pixels).
+
+    Args:
+      features: [B, n, D].
+      coordinates: [B or 1, n, K].
+      kernel: [D + K, E].
+      bias: [E].
+
+    Returns:
+      [B, n, E].
+    """
+    shape = tf.concat([tf.shape(features)[:-1], tf.shape(coordinates)[-1:]], axis=0)
+    coordinates = tf.broadcast_to(coordinates, shape)
+    joined = tf.concat([features, coordinates], axis=-1)
+    return tf.matmul(joined, kernel) + bias

@@ -1,0 +1,110 @@
+"""Pre-activated residual blocks: convolutional bottleneck and axial block.
+
+The input is activated once and feeds branch and shortcut; nothing follows the sum.
+The last batch norm of a branch starts at 0, so that a block starts as its shortcut.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+import tf_keras
+
+from cmt.layers.attention import AxialAttention2D
+from cmt.layers.conv import ConvNorm, Style, drop_path
+
+
+class ResidualBlock(tf_keras.layers.Layer):
+    """Shortcut and drop path around the branch that a subclass defines.
+
+    The shortcut is the activated input, subsampled by the stride, or a 1x1
+    convolution and batch norm of it where the channels change.
+
+    Shapes: [B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), 4 channels].
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        style: Style,
+        stride: int = 1,
+        drop_path_rate: float = 0.0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.channels = channels
+        self.style = style
+        self.stride = stride
+        self.shortcut: ConvNorm | None = None
+        self.drop_path = drop_path(drop_path_rate, rank=4)
+
+    def build(self, input_shape):
+        if input_shape[-1] != 4 * self.channels:
+            self.shortcut = ConvNorm(
+                4 * self.channels,
+                style=self.style,
+                stride=self.stride,
+                activate=False,
+                name="shortcut",
+            )
+        super().build(input_shape)
+
+    def branch(self, inputs: tf.Tensor, *, training: bool | None) -> tf.Tensor:
+        """What is added to the shortcut, from the activated input."""
+        raise TypeError(f"{type(self).__name__} must define `branch`")
+
+    def call(self, inputs: tf.Tensor, *, training: bool | None = None) -> tf.Tensor:
+        inputs = self.style.activate(inputs)
+        if self.shortcut is None:
+            shortcut = inputs[:, :: self.stride, :: self.stride]
+        else:
+            shortcut = self.shortcut(inputs, training=training)
+        branch = self.branch(inputs, training=training)
+        return shortcut + self.drop_path(branch, training=training)
+
+
+class BottleneckBlock(ResidualBlock):
+    """1x1, 3x3 with the stride, 1x1 convolutions."""
+
+    def __init__(self, channels: int, **kwargs):
+        super().__init__(channels, **kwargs)
+        style = self.style
+        self.conv1 = ConvNorm(channels, style=style, name="conv1")
+        self.conv2 = ConvNorm(
+            channels, 3, style=style, stride=self.stride, name="conv2"
+        )
+        self.conv3 = ConvNorm(
+            4 * channels, style=style, activate=False, gamma=0.0, name="conv3"
+        )
+
+    def branch(self, inputs: tf.Tensor, *, training: bool | None) -> tf.Tensor:
+        outputs = self.conv1(inputs, training=training)
+        outputs = self.conv2(outputs, training=training)
+        return self.conv3(outputs, training=training)
+
+
+class AxialBlock(ResidualBlock):
+    """1x1 convolution, axial attention over height and width, 1x1 convolution."""
+
+    def __init__(
+        self, channels: int, *, num_heads: int, max_relative_positions: int, **kwargs
+    ):
+        super().__init__(channels, **kwargs)
+        style = self.style
+        self.conv1 = ConvNorm(2 * channels, style=style, name="conv1")
+        self.attention = AxialAttention2D(
+            channels,
+            2 * channels,
+            num_heads,
+            max_relative_positions=max_relative_positions,
+            style=style,
+            name="attention",
+        )
+        self.conv3 = ConvNorm(
+            4 * channels, style=style, activate=False, gamma=0.0, name="conv3"
+        )
+
+    def branch(self, inputs: tf.Tensor, *, training: bool | None) -> tf.Tensor:
+        outputs = self.conv1(inputs, training=training)
+        outputs = self.style.activate(self.attention(outputs, training=training))
+        return self.conv3(outputs, training=training)

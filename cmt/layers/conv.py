@@ -1,0 +1,156 @@
+"""Convolutions with batch norm and activation, and align-corners resizing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import tensorflow as tf
+import tf_keras
+
+
+@dataclasses.dataclass(frozen=True)
+class Style:
+    """What all layers of a network share.
+
+    Attributes:
+      activation: "gelu" (exact, erf) or "relu".
+      norm_momentum: weight of the old moving statistics in an update.
+      norm_epsilon: added to the variance.
+      norm_synchronized: statistics over all replicas.
+    """
+
+    activation: str = "gelu"
+    norm_momentum: float = 0.99
+    norm_epsilon: float = 1e-3
+    norm_synchronized: bool = False
+
+    def __post_init__(self):
+        if self.activation not in ("gelu", "relu"):
+            raise ValueError(
+                f"activation must be 'gelu' or 'relu'; got {self.activation!r}"
+            )
+
+    def activate(self, x: tf.Tensor) -> tf.Tensor:
+        """The activation of the network."""
+        return tf.nn.relu(x) if self.activation == "relu" else tf.nn.gelu(x)
+
+    def norm(
+        self, *, axis: int | Sequence[int] = -1, gamma: float = 1.0, name: str
+    ) -> tf_keras.layers.BatchNormalization:
+        """A batch norm over all axes but `axis`, its scale starting at `gamma`."""
+        return tf_keras.layers.BatchNormalization(
+            axis=axis,
+            momentum=self.norm_momentum,
+            epsilon=self.norm_epsilon,
+            gamma_initializer=tf_keras.initializers.Constant(gamma),
+            synchronized=self.norm_synchronized,
+            name=name,
+        )
+
+
+class ConvNorm(tf_keras.layers.Layer):
+    """Convolution without bias, batch norm, and the activation if `activate`.
+
+    A strided kernel wider than 1 pads (kernel_size - 1) / 2 zeros on both sides, so
+    that sizes 2^k m + 1 keep their corner pixels (129 -> 65 -> 33); others use SAME.
+
+    Shapes: [B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), filters].
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int = 1,
+        *,
+        style: Style,
+        stride: int = 1,
+        dilation: int = 1,
+        activate: bool = True,
+        gamma: float = 1.0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.style = style
+        self.activate = activate
+        self.padding = (kernel_size - 1) // 2 if stride > 1 else 0
+        self.conv = tf_keras.layers.Conv2D(
+            filters,
+            kernel_size,
+            strides=stride,
+            padding="valid" if stride > 1 else "same",
+            dilation_rate=dilation,
+            use_bias=False,
+            kernel_initializer="he_normal",
+            name="conv",
+        )
+        self.norm = style.norm(gamma=gamma, name="norm")
+
+    def call(self, inputs: tf.Tensor, *, training: bool | None = None) -> tf.Tensor:
+        if self.padding:
+            pad = [self.padding, self.padding]
+            inputs = tf.pad(inputs, [[0, 0], pad, pad, [0, 0]])
+        outputs = self.norm(self.conv(inputs), training=training)
+        return self.style.activate(outputs) if self.activate else outputs
+
+
+class DepthwiseConvNorm(tf_keras.layers.Layer):
+    """Depthwise convolution without bias, batch norm, activation.
+
+    Shapes: [B, H, W, C] -> [B, H, W, C].
+    """
+
+    def __init__(self, kernel_size: int, *, style: Style, **kwargs):
+        super().__init__(**kwargs)
+        self.style = style
+        self.conv = tf_keras.layers.DepthwiseConv2D(
+            kernel_size, padding="same", use_bias=False, name="conv"
+        )
+        self.norm = style.norm(name="norm")
+
+    def call(self, inputs: tf.Tensor, *, training: bool | None = None) -> tf.Tensor:
+        outputs = self.norm(self.conv(inputs), training=training)
+        return self.style.activate(outputs)
+
+
+class DenseNorm(tf_keras.layers.Layer):
+    """Dense layer without bias, batch norm, and the activation if `activate`.
+
+    Shapes: [B, n, C] -> [B, n, units].
+    """
+
+    def __init__(
+        self,
+        units: int,
+        *,
+        style: Style,
+        activate: bool = True,
+        gamma: float = 1.0,
+        kernel_initializer: str | tf_keras.initializers.Initializer = "he_normal",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.style = style
+        self.activate = activate
+        self.dense = tf_keras.layers.Dense(
+            units, use_bias=False, kernel_initializer=kernel_initializer, name="dense"
+        )
+        self.norm = style.norm(gamma=gamma, name="norm")
+
+    def call(self, inputs: tf.Tensor, *, training: bool | None = None) -> tf.Tensor:
+        outputs = self.norm(self.dense(inputs), training=training)
+        return self.style.activate(outputs) if self.activate else outputs
+
+
+def drop_path(rate: float, rank: int) -> tf_keras.layers.Dropout:
+    """A layer that drops the whole tensor of an image with probability `rate`.
+
+    What is kept is scaled by 1 / (1 - rate). `rank` is that of the tensor.
+    Source: Huang et al., stochastic depth; drop path of the paper, Sec. 4.
+    """
+    return tf_keras.layers.Dropout(rate, noise_shape=(None,) + (1,) * (rank - 1))
+
+
+def resize_align_corners(images: tf.Tensor, size: Sequence[int]) -> tf.Tensor:
+    """Bilinear resize that keeps the corner pixels, [B, h, w, C] -> [B, *size, C]."""
+    return tf.raw_ops.ResizeBilinear(images=images, size=size, align_corners=True)

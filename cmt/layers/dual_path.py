@@ -1,0 +1,324 @@
+"""The CMT layer: pixels, centers and their affinity, updated together (Fig. 3, 4).
+
+It owns the variables; what it computes stands in `cmt/clustering.py`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+import tf_keras
+
+from cmt import clustering
+from cmt.layers.conv import DenseNorm, Style, drop_path
+
+
+class DualPathState(NamedTuple):
+    """What passes from one transformer layer to the next.
+
+    Attributes:
+      pixel_features: [B, H, W, C], before activation.
+      cluster_centers: [B, N, D].
+      affinity_logits: [B, H W, N] S; None before the first layer and without
+        clustering.
+      reference_embedding: [B, N, 2 M] e; None without the location module.
+    """
+
+    pixel_features: tf.Tensor
+    cluster_centers: tf.Tensor
+    affinity_logits: tf.Tensor | None = None
+    reference_embedding: tf.Tensor | None = None
+
+
+class TransformerSizes(NamedTuple):
+    """Channels and heads of a transformer layer; protos/model.proto says of what."""
+
+    center_channels: int = 256
+    bottleneck_channels: int = 256
+    key_channels: int = 128
+    value_channels: int = 256
+    num_heads: int = 8
+    ffn_channels: int = 2048
+
+
+class CoordinateConvolution(tf_keras.layers.Layer):
+    """1x1 convolution, with bias, of features and coordinates (Eq. 11, 12).
+
+    Shapes: [B, n, D] and [B or 1, n, K] -> [B, n, units].
+    """
+
+    def __init__(self, units: int, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+
+    def build(self, input_shape):
+        features, coordinates = input_shape
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=[features[-1] + coordinates[-1], self.units],
+            initializer="he_normal",
+        )
+        self.bias = self.add_weight(name="bias", shape=[self.units])
+        super().build(input_shape)
+
+    def call(self, inputs: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        features, coordinates = inputs
+        return clustering.coordinate_convolution(
+            features, tf.cast(coordinates, features.dtype), self.kernel, self.bias
+        )
+
+
+class ReferenceMask(tf_keras.layers.Layer):
+    """MLP(C) of Eq. 9: two hidden layers, then 2 M numbers a center.
+
+    Shapes: [B, N, D] -> [B, N, 2 num_points].
+    """
+
+    def __init__(self, num_points: int, mlp_channels: int, *, style: Style, **kwargs):
+        super().__init__(**kwargs)
+        dense = tf_keras.layers.Dense
+        self.hidden1 = dense(mlp_channels, activation=style.activate, name="hidden1")
+        self.hidden2 = dense(mlp_channels, activation=style.activate, name="hidden2")
+        self.output_layer = dense(2 * num_points, name="output")
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return self.output_layer(self.hidden2(self.hidden1(inputs)))
+
+
+class TransformerLayer(tf_keras.layers.Layer):
+    """One transformer layer between pixels and cluster centers.
+
+    With clustering (Eq. 5-8) the assignment Z joins the attention in the update of
+    the centers and replaces it in that of the pixels; without, the layer is
+    MaX-DeepLab's dual path. With location (Eq. 9-12) both know their coordinates.
+
+    Args:
+      sizes: channels and heads.
+      clustering_enabled: Eq. 5-8.
+      num_points: M of a reference mask; 0 switches location off.
+      mlp_channels: of the MLP of Eq. 9.
+      style: activation and norms.
+      drop_path_rate: of the branches added to pixels and centers.
+
+    Raises:
+      ValueError: key or value channels are not divisible by the heads.
+    """
+
+    def __init__(
+        self,
+        sizes: TransformerSizes,
+        *,
+        clustering_enabled: bool,
+        num_points: int,
+        mlp_channels: int,
+        style: Style,
+        drop_path_rate: float = 0.0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        for name in ("key_channels", "value_channels"):
+            if getattr(sizes, name) % sizes.num_heads:
+                raise ValueError(
+                    f"{name} must be divisible by num_heads; "
+                    f"got {getattr(sizes, name)} and {sizes.num_heads}"
+                )
+        self.sizes = sizes
+        self.style = style
+        self.clustering_enabled = clustering_enabled
+        self.location_enabled = num_points > 0
+        bottleneck = sizes.bottleneck_channels
+        self.center_input = DenseNorm(bottleneck, style=style, name="center_input")
+        self.pixel_input = DenseNorm(bottleneck, style=style, name="pixel_input")
+        if self.location_enabled:
+            self.reference_mask = ReferenceMask(
+                num_points, mlp_channels, style=style, name="reference_mask"
+            )
+            self.center_coordinates = CoordinateConvolution(
+                bottleneck, name="center_coordinates"
+            )
+            self.pixel_coordinates = CoordinateConvolution(
+                bottleneck, name="pixel_coordinates"
+            )
+        self._add_attention()
+        self._add_outputs(drop_path_rate)
+
+    def _add_attention(self) -> None:
+        sizes, style = self.sizes, self.style
+
+        def projection(name):
+            return DenseNorm(
+                2 * sizes.key_channels + sizes.value_channels,
+                style=style,
+                activate=False,
+                kernel_initializer=tf_keras.initializers.TruncatedNormal(
+                    stddev=sizes.bottleneck_channels**-0.5
+                ),
+                name=name,
+            )
+
+        self.center_projection = projection("center_projection")
+        self.pixel_projection = projection("pixel_projection")
+        self.center_similarity_norm = style.norm(axis=1, name="center_similarity_norm")
+        self.center_retrieved_norm = style.norm(name="center_retrieved_norm")
+        if self.clustering_enabled:
+            self.affinity_norm = style.norm(gamma=0.1, name="affinity_norm")
+            self.pooled_norm = style.norm(name="pooled_norm")
+        else:
+            self.pixel_similarity_norm = style.norm(
+                axis=1, name="pixel_similarity_norm"
+            )
+        self.pixel_retrieved_norm = style.norm(name="pixel_retrieved_norm")
+
+    def _add_outputs(self, drop_path_rate: float) -> None:
+        sizes, style = self.sizes, self.style
+        self.center_output = DenseNorm(
+            sizes.center_channels,
+            style=style,
+            activate=False,
+            gamma=0.0,
+            name="center_output",
+        )
+        self.ffn_hidden = DenseNorm(sizes.ffn_channels, style=style, name="ffn_hidden")
+        self.ffn_output = DenseNorm(
+            sizes.center_channels,
+            style=style,
+            activate=False,
+            gamma=0.0,
+            name="ffn_output",
+        )
+        self.pixel_drop_path = drop_path(drop_path_rate, rank=4)
+        self.center_drop_path = drop_path(drop_path_rate, rank=3)
+        self.ffn_drop_path = drop_path(drop_path_rate, rank=3)
+
+    def build(self, input_shape):
+        self.pixel_output = DenseNorm(
+            input_shape.pixel_features[-1],
+            style=self.style,
+            activate=False,
+            gamma=0.0,
+            name="pixel_output",
+        )
+        super().build(input_shape)
+
+    def call(
+        self, state: DualPathState, *, training: bool | None = None
+    ) -> DualPathState:
+        embedding = state.reference_embedding
+        if self.location_enabled:
+            embedding = clustering.update_reference_embedding(
+                embedding, self.reference_mask(state.cluster_centers)
+            )
+        centers, pixels = self._inputs(state, embedding, training)
+        center_query, center_key, center_value = self._project(
+            self.center_projection, centers, training
+        )
+        pixel_query, pixel_key, pixel_value = self._project(
+            self.pixel_projection, pixels, training
+        )
+        attended = self._attend(
+            center_query,
+            tf.concat([pixel_key, center_key], axis=1),
+            tf.concat([pixel_value, center_value], axis=1),
+            self.center_similarity_norm,
+            training,
+        )
+        attended = self.center_retrieved_norm(attended, training=training)
+        affinity, pooled = state.affinity_logits, None
+        if self.clustering_enabled:
+            # K~p and Q~c of Eq. 6 are the pixel query and the center key, one head.
+            affinity = clustering.update_affinity(
+                affinity,
+                pixel_query,
+                center_key,
+                normalize=lambda x: self._scalar_norm(x, training),
+            )
+            assignment = clustering.assign(affinity)
+            pooled = self.pooled_norm(
+                clustering.pool_pixels(assignment, pixel_value), training=training
+            )
+            spread = clustering.spread_centers(assignment, center_value)
+        else:
+            spread = self._attend(
+                pixel_query,
+                center_key,
+                center_value,
+                self.pixel_similarity_norm,
+                training,
+            )
+        spread = self.pixel_retrieved_norm(spread, training=training)
+        return DualPathState(
+            pixel_features=self._update_pixels(state, spread, training),
+            cluster_centers=self._update_centers(state, attended, pooled, training),
+            affinity_logits=affinity,
+            reference_embedding=embedding,
+        )
+
+    def _inputs(self, state, embedding, training):
+        """Centers [B, N, bottleneck] and pixels [B, P, bottleneck]."""
+        _, height, width, channels = state.pixel_features.shape
+        centers = self.center_input(state.cluster_centers, training=training)
+        pixels = tf.reshape(state.pixel_features, [-1, height * width, channels])
+        pixels = self.pixel_input(self.style.activate(pixels), training=training)
+        if self.location_enabled:
+            points = clustering.reference_mask(embedding)
+            flat = [-1, points.shape[1], 2 * points.shape[2]]
+            centers = self.center_coordinates((centers, tf.reshape(points, flat)))
+            grid = clustering.pixel_coordinates(height, width, pixels.dtype)
+            pixels = self.pixel_coordinates(
+                (pixels, tf.reshape(grid, [1, height * width, 2]))
+            )
+        return centers, pixels
+
+    def _project(self, projection, inputs, training):
+        """Query, key and value, [B, n, channels] each, heads side by side."""
+        sizes = self.sizes
+        return tf.split(
+            projection(inputs, training=training),
+            [sizes.key_channels, sizes.key_channels, sizes.value_channels],
+            axis=-1,
+        )
+
+    def _attend(self, query, key, value, similarity_norm, training):
+        """Multi-head attention, [B, n, value_channels]."""
+
+        def heads(x):
+            depth = x.shape[-1] // self.sizes.num_heads
+            return tf.reshape(x, [-1, x.shape[1], self.sizes.num_heads, depth])
+
+        retrieved = clustering.attend(
+            heads(query),
+            heads(key),
+            heads(value),
+            normalize=lambda x: similarity_norm(x, training=training),
+        )
+        return tf.reshape(retrieved, [-1, query.shape[1], self.sizes.value_channels])
+
+    def _scalar_norm(self, logits, training):
+        """One scale and one offset for all pixels and centers."""
+        logits = self.affinity_norm(logits[..., tf.newaxis], training=training)
+        return tf.squeeze(logits, axis=-1)
+
+    def _update_centers(self, state, attended, pooled, training):
+        """Eq. 7 behind activation and output projection, then the FFN."""
+        # Paper: C^ = C + (...) Vp. Here: the sum of both terms is activated and
+        # projected before it joins C, as MaX-DeepLab does with its attention.
+        retrieved = clustering.combine_updates(attended, pooled)
+        update = self.center_output(self.style.activate(retrieved), training=training)
+        centers = clustering.update_centers(
+            state.cluster_centers, self.center_drop_path(update, training=training)
+        )
+        centers = self.style.activate(centers)
+        update = self.ffn_hidden(centers, training=training)
+        update = self.ffn_output(update, training=training)
+        return self.style.activate(
+            centers + self.ffn_drop_path(update, training=training)
+        )
+
+    def _update_pixels(self, state, spread, training):
+        """Eq. 8 behind activation and output convolution."""
+        update = self.pixel_output(self.style.activate(spread), training=training)
+        update = tf.reshape(update, tf.shape(state.pixel_features))
+        return clustering.update_pixels(
+            state.pixel_features, self.pixel_drop_path(update, training=training)
+        )

@@ -1,0 +1,105 @@
+"""CMTDeepLab: image -> Predictions."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+import tf_keras
+
+from cmt.backbone import Backbone
+from cmt.decoder import Decoder
+from cmt.heads import PanopticHead, SemanticBranch
+from cmt.outputs import Predictions
+
+
+class CMTDeepLab(tf_keras.Model):
+    """Clustering Mask Transformer (Fig. 2): an ordinary Keras model.
+
+    Images are [B, H, W, 3] RGB, uint8 or float, 0 to 255, of static H and W. Sizes
+    2^k m + 1 (97, 641, 1281) keep the pixels of all strides aligned.
+
+    Args:
+      backbone: image to stages.
+      decoder: stages and centers to stride 4.
+      head: masks and classes.
+      semantic_branch: supervises training; None leaves it out.
+      num_centers: N.
+      center_channels: of a center.
+      num_points: M of a reference mask; 0 where location is off.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        decoder: Decoder,
+        head: PanopticHead,
+        *,
+        semantic_branch: SemanticBranch | None,
+        num_centers: int,
+        center_channels: int,
+        num_points: int,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.backbone = backbone
+        self.decoder = decoder
+        self.head = head
+        self.semantic_branch = semantic_branch
+        self.cluster_centers = self.add_weight(
+            name="cluster_centers",
+            shape=[num_centers, center_channels],
+            initializer=tf_keras.initializers.TruncatedNormal(stddev=1.0),
+        )
+        self.reference_embedding = (
+            tf_keras.layers.Dense(2 * num_points, name="reference_embedding")
+            if num_points
+            else None
+        )
+
+    def call(self, images: tf.Tensor, training: bool | None = None) -> Predictions:
+        images = tf.cast(images, self.compute_dtype) / 127.5 - 1.0
+        stages = self.backbone(images, training=training)
+        centers = tf.cast(self.cluster_centers, images.dtype)
+        centers = tf.repeat(centers[tf.newaxis], tf.shape(images)[0], axis=0)
+        embedding = (
+            None
+            if self.reference_embedding is None
+            else self.reference_embedding(centers)
+        )
+        decoded = self.decoder(stages, centers, embedding, training=training)
+        mask_logits, class_logits, pixel_features = self.head(
+            decoded.pixel_features,
+            decoded.cluster_centers,
+            decoded.affinity_logits,
+            training=training,
+        )
+        semantic_logits = None
+        if self.semantic_branch is not None:
+            semantic_logits = self.semantic_branch(
+                decoded.semantic_features, stages, training=training
+            )
+        return Predictions(
+            mask_logits, class_logits, pixel_features, semantic_logits, decoded.layers
+        )
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
+        """The compiled loss on the whole structured output, as `fit` calls it."""
+        if sample_weight is not None:
+            raise ValueError(
+                "sample weights are not supported: mark pixels as void instead"
+            )
+        return self.loss(y, y_pred) + sum(self.losses)
+
+    @property
+    def backbone_variables(self) -> list[tf.Variable]:
+        """Trainable variables of the pretrained part, which learns more slowly."""
+        variables = list(self.backbone.trainable_variables)
+        if self.decoder.stage5 is not None:
+            for block in self.decoder.stage5.blocks:
+                variables += block.trainable_variables
+        return variables
+
+    @property
+    def other_variables(self) -> list[tf.Variable]:
+        """Trainable variables that are not in `backbone_variables`."""
+        backbone = {id(variable) for variable in self.backbone_variables}
+        return [v for v in self.trainable_variables if id(v) not in backbone]

@@ -1,0 +1,399 @@
+"""From the network's masks and classes to one panoptic map, in TensorFlow.
+
+Two ways: MASK_WISE pastes whole masks in the order of their scores (MaskFormer; the
+one of this paper), PIXEL_WISE gives each pixel its most likely mask (MaX-DeepLab).
+Graph-safe; images are treated one after the other, and full-resolution logits of all
+centers exist for a strip of `_STRIP_ROWS` rows at a time only.
+
+Shapes: h x w is the resolution of the masks, H x W the output size, N centers,
+C classes (void not counted), L live centers: those whose class is confident enough.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from cmt.errors import InputError
+from cmt.outputs import Predictions
+
+LABEL_DIVISOR = 256  # panoptic value = class * LABEL_DIVISOR + instance
+_STRIP_ROWS = 8
+
+
+class PanopticSegmentation(NamedTuple):
+    """The panoptic maps of a batch.
+
+    Attributes:
+      panoptic: [B, H, W] int32, class * 256 + instance; class 1..C, instance 1..255
+        for things and 0 for stuff; 0 is void.
+      segment_ids: [B, N] int32, the values other than 0 that occur in `panoptic`, best
+        score first, padded with 0.
+      scores: [B, N] float32 in [0, 1], the score of each of them, padded with 0.
+    """
+
+    panoptic: tf.Tensor
+    segment_ids: tf.Tensor
+    scores: tf.Tensor
+
+
+class _Centers(NamedTuple):
+    """The centers of an image, [N] each.
+
+    confidence: float32, probability of class_id, 1..C; is_thing, is_live: bool.
+    """
+
+    confidence: tf.Tensor
+    class_id: tf.Tensor
+    is_thing: tf.Tensor
+    is_live: tf.Tensor
+
+
+class _Live(NamedTuple):
+    """The live centers of an image, [L] each, in the order in which they count.
+
+    class_id: 1..C; is_thing: bool; instance: 1..N, the instance number a thing gets;
+    score: float32 in [0, 1].
+    """
+
+    class_id: tf.Tensor
+    is_thing: tf.Tensor
+    instance: tf.Tensor
+    score: tf.Tensor
+
+
+def merge_masks(
+    predictions: Predictions,
+    *,
+    is_thing: Sequence[bool],
+    output_size: tuple[int, int],
+    merge: str,
+    thing_confidence: float,
+    stuff_confidence: float,
+    pixel_confidence: float,
+    free_share: float,
+    class_power: float,
+    mask_power: float,
+    min_thing_area_pixels: int,
+    min_stuff_area_pixels: int,
+    valid_sizes: tf.Tensor | None = None,
+) -> PanopticSegmentation:
+    """Merges masks into panoptic maps that give each pixel at most one segment.
+
+    Args:
+      predictions: mask_logits [B, h, w, N] and class_logits [B, N, C + 1] are used.
+      is_thing: [C], whether class 1..C is a thing.
+      output_size: (H, W) in pixels; logits are brought to it, bilinear, align-corners.
+      merge: "MASK_WISE" or "PIXEL_WISE".
+      thing_confidence: least class probability of a thing, inclusive.
+      stuff_confidence: the same of stuff.
+      pixel_confidence: a pixel needs a mask probability above it.
+      free_share: MASK_WISE: a mask is pasted if more than this share of it is free.
+      class_power: MASK_WISE: score = class probability ** class_power
+        * mean mask probability ** mask_power. PIXEL_WISE: their plain product.
+      mask_power: see class_power.
+      min_thing_area_pixels: a thing with fewer output pixels becomes void.
+      min_stuff_area_pixels: the same for all pixels of a stuff class together.
+      valid_sizes: [B, 2] int32 (height, width): output pixels outside this top left
+        part are padding and become void before areas are counted. None: all valid.
+
+    Raises:
+      InputError: `merge` is unknown, `is_thing` does not fit the class logits, or
+        there are more centers than instance numbers.
+    """
+    mask_logits, class_logits = predictions.mask_logits, predictions.class_logits
+    _check(merge, is_thing, class_logits)
+    num_centers = class_logits.shape[1]
+    assign = _assign_pixel_wise
+    if merge == "MASK_WISE":
+        powers = {"class_power": class_power, "mask_power": mask_power}
+        assign = functools.partial(_assign_mask_wise, free_share=free_share, **powers)
+
+    def merge_image(image: tuple[tf.Tensor, ...]) -> PanopticSegmentation:
+        mask_logits, class_logits, *valid_size = image
+        confidence, class_id = class_confidence(class_logits)
+        thing = tf.gather(tf.constant([False, *is_thing]), class_id)
+        least = tf.where(thing, thing_confidence, stuff_confidence)
+        centers = _Centers(confidence, class_id, thing, confidence >= least)
+        live, owner = assign(mask_logits, centers, output_size, pixel_confidence)
+        if valid_size:
+            owner = tf.where(_inside(valid_size[0], output_size), owner, -1)
+        return drop_small_segments(
+            owner,
+            live,
+            min_thing_area_pixels=min_thing_area_pixels,
+            min_stuff_area_pixels=min_stuff_area_pixels,
+            num_entries=num_centers,
+        )
+
+    images = [tf.cast(mask_logits, tf.float32), tf.cast(class_logits, tf.float32)]
+    if valid_sizes is not None:
+        images.append(tf.cast(valid_sizes, tf.int32))
+    return tf.map_fn(
+        merge_image,
+        tuple(images),
+        fn_output_signature=PanopticSegmentation(
+            tf.TensorSpec(output_size, tf.int32),
+            tf.TensorSpec([num_centers], tf.int32),
+            tf.TensorSpec([num_centers], tf.float32),
+        ),
+        parallel_iterations=1,
+    )
+
+
+def _check(merge: str, is_thing: Sequence[bool], class_logits: tf.Tensor) -> None:
+    if merge not in ("MASK_WISE", "PIXEL_WISE"):
+        raise InputError(f"merge must be MASK_WISE or PIXEL_WISE; got {merge}")
+    num_centers, num_channels = class_logits.shape[1:]
+    if len(is_thing) + 1 != num_channels:
+        raise InputError(
+            "is_thing must name every class of class_logits but void: "
+            f"{num_channels - 1} classes; got {len(is_thing)}"
+        )
+    if num_centers >= LABEL_DIVISOR:
+        raise InputError(
+            "merging needs fewer centers than the label divisor, so that each can be "
+            f"an instance number; got {num_centers} and {LABEL_DIVISOR}"
+        )
+
+
+def class_confidence(class_logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Step 1: [N, C + 1] -> most likely class but void: probability, class 1..C."""
+    class_probs = tf.nn.softmax(class_logits, axis=-1)[:, :-1]
+    best = tf.argmax(class_probs, axis=-1, output_type=tf.int32)
+    return tf.reduce_max(class_probs, axis=-1), best + 1
+
+
+def _assign_mask_wise(
+    mask_logits: tf.Tensor,
+    centers: _Centers,
+    output_size: tuple[int, int],
+    pixel_confidence: float,
+    *,
+    free_share: float,
+    class_power: float,
+    mask_power: float,
+) -> tuple[_Live, tf.Tensor]:
+    """Gives pixels to whole masks; returns live centers, owner [H, W] (-1: none)."""
+    mask_score = mean_mask_probability(mask_logits, pixel_confidence)
+    score = centers.confidence**class_power * mask_score**mask_power
+    order = tf.argsort(score, direction="DESCENDING", stable=True)
+    rank = tf.where(tf.gather(centers.is_live, order))[
+        :, 0
+    ]  # among all centers, live or not
+    center = tf.gather(order, rank)
+    live = _Live(
+        class_id=tf.gather(centers.class_id, center),
+        is_thing=tf.gather(centers.is_thing, center),
+        instance=tf.cast(rank, tf.int32) + 1,
+        score=tf.gather(score, center),
+    )
+    masks = binary_masks(mask_logits, center, output_size, pixel_confidence)
+    return live, paste(masks, free_share)
+
+
+def mean_mask_probability(mask_logits: tf.Tensor, pixel_confidence: float) -> tf.Tensor:
+    """Mask-wise step 2: [h, w, N] -> [N], mean probability of a mask's own pixels.
+
+    Its own are those where its probability is above `pixel_confidence`, at the low
+    resolution; 0 where there are none.
+    """
+    mask_probs = tf.nn.softmax(mask_logits, axis=-1)
+    own = tf.cast(mask_probs > pixel_confidence, tf.float32)
+    return tf.math.divide_no_nan(
+        tf.reduce_sum(mask_probs * own, axis=[0, 1]), tf.reduce_sum(own, axis=[0, 1])
+    )
+
+
+def binary_masks(
+    mask_logits: tf.Tensor,
+    center: tf.Tensor,
+    output_size: tuple[int, int],
+    pixel_confidence: float,
+) -> tf.Tensor:
+    """Mask-wise step 4: masks of the given centers, [L, H, W] bool."""
+
+    def strip(logits: tf.Tensor) -> tf.Tensor:
+        probs = tf.nn.softmax(logits, axis=-1)
+        return tf.gather(probs, center, axis=-1) > pixel_confidence
+
+    masks = _by_strips(strip, mask_logits, output_size, tf.TensorSpec([None], tf.bool))
+    return tf.transpose(masks, [2, 0, 1])
+
+
+def paste(masks: tf.Tensor, free_share: float) -> tf.Tensor:
+    """Mask-wise step 5: pastes [L, H, W] in turn; owner [H, W] int32, -1: none."""
+
+    def area(mask: tf.Tensor) -> tf.Tensor:
+        return tf.cast(tf.math.count_nonzero(mask, dtype=tf.int32), tf.float32)
+
+    def step(index: tf.Tensor, owner: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        free = masks[index] & (owner < 0)
+        pasted = area(free) > free_share * area(masks[index])
+        return index + 1, tf.where(free & pasted, index, owner)
+
+    num_masks = tf.shape(masks)[0]
+    _, owner = tf.while_loop(
+        lambda index, _: index < num_masks,
+        step,
+        (tf.constant(0), tf.fill(tf.shape(masks)[1:], -1)),
+    )
+    return owner
+
+
+def _assign_pixel_wise(
+    mask_logits: tf.Tensor,
+    centers: _Centers,
+    output_size: tuple[int, int],
+    pixel_confidence: float,
+) -> tuple[_Live, tf.Tensor]:
+    """Gives each pixel to a mask; returns live centers, owner [H, W] (-1: none)."""
+    center = tf.cast(tf.where(centers.is_live)[:, 0], tf.int32)
+    owner, probability = most_likely_masks(
+        mask_logits, center, centers.is_live, output_size, pixel_confidence
+    )
+    mean_probability = tf.math.unsorted_segment_mean(
+        probability, owner, num_segments=tf.size(center)
+    )
+    live = _Live(
+        class_id=tf.gather(centers.class_id, center),
+        is_thing=tf.gather(centers.is_thing, center),
+        instance=center + 1,
+        score=tf.gather(centers.confidence, center) * mean_probability,
+    )
+    return live, owner
+
+
+def most_likely_masks(
+    mask_logits: tf.Tensor,
+    center: tf.Tensor,
+    is_live: tf.Tensor,
+    output_size: tuple[int, int],
+    pixel_confidence: float,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Pixel-wise steps 2 to 5: which live center owns a pixel, how probably.
+
+    The probability is among the live centers; a pixel where a center that is not live
+    has the largest logit belongs to none and is not handed to the runner-up.
+
+    Returns:
+      [H, W] int32, index in `center` or -1; [H, W] float32 in [0, 1].
+    """
+
+    def strip(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        won_by_live = tf.gather(is_live, tf.argmax(logits, axis=-1))
+        live_logits = tf.gather(logits, center, axis=-1)
+        # Without a live center the last axis is empty, which arg-max refuses.
+        lowest = tf.fill([*tf.unstack(tf.shape(logits)[:2]), 1], logits.dtype.min)
+        padded = tf.concat([live_logits, lowest], axis=-1)
+        owner = tf.argmax(padded, axis=-1, output_type=tf.int32)
+        probability = tf.exp(
+            tf.reduce_max(padded, axis=-1) - tf.reduce_logsumexp(padded, axis=-1)
+        )
+        is_confident = (probability > pixel_confidence) & won_by_live
+        return tf.where(is_confident, owner, -1), probability
+
+    signature = (tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.float32))
+    return _by_strips(strip, mask_logits, output_size, signature)
+
+
+def drop_small_segments(
+    owner: tf.Tensor,
+    live: _Live,
+    *,
+    min_thing_area_pixels: int,
+    min_stuff_area_pixels: int,
+    num_entries: int,
+) -> PanopticSegmentation:
+    """Last steps: values of the pixels, small segments to void; without batch axis.
+
+    Args:
+      owner: [H, W] int32, index in `live` or -1.
+      live: the live centers; those of one stuff class become one segment.
+      min_thing_area_pixels: least area of a thing.
+      min_stuff_area_pixels: least area of all pixels of a stuff class.
+      num_entries: length of segment_ids and scores, at least L.
+    """
+    value = live.class_id * LABEL_DIVISOR + tf.where(live.is_thing, live.instance, 0)
+    counts = tf.math.bincount(tf.reshape(owner + 1, [-1]), minlength=tf.size(value) + 1)
+    area = counts[1:]
+    same = (value[:, tf.newaxis] == value) & (area > 0)  # [L, L]
+    segment_area = tf.reduce_sum(tf.where(same, area, 0), axis=1)
+    segment_score = tf.reduce_max(tf.where(same, live.score, 0.0), axis=1)
+    least = tf.where(live.is_thing, min_thing_area_pixels, min_stuff_area_pixels)
+    is_kept = segment_area >= least
+    kept_value = tf.where(is_kept, value, 0)
+    panoptic = tf.gather(tf.concat([[0], kept_value], axis=0), owner + 1)
+
+    index = tf.range(tf.size(value))
+    is_later_member = tf.reduce_any(same & (index < index[:, tf.newaxis]), axis=1)
+    listed = is_kept & (area > 0) & ~is_later_member
+    ids, scores = tf.boolean_mask(value, listed), tf.boolean_mask(segment_score, listed)
+    order = tf.argsort(scores, direction="DESCENDING", stable=True)
+    padding = [[0, num_entries - tf.size(ids)]]
+    return PanopticSegmentation(
+        panoptic,
+        tf.ensure_shape(tf.pad(tf.gather(ids, order), padding), [num_entries]),
+        tf.ensure_shape(tf.pad(tf.gather(scores, order), padding), [num_entries]),
+    )
+
+
+def _inside(valid_size: tf.Tensor, output_size: tuple[int, int]) -> tf.Tensor:
+    """[H, W] bool, true in the top left `valid_size` (height, width) pixels."""
+    rows, columns = (tf.range(size) for size in output_size)
+    return (rows < valid_size[0])[:, tf.newaxis] & (columns < valid_size[1])
+
+
+def _by_strips(
+    function: Callable, mask_logits: tf.Tensor, output_size: tuple[int, int], signature
+):
+    """Applies `function` to upsampled logits [rows, W, N], strip by strip of rows.
+
+    Args:
+      function: [rows, W, N] float32 -> tensor or tuple of tensors [rows, W, ...].
+      mask_logits: [h, w, N].
+      output_size: (H, W).
+      signature: structure of TensorSpecs of what follows [rows, W].
+
+    Returns:
+      What `function` returns, for all H rows.
+    """
+    height, width = output_size
+    num_strips = -(-height // _STRIP_ROWS)
+    rows = tf.minimum(tf.range(num_strips * _STRIP_ROWS), height - 1)
+    results = tf.map_fn(
+        lambda strip: function(_upsample_rows(mask_logits, strip, output_size)),
+        tf.reshape(rows, [num_strips, _STRIP_ROWS]),
+        fn_output_signature=tf.nest.map_structure(
+            lambda spec: tf.TensorSpec([_STRIP_ROWS, width, *spec.shape], spec.dtype),
+            signature,
+        ),
+    )
+
+    def join(strips: tf.Tensor) -> tf.Tensor:
+        shape = tf.concat([[-1], tf.shape(strips)[2:]], axis=0)
+        return tf.reshape(strips, shape)[:height]
+
+    return tf.nest.map_structure(join, results)
+
+
+def _upsample_rows(
+    logits: tf.Tensor, rows: tf.Tensor, output_size: tuple[int, int]
+) -> tf.Tensor:
+    """Rows `rows` of logits [h, w, N] resized to [H, W, N], bilinear, align-corners."""
+    last = tf.shape(logits)[0] - 1
+    scale = tf.cast(last, tf.float32) / max(output_size[0] - 1, 1)
+    position = tf.cast(rows, tf.float32) * scale
+    above = tf.minimum(tf.cast(position, tf.int32), last)
+    weight = (position - tf.cast(above, tf.float32))[:, tf.newaxis, tf.newaxis]
+    upper = tf.gather(logits, above)
+    lower = tf.gather(logits, tf.minimum(above + 1, last))
+    strip = upper + (lower - upper) * weight
+    return tf.raw_ops.ResizeBilinear(  # not deprecated, unlike its compat.v1 wrapper
+        images=strip[tf.newaxis],
+        size=[tf.size(rows), output_size[1]],
+        align_corners=True,
+    )[0]
