@@ -16,8 +16,9 @@ FOLDERS = {
 setuptools.setup(
     package_dir=FOLDERS,
     packages=[
-        *FOLDERS,
-        *(f"cmt.{name}" for name in setuptools.find_packages("cmt")),
+        f"{package}.{inner}" if inner else package
+        for package, folder in FOLDERS.items()
+        for inner in ("", *setuptools.find_packages(folder))
     ],
     package_data={
         "cmt.configs": ["**/*.textproto"],

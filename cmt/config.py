@@ -290,8 +290,8 @@ def _check_trainer(view: _View, num_replicas: int | None) -> None:
     )
     batch = "trainer.global_batch_size"
     if num_replicas and view[batch] % num_replicas:
-        below = view[batch] // num_replicas * num_replicas
+        below = max(1, view[batch] // num_replicas) * num_replicas
         raise InputError(
             f"{view.say(batch)} must be divisible by the number of replicas,"
-            f" {num_replicas}; use {below or num_replicas} or {below + num_replicas}"
+            f" {num_replicas}; use {below} or {below + num_replicas}"
         )

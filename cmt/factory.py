@@ -5,7 +5,7 @@ Nobody in this package: layers take plain keywords.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from cmt import config
 from cmt.backbone import AxialSizes, Backbone
@@ -219,11 +219,22 @@ def _semantic_branch(settings, num_classes: int, style: Style) -> SemanticBranch
 
 
 def build_loss(
-    model: model_pb2.ModelConfig, loss: losses_pb2.LossConfig
+    model: model_pb2.ModelConfig,
+    loss: losses_pb2.LossConfig,
+    *,
+    is_thing: Sequence[bool] | None = None,
 ) -> PanopticLoss:
-    """The loss of a config, for the classes of `model`."""
+    """The loss of a config, for the network of `model`.
+
+    Args:
+      model: of the network that is scored.
+      loss: terms and weights.
+      is_thing: for classes 1..C; read by INSTANCE_DISCRIMINATION.
+    """
     return PanopticLoss(
         num_classes=model.num_classes,
+        num_layers=_num_dual_path_layers(model),
+        is_thing=is_thing,
         pq_class_weight=loss.pq_class_weight,
         pq_mask_weight=loss.pq_mask_weight,
         mask_id_weight=loss.mask_id_weight,

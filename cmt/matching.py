@@ -116,7 +116,8 @@ def assign(costs: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
       has more real rows than columns and the optimum leaves this one out.
 
     Raises:
-      tf.errors.InvalidArgumentError: a cost in a real row is not finite.
+      ValueError: a cost in a real row is not finite; from a graph it arrives as
+        tf.errors.InvalidArgumentError with the same message.
     """
     columns = tf.numpy_function(_assign_on_host, [costs, real], tf.int32)
     columns.set_shape(real.shape)

@@ -56,6 +56,11 @@ class CMTDeepLab(tf_keras.Model):
         )
 
     def call(self, images: tf.Tensor, training: bool | None = None) -> Predictions:
+        return self._forward(images, training)
+
+    # AutoGraph would rewrite all of tf_keras, which takes a minute, for nothing.
+    @tf.autograph.experimental.do_not_convert
+    def _forward(self, images, training):
         images = tf.cast(images, self.compute_dtype) / 127.5 - 1.0
         stages = self.backbone(images, training=training)
         centers = tf.cast(self.cluster_centers, images.dtype)

@@ -2,8 +2,8 @@
 
 Two ways: MASK_WISE pastes whole masks in the order of their scores (MaskFormer; the
 one of this paper), PIXEL_WISE gives each pixel its most likely mask (MaX-DeepLab).
-Graph-safe; images are treated one after the other, and full-resolution logits of all
-centers exist for a strip of `_STRIP_ROWS` rows at a time only.
+Graph-safe. Images are treated one after the other, only live centers get masks at full
+resolution, and the logits of all centers exist there a few rows at a time.
 
 Shapes: h x w is the resolution of the masks, H x W the output size, N centers,
 C classes (void not counted), L live centers: those whose class is confident enough.
@@ -19,9 +19,9 @@ import tensorflow as tf
 
 from cmt.errors import InputError
 from cmt.outputs import Predictions
+from cmt.upsampling import map_upsampled_strips
 
 LABEL_DIVISOR = 256  # panoptic value = class * LABEL_DIVISOR + instance
-_STRIP_ROWS = 8
 
 
 class PanopticSegmentation(NamedTuple):
@@ -101,50 +101,38 @@ def merge_masks(
         part are padding and become void before areas are counted. None: all valid.
 
     Raises:
-      InputError: `merge` is unknown, `is_thing` does not fit the class logits, or
-        there are more centers than instance numbers.
+      InputError: see `_check`.
     """
-    mask_logits, class_logits = predictions.mask_logits, predictions.class_logits
-    _check(merge, is_thing, class_logits)
-    num_centers = class_logits.shape[1]
+    num_centers = _check(merge, is_thing, predictions.class_logits)
     assign = _assign_pixel_wise
     if merge == "MASK_WISE":
         powers = {"class_power": class_power, "mask_power": mask_power}
         assign = functools.partial(_assign_mask_wise, free_share=free_share, **powers)
+    finish = functools.partial(
+        drop_small_segments,
+        min_thing_area_pixels=min_thing_area_pixels,
+        min_stuff_area_pixels=min_stuff_area_pixels,
+        num_entries=num_centers,
+    )
+    is_thing = [False, *is_thing]
+    least = [thing_confidence if thing else stuff_confidence for thing in is_thing]
 
     def merge_image(image: tuple[tf.Tensor, ...]) -> PanopticSegmentation:
         mask_logits, class_logits, *valid_size = image
-        confidence, class_id = class_confidence(class_logits)
-        thing = tf.gather(tf.constant([False, *is_thing]), class_id)
-        least = tf.where(thing, thing_confidence, stuff_confidence)
-        centers = _Centers(confidence, class_id, thing, confidence >= least)
-        live, owner = assign(mask_logits, centers, output_size, pixel_confidence)
-        if valid_size:
-            owner = tf.where(_inside(valid_size[0], output_size), owner, -1)
-        return drop_small_segments(
-            owner,
-            live,
-            min_thing_area_pixels=min_thing_area_pixels,
-            min_stuff_area_pixels=min_stuff_area_pixels,
-            num_entries=num_centers,
-        )
+        valid = _inside(valid_size[0] if valid_size else output_size, output_size)
+        centers = describe_centers(class_logits, is_thing, least)
+        return finish(*assign(mask_logits, centers, valid, pixel_confidence))
 
-    images = [tf.cast(mask_logits, tf.float32), tf.cast(class_logits, tf.float32)]
-    if valid_sizes is not None:
-        images.append(tf.cast(valid_sizes, tf.int32))
-    return tf.map_fn(
-        merge_image,
-        tuple(images),
-        fn_output_signature=PanopticSegmentation(
-            tf.TensorSpec(output_size, tf.int32),
-            tf.TensorSpec([num_centers], tf.int32),
-            tf.TensorSpec([num_centers], tf.float32),
-        ),
-        parallel_iterations=1,
-    )
+    return _map_images(merge_image, predictions, valid_sizes, output_size)
 
 
-def _check(merge: str, is_thing: Sequence[bool], class_logits: tf.Tensor) -> None:
+def _check(merge: str, is_thing: Sequence[bool], class_logits: tf.Tensor) -> int:
+    """Refuses what cannot be merged; returns the number of centers.
+
+    Raises:
+      InputError: `merge` is unknown, `is_thing` does not fit the class logits, or
+        there are more centers than instance numbers.
+    """
     if merge not in ("MASK_WISE", "PIXEL_WISE"):
         raise InputError(f"merge must be MASK_WISE or PIXEL_WISE; got {merge}")
     num_centers, num_channels = class_logits.shape[1:]
@@ -158,32 +146,72 @@ def _check(merge: str, is_thing: Sequence[bool], class_logits: tf.Tensor) -> Non
             "merging needs fewer centers than the label divisor, so that each can be "
             f"an instance number; got {num_centers} and {LABEL_DIVISOR}"
         )
+    return num_centers
 
 
-def class_confidence(class_logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Step 1: [N, C + 1] -> most likely class but void: probability, class 1..C."""
+def _map_images(
+    function: Callable[[tuple[tf.Tensor, ...]], PanopticSegmentation],
+    predictions: Predictions,
+    valid_sizes: tf.Tensor | None,
+    output_size: tuple[int, int],
+) -> PanopticSegmentation:
+    """Applies a function of (mask logits, class logits[, valid size]) to each image."""
+    images = [
+        tf.cast(predictions.mask_logits, tf.float32),
+        tf.cast(predictions.class_logits, tf.float32),
+    ]
+    if valid_sizes is not None:
+        images.append(tf.cast(valid_sizes, tf.int32))
+    num_centers = predictions.class_logits.shape[1]
+    return tf.map_fn(
+        function,
+        tuple(images),
+        fn_output_signature=PanopticSegmentation(
+            tf.TensorSpec(output_size, tf.int32),
+            tf.TensorSpec([num_centers], tf.int32),
+            tf.TensorSpec([num_centers], tf.float32),
+        ),
+        parallel_iterations=1,
+    )
+
+
+def describe_centers(
+    class_logits: tf.Tensor, is_thing: Sequence[bool], least: Sequence[float]
+) -> _Centers:
+    """Step 1: the most likely class but void of each center, and whether it is live.
+
+    Args:
+      class_logits: [N, C + 1], void last.
+      is_thing: [C + 1], of class 0 (void) to C.
+      least: [C + 1], least probability of a live center, inclusive.
+    """
     class_probs = tf.nn.softmax(class_logits, axis=-1)[:, :-1]
-    best = tf.argmax(class_probs, axis=-1, output_type=tf.int32)
-    return tf.reduce_max(class_probs, axis=-1), best + 1
+    class_id = tf.argmax(class_probs, axis=-1, output_type=tf.int32) + 1
+    confidence = tf.reduce_max(class_probs, axis=-1)
+    return _Centers(
+        confidence=confidence,
+        class_id=class_id,
+        is_thing=tf.gather(tf.constant(is_thing), class_id),
+        is_live=confidence >= tf.gather(tf.constant(least, tf.float32), class_id),
+    )
 
 
 def _assign_mask_wise(
     mask_logits: tf.Tensor,
     centers: _Centers,
-    output_size: tuple[int, int],
+    valid: tf.Tensor,
     pixel_confidence: float,
     *,
     free_share: float,
     class_power: float,
     mask_power: float,
-) -> tuple[_Live, tf.Tensor]:
-    """Gives pixels to whole masks; returns live centers, owner [H, W] (-1: none)."""
+) -> tuple[tf.Tensor, _Live]:
+    """Gives pixels to whole masks; returns owner [H, W] (-1: none), live centers."""
     mask_score = mean_mask_probability(mask_logits, pixel_confidence)
     score = centers.confidence**class_power * mask_score**mask_power
     order = tf.argsort(score, direction="DESCENDING", stable=True)
-    rank = tf.where(tf.gather(centers.is_live, order))[
-        :, 0
-    ]  # among all centers, live or not
+    # The rank is among all centers, live or not.
+    rank = tf.where(tf.gather(centers.is_live, order))[:, 0]
     center = tf.gather(order, rank)
     live = _Live(
         class_id=tf.gather(centers.class_id, center),
@@ -191,8 +219,8 @@ def _assign_mask_wise(
         instance=tf.cast(rank, tf.int32) + 1,
         score=tf.gather(score, center),
     )
-    masks = binary_masks(mask_logits, center, output_size, pixel_confidence)
-    return live, paste(masks, free_share)
+    masks = binary_masks(mask_logits, center, valid.shape, pixel_confidence)
+    return tf.where(valid, paste(masks, free_share), -1), live
 
 
 def mean_mask_probability(mask_logits: tf.Tensor, pixel_confidence: float) -> tf.Tensor:
@@ -220,7 +248,9 @@ def binary_masks(
         probs = tf.nn.softmax(logits, axis=-1)
         return tf.gather(probs, center, axis=-1) > pixel_confidence
 
-    masks = _by_strips(strip, mask_logits, output_size, tf.TensorSpec([None], tf.bool))
+    masks = map_upsampled_strips(
+        strip, mask_logits, output_size, tf.TensorSpec([None], tf.bool)
+    )
     return tf.transpose(masks, [2, 0, 1])
 
 
@@ -247,14 +277,15 @@ def paste(masks: tf.Tensor, free_share: float) -> tf.Tensor:
 def _assign_pixel_wise(
     mask_logits: tf.Tensor,
     centers: _Centers,
-    output_size: tuple[int, int],
+    valid: tf.Tensor,
     pixel_confidence: float,
-) -> tuple[_Live, tf.Tensor]:
-    """Gives each pixel to a mask; returns live centers, owner [H, W] (-1: none)."""
+) -> tuple[tf.Tensor, _Live]:
+    """Gives each pixel to a mask; returns owner [H, W] (-1: none), live centers."""
     center = tf.cast(tf.where(centers.is_live)[:, 0], tf.int32)
     owner, probability = most_likely_masks(
-        mask_logits, center, centers.is_live, output_size, pixel_confidence
+        mask_logits, center, centers.is_live, valid.shape, pixel_confidence
     )
+    owner = tf.where(valid, owner, -1)
     mean_probability = tf.math.unsorted_segment_mean(
         probability, owner, num_segments=tf.size(center)
     )
@@ -264,7 +295,7 @@ def _assign_pixel_wise(
         instance=center + 1,
         score=tf.gather(centers.confidence, center) * mean_probability,
     )
-    return live, owner
+    return owner, live
 
 
 def most_likely_masks(
@@ -297,7 +328,7 @@ def most_likely_masks(
         return tf.where(is_confident, owner, -1), probability
 
     signature = (tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.float32))
-    return _by_strips(strip, mask_logits, output_size, signature)
+    return map_upsampled_strips(strip, mask_logits, output_size, signature)
 
 
 def drop_small_segments(
@@ -341,59 +372,9 @@ def drop_small_segments(
     )
 
 
-def _inside(valid_size: tf.Tensor, output_size: tuple[int, int]) -> tf.Tensor:
+def _inside(
+    valid_size: Sequence[int] | tf.Tensor, output_size: tuple[int, int]
+) -> tf.Tensor:
     """[H, W] bool, true in the top left `valid_size` (height, width) pixels."""
     rows, columns = (tf.range(size) for size in output_size)
     return (rows < valid_size[0])[:, tf.newaxis] & (columns < valid_size[1])
-
-
-def _by_strips(
-    function: Callable, mask_logits: tf.Tensor, output_size: tuple[int, int], signature
-):
-    """Applies `function` to upsampled logits [rows, W, N], strip by strip of rows.
-
-    Args:
-      function: [rows, W, N] float32 -> tensor or tuple of tensors [rows, W, ...].
-      mask_logits: [h, w, N].
-      output_size: (H, W).
-      signature: structure of TensorSpecs of what follows [rows, W].
-
-    Returns:
-      What `function` returns, for all H rows.
-    """
-    height, width = output_size
-    num_strips = -(-height // _STRIP_ROWS)
-    rows = tf.minimum(tf.range(num_strips * _STRIP_ROWS), height - 1)
-    results = tf.map_fn(
-        lambda strip: function(_upsample_rows(mask_logits, strip, output_size)),
-        tf.reshape(rows, [num_strips, _STRIP_ROWS]),
-        fn_output_signature=tf.nest.map_structure(
-            lambda spec: tf.TensorSpec([_STRIP_ROWS, width, *spec.shape], spec.dtype),
-            signature,
-        ),
-    )
-
-    def join(strips: tf.Tensor) -> tf.Tensor:
-        shape = tf.concat([[-1], tf.shape(strips)[2:]], axis=0)
-        return tf.reshape(strips, shape)[:height]
-
-    return tf.nest.map_structure(join, results)
-
-
-def _upsample_rows(
-    logits: tf.Tensor, rows: tf.Tensor, output_size: tuple[int, int]
-) -> tf.Tensor:
-    """Rows `rows` of logits [h, w, N] resized to [H, W, N], bilinear, align-corners."""
-    last = tf.shape(logits)[0] - 1
-    scale = tf.cast(last, tf.float32) / max(output_size[0] - 1, 1)
-    position = tf.cast(rows, tf.float32) * scale
-    above = tf.minimum(tf.cast(position, tf.int32), last)
-    weight = (position - tf.cast(above, tf.float32))[:, tf.newaxis, tf.newaxis]
-    upper = tf.gather(logits, above)
-    lower = tf.gather(logits, tf.minimum(above + 1, last))
-    strip = upper + (lower - upper) * weight
-    return tf.raw_ops.ResizeBilinear(  # not deprecated, unlike its compat.v1 wrapper
-        images=strip[tf.newaxis],
-        size=[tf.size(rows), output_size[1]],
-        align_corners=True,
-    )[0]

@@ -1,6 +1,6 @@
 """Compiles protos/*.proto to the `_pb2` modules and stubs beside them.
 
-Usage: python tools/compile_protos.py [--output DIR]     (needs the extra `dev`)
+Usage: python tools/compile_protos.py [--output DIR]     (needs the extra `test`)
 """
 
 from __future__ import annotations

@@ -1,0 +1,71 @@
+"""`cmt config`: look at configs and compare them."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+_CONFIG = "A textproto file, or the name of a config of the package."
+
+
+@app.callback()
+def config() -> None:
+    """Show a config with all its defaults, or compare two.
+
+    \b
+    Example:
+      cmt config show scenes/tiny
+    """
+
+
+@app.command()
+def show(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help=_CONFIG)],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Change a field; repeatable."),
+    ] = None,
+) -> None:
+    """Print the resolved config: every field, defaults included.
+
+    \b
+    Example:
+      cmt config show scenes/tiny --set trainer.steps=200
+    """
+    from cmt.config import load_experiment, to_text
+
+    print(to_text(load_experiment(config, overrides or ())), end="")
+
+
+@app.command()
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A", help=_CONFIG)],
+    b: Annotated[str, typer.Argument(metavar="B", help=_CONFIG)],
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print a list of {path, a, b} instead of a table."),
+    ] = False,
+) -> None:
+    """Compare two configs field by field, defaults included.
+
+    \b
+    Example:
+      cmt config diff scenes/tiny runs/first/config.textproto
+    """
+    from cmt.config import diff as compare
+    from cmt.config import load_experiment
+
+    changed = compare(load_experiment(a), load_experiment(b))
+    if as_json:
+        rows = [{"path": path, "a": left, "b": right} for path, left, right in changed]
+        print(json.dumps(rows, indent=2))
+        return
+    width = max((len(path) for path, _, _ in changed), default=0)
+    for path, left, right in changed:
+        print(f"{path:{width}}  {left or 'not set'} -> {right or 'not set'}")
+    if not changed:
+        print("no differences")

@@ -1,0 +1,60 @@
+"""`cmt eval`: panoptic quality of a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def evaluate(
+    config: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG",
+            help="A textproto file, or the name of a config of the package.",
+        ),
+    ],
+    checkpoint: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR_OR_PREFIX",
+            help="A run directory, a folder of checkpoints (the latest is taken), or "
+            "the prefix of one.",
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="Gets predictions/ and metrics.json."),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Change a field; repeatable."),
+    ] = None,
+) -> None:
+    """Evaluate on data.validation: PQ, SQ and RQ, and predictions as COCO files.
+
+    \b
+    Example:
+      cmt eval runs/tiny/config.textproto --checkpoint runs/tiny --output runs/tiny/eval
+    """
+    from cmt.config import load_experiment
+    from cmt.evaluation.factory import evaluate_checkpoint
+
+    experiment = load_experiment(config, overrides or ())
+    metrics = evaluate_checkpoint(experiment, checkpoint, output)
+    print_metrics(metrics, output)
+
+
+def print_metrics(metrics: dict[str, Any], output: Path) -> None:
+    """The scores as tables, and where the files are."""
+    from cmt.cli.score import _print_tables
+
+    _print_tables(metrics["panoptic"])
+    print(
+        f"{metrics['num_images']} images at {metrics['images_per_second']:.2f} images/s"
+        f", step {metrics['step']}"
+    )
+    print(f"scores       {output / 'metrics.json'}")
+    print(f"predictions  {output / 'predictions' / 'panoptic.json'}")

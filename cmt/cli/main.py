@@ -1,0 +1,132 @@
+"""`cmt`, the front door: commands, error messages, exit codes.
+
+Exit codes: 0 done, 1 the work failed, 2 the input cannot be used, 130 interrupted.
+Nothing here or at the top of a command's file imports TensorFlow, so that `--help`
+answers at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+import cmt
+from cmt.cli import config, data, evaluate, export, predict, score, train
+from cmt.errors import CmtError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(data.app, name="data")
+app.add_typer(config.app, name="config")
+app.command()(train.train)
+app.command("eval")(evaluate.evaluate)
+app.command()(score.score)
+app.command()(export.export)
+app.command()(predict.predict)
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"cmt {cmt.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version and exit.",
+        ),
+    ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option(
+            "--debug", help="Show the traceback of an error; at any place of the line."
+        ),
+    ] = False,
+) -> None:
+    """CMT-DeepLab: panoptic segmentation with clustering mask transformers.
+
+    \b
+    Examples:
+      cmt demo --output demo
+      cmt train scenes/tiny --output runs/first
+      cmt COMMAND --help
+    """
+
+
+def explain(error: Exception) -> tuple[int, str]:
+    """Turns what a command raised into an exit code and one line.
+
+    Args:
+      error: any exception but an exit.
+
+    Returns:
+      (exit code, message without line breaks).
+    """
+    if isinstance(error, CmtError):
+        code, message = error.exit_code, str(error)
+    elif isinstance(error, OSError):
+        code, message = _explain_os_error(error)
+    else:
+        first = next(iter(str(error).strip().splitlines()), "no message")
+        code = 1
+        message = f"{type(error).__name__}: {first}; run with --debug for the traceback"
+    return code, " ".join(message.split())
+
+
+def _explain_os_error(error: OSError) -> tuple[int, str]:
+    path = error.filename2 or error.filename
+    name = os.fsdecode(path) if isinstance(path, str | bytes) else "a file"
+    if error.errno in _DISK_FULL:
+        return 1, f"no space left on the disk of {name}; free some and run again"
+    if error.errno in _REFUSED:
+        return 2, (
+            f"no permission for {name} ({error.strerror}); change its mode or choose"
+            " another path"
+        )
+    if error.errno == errno.ENOENT:
+        return 2, f"{name} does not exist; check the path"
+    if error.strerror is None:
+        return 2, str(error) or type(error).__name__
+    return 2, f"{name}: {error.strerror}; check the path"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line.
+
+    Args:
+      arguments: without the program's name; those of the process if None.
+
+    Raises:
+      SystemExit: always, with the exit code.
+    """
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    try:
+        app([a for a in arguments if a != "--debug"], prog_name="cmt")
+    except Exception as error:
+        if debug:
+            traceback.print_exception(error)
+        code, message = explain(error)
+        print(f"error: {message}", file=sys.stderr)
+        raise SystemExit(code) from None

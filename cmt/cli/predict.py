@@ -1,0 +1,84 @@
+"""`cmt predict`: panoptic maps of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from cmt.evaluation.predict import Outcome
+
+_ROWS_SHOWN = 20
+
+
+def predict(
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL",
+            help="A SavedModel, the folder of its versions (the highest is taken), or "
+            "a run directory of `cmt train` (its latest checkpoint is taken).",
+        ),
+    ],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUTS...", help="Images (JPEG, PNG), folders of them, patterns."
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option(metavar="DIR", help="Gets pictures and json files.")
+    ],
+    formats: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="overlay,coco",
+            help="overlay: pictures with coloured segments and class names; coco: "
+            "panoptic.json and panoptic/*.png.",
+        ),
+    ] = "overlay,coco",
+) -> None:
+    """Segment images and write pictures and COCO panoptic files.
+
+    \b
+    Examples:
+      cmt predict models/tiny holiday.jpg --output out
+      cmt predict runs/tiny photos/ 'more/*.png' --output out --format overlay
+    """
+    from cmt.errors import WorkError
+    from cmt.evaluation.factory import open_model
+    from cmt.evaluation.predict import find_inputs, parse_formats, predict_files
+
+    wanted, files = parse_formats(formats), find_inputs(inputs)
+    outcome = predict_files(open_model(model), files, output, formats=wanted)
+    _print_table(outcome, output)
+    for file, reason in outcome.unreadable:
+        typer.echo(f"skipped {file}: {reason}", err=True)
+    if outcome.unreadable:
+        raise WorkError(
+            f"{len(outcome.unreadable)} of {len(files)} files are no images that can "
+            f"be read, the first is {outcome.unreadable[0][0]}; the others are done"
+        )
+
+
+def _print_table(outcome: Outcome, output: Path) -> None:
+    from collections import Counter
+
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("image", "segments")
+    for entry in outcome.images[:_ROWS_SHOWN]:
+        counts = Counter(segment["category"] for segment in entry["segments"])
+        found = (
+            f"{number} {name}" if number > 1 else name
+            for name, number in counts.most_common()
+        )
+        table.add_row(entry["file"], ", ".join(found) or "none")
+    Console().print(table)
+    if len(outcome.images) > _ROWS_SHOWN:
+        print(f"and {len(outcome.images) - _ROWS_SHOWN} more images")
+    print(f"results  {output}, segments in {output / 'predictions.json'}")

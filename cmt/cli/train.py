@@ -1,0 +1,77 @@
+"""`cmt train`: trains a network, or goes on with a run."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from typing import Annotated
+
+import typer
+
+_INTERRUPTED = 130
+
+
+def train(
+    config: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG",
+            help="A textproto file, or the name of a config of the package.",
+        ),
+    ],
+    output: Annotated[
+        pathlib.Path,
+        typer.Option(
+            "--output",
+            metavar="DIR",
+            help="The run directory; training goes on by itself if it holds a run.",
+        ),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Change a field; repeatable."),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", min=0, help="Same as --set trainer.seed=SEED."),
+    ] = None,
+    smoke: Annotated[
+        bool,
+        typer.Option(
+            "--smoke",
+            help="Only try memory and data: 2 steps, one batch of evaluation and a "
+            "checkpoint, in a temporary folder.",
+        ),
+    ] = False,
+) -> None:
+    """Train the network of a config.
+
+    \b
+    Example:
+      cmt train scenes/tiny --output runs/first --set trainer.steps=200
+    """
+    from cmt.config import load_experiment
+
+    changes = [*(overrides or ())]
+    if seed is not None:
+        changes.append(f"trainer.seed={seed}")
+    experiment = load_experiment(config, changes)
+
+    from cmt.trainer.train import train as run
+
+    summary = run(experiment, output, smoke=smoke)
+    if summary.signal:
+        print(
+            f"stopped by {summary.signal} at step {summary.step} of {summary.steps}, "
+            f"checkpoint {summary.checkpoint}; run the same command again to go on",
+            file=sys.stderr,
+        )
+        raise typer.Exit(_INTERRUPTED)
+    if smoke:
+        print(f"smoke run passed: {summary.steps} steps, checkpoint and evaluation")
+        return
+    print(f"step {summary.step} of {summary.steps}, checkpoint {summary.checkpoint}")
+    print(
+        f"next: cmt eval {output / 'config.textproto'} --checkpoint {output} "
+        f"--output {output / 'eval' / str(summary.step)}"
+    )

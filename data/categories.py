@@ -1,0 +1,61 @@
+"""The classes of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+
+class Category(NamedTuple):
+    """One class of a data set. Its contiguous class is its index in the list + 1.
+
+    Attributes:
+      id: the data set's own id; gaps are allowed.
+      name: the data set's name for it.
+      is_thing: countable (person), not an area (grass).
+      color: RGB, 0 to 255, for pictures.
+    """
+
+    id: int
+    name: str
+    is_thing: bool
+    color: tuple[int, int, int]
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Category:
+        """Reads an entry of the "categories" list of a COCO panoptic json.
+
+        A missing name or colour is made from the id.
+
+        Raises:
+          KeyError: `id` or `isthing` is missing.
+          TypeError, ValueError: a value is of the wrong type.
+        """
+        number = int(entry["id"])
+        color = entry.get("color") or _color_of(number)
+        red, green, blue = (int(channel) for channel in color)
+        return cls(
+            id=number,
+            name=str(entry.get("name") or f"category {number}"),
+            is_thing=bool(int(entry["isthing"])),
+            color=(red, green, blue),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry as COCO panoptic json writes it."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "supercategory": "thing" if self.is_thing else "stuff",
+            "isthing": int(self.is_thing),
+            "color": list(self.color),
+        }
+
+
+def class_of_id(categories: Sequence[Category]) -> dict[int, int]:
+    """Contiguous class, 1..C, of each category id."""
+    return {category.id: index + 1 for index, category in enumerate(categories)}
+
+
+def _color_of(number: int) -> tuple[int, int, int]:
+    return (number * 67 % 256, number * 131 % 256, number * 211 % 256)

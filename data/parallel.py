@@ -1,0 +1,78 @@
+"""Work spread over processes."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import itertools
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from cmt.errors import WorkError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def num_workers(requested: int) -> int:
+    """`requested`, or for 0 one for each processor this process may use."""
+    if requested:
+        return requested
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _end_when_interrupted() -> None:
+    """Ctrl-C ends a worker at once and without a traceback."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def parallel_map(
+    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int
+) -> Iterator[Result]:
+    """The results of `function`, in the order of the items.
+
+    New processes are started afresh (spawned), so it is safe after TensorFlow has
+    started threads. With one worker all happens in this process.
+
+    Args:
+      function: defined at the top of a module, so that processes find it.
+      items: only a few more than `workers` are taken ahead.
+      workers: number of processes; 0 for one a processor.
+
+    Raises:
+      WorkError: a process died. Else whatever `function` raises, for the first item
+        for which it does.
+    """
+    workers = num_workers(workers)
+    if workers == 1:
+        yield from map(function, items)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = concurrent.futures.ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_end_when_interrupted
+    )
+    try:
+        remaining = iter(items)
+        futures = collections.deque(
+            pool.submit(function, item)
+            for item in itertools.islice(remaining, 2 * workers)
+        )
+        while futures:
+            yield futures.popleft().result()
+            futures.extend(
+                pool.submit(function, item) for item in itertools.islice(remaining, 1)
+            )
+    except BrokenProcessPool as error:
+        raise WorkError(
+            "a worker process died, perhaps for lack of memory; try fewer with "
+            "--workers (in a script of your own, call this below "
+            "`if __name__ == '__main__':`)"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

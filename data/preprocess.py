@@ -1,0 +1,144 @@
+"""Resizing and padding, the same in training, evaluation and the served model.
+
+All functions are TensorFlow operations that work in graphs with unknown sizes.
+Both resizes align the corners: output pixel i looks at i * (n_in - 1) / (n_out - 1).
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+# Mean of the range 0..255: 0 after the network's x / 127.5 - 1.
+PADDING_VALUE = 127.5
+
+
+def decode_image(encoded: tf.Tensor) -> tf.Tensor:
+    """JPEG or PNG bytes -> [H, W, 3] uint8 RGB."""
+    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    return tf.ensure_shape(image, [None, None, 3])
+
+
+def resized_size(size: tf.Tensor, crop_size: tuple[int, int]) -> tf.Tensor:
+    """The size that fits into the crop with the shape of the image kept.
+
+    The image is scaled until both sides reach the crop, then until both fit, with
+    the roundings and float32 products of DeepLab2, so that the short side can be
+    one pixel more than the exact value.
+
+    Args:
+      size: [2] int32, height and width in pixels.
+      crop_size: height and width to fit into, in pixels.
+
+    Returns:
+      [2] int32, height and width, at least 1.
+    """
+    size = tf.cast(size, tf.float32)
+    crop = tf.constant(crop_size, tf.float32)
+    grown = tf.floor(size * tf.reduce_max(crop / size))
+    fitted = tf.floor(grown * tf.minimum(tf.reduce_min(crop / grown), 1.0))
+    return tf.cast(tf.maximum(fitted, 1.0), tf.int32)
+
+
+def resize_image(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """Bilinear resize with aligned corners.
+
+    Args:
+      image: [..., H, W, 3], of rank 3 or 4.
+      size: [2] int32, new height and width.
+
+    Returns:
+      [..., h, w, 3] float32.
+    """
+    batched = image if image.shape.rank == 4 else image[tf.newaxis]
+    resized = tf.raw_ops.ResizeBilinear(
+        images=tf.cast(batched, tf.float32), size=size, align_corners=True
+    )
+    return resized if image.shape.rank == 4 else resized[0]
+
+
+def resize_labels(labels: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """Nearest-neighbour resize with aligned corners.
+
+    Two gathers instead of TensorFlow's operation (with the same result), because
+    that has no integer kernel on GPUs.
+
+    Args:
+      labels: [..., H, W], any type.
+      size: [2] int32, new height and width.
+
+    Returns:
+      [..., h, w], same type.
+    """
+    shape = tf.shape(labels)
+    rows = _nearest(shape[-2], size[0])
+    columns = _nearest(shape[-1], size[1])
+    return tf.gather(tf.gather(labels, rows, axis=-2), columns, axis=-1)
+
+
+def _nearest(num_inputs: tf.Tensor, num_outputs: tf.Tensor) -> tf.Tensor:
+    """[num_outputs] int32: the input nearest to each output; halves go up."""
+    steps = tf.cast(tf.maximum(num_outputs - 1, 1), tf.float32)
+    scale = tf.cast(num_inputs - 1, tf.float32) / steps
+    position = tf.cast(tf.range(num_outputs), tf.float32) * scale
+    below = tf.floor(position)
+    nearest = tf.cast(below, tf.int32) + tf.cast(position - below >= 0.5, tf.int32)
+    return tf.minimum(nearest, num_inputs - 1)
+
+
+def pad_image(image: tf.Tensor, crop_size: tuple[int, int]) -> tf.Tensor:
+    """Pads at the bottom and right with `PADDING_VALUE`.
+
+    Args:
+      image: [..., h, w, 3] float32, of rank 3 or 4, not larger than the crop.
+      crop_size: height and width after padding, in pixels.
+
+    Returns:
+      [..., crop height, crop width, 3] float32, of static size.
+    """
+    shape = tf.shape(image)
+    missing = [[0, crop_size[0] - shape[-3]], [0, crop_size[1] - shape[-2]]]
+    batch = [[0, 0]] * (image.shape.rank - 3)
+    padded = tf.pad(image, [*batch, *missing, [0, 0]], constant_values=PADDING_VALUE)
+    return tf.ensure_shape(padded, [*image.shape[:-3], *crop_size, 3])
+
+
+def pad_labels(labels: tf.Tensor, crop_size: tuple[int, int]) -> tf.Tensor:
+    """Pads [h, w] labels at the bottom and right with 0, void, to the crop."""
+    shape = tf.shape(labels)
+    padded = tf.pad(
+        labels, [[0, crop_size[0] - shape[0]], [0, crop_size[1] - shape[1]]]
+    )
+    return tf.ensure_shape(padded, crop_size)
+
+
+def resize_and_pad(
+    image: tf.Tensor, crop_size: tuple[int, int]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Fits an image, or a batch of images of one size, into the crop.
+
+    Args:
+      image: [H, W, 3] or [B, H, W, 3], uint8 or float, 0 to 255.
+      crop_size: height and width of the result, in pixels.
+
+    Returns:
+      [..., crop height, crop width, 3] float32, 0 to 255, padded at the bottom and
+      right with 127.5; and [2] int32, the height and width of the image in it.
+    """
+    size = resized_size(tf.shape(image)[-3:-1], crop_size)
+    return pad_image(resize_image(image, size), crop_size), size
+
+
+def resize_labels_back(
+    labels: tf.Tensor, resized: tf.Tensor, original: tf.Tensor
+) -> tf.Tensor:
+    """Takes labels of the crop back to the image: the inverse of `resize_and_pad`.
+
+    Args:
+      labels: [h, w] or [B, h, w] int32, of the crop's size.
+      resized: [2] int32, the second result of `resize_and_pad`.
+      original: [2] int32, height and width of the image.
+
+    Returns:
+      [H, W] or [B, H, W] int32, nearest neighbours with aligned corners.
+    """
+    return resize_labels(labels[..., : resized[0], : resized[1]], original)

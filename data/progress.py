@@ -1,0 +1,84 @@
+"""Progress on standard error: a bar for people, plain lines for logs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+_LOG_EVERY_SECONDS = 10.0
+
+
+def track(
+    iterable: Iterable[Item], *, description: str, total: int | None = None
+) -> Iterator[Item]:
+    """Yields the items and shows how far it is.
+
+    Attached to a terminal it draws a bar with rate and time left; otherwise it
+    writes a line every 10 seconds and one at the end.
+
+    Args:
+      iterable: what to go through.
+      description: a few words in front.
+      total: number of items; taken from `len` where it has one.
+    """
+    if total is None and hasattr(iterable, "__len__"):
+        total = len(iterable)
+    if sys.stderr.isatty():
+        yield from _bar(iterable, description, total)
+    else:
+        yield from _lines(iterable, description, total)
+
+
+def _bar(
+    iterable: Iterable[Item], description: str, total: int | None
+) -> Iterator[Item]:
+    from rich import progress
+    from rich.console import Console
+
+    class Rate(progress.ProgressColumn):
+        def render(self, task: progress.Task) -> str:
+            speed = task.finished_speed or task.speed
+            return "" if speed is None else f"{speed:.1f}/s"
+
+    bar = progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        Rate(),
+        progress.TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    with bar:
+        yield from bar.track(iterable, total=total, description=description)
+
+
+def _lines(
+    iterable: Iterable[Item], description: str, total: int | None
+) -> Iterator[Item]:
+    start = last = time.monotonic()
+    done = 0
+    for item in iterable:
+        yield item
+        done += 1
+        now = time.monotonic()
+        if now - last >= _LOG_EVERY_SECONDS:
+            last = now
+            print(_line(description, done, total, now - start), file=sys.stderr)
+    print(
+        _line(description, done, total, time.monotonic() - start) + ", done",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _line(description: str, done: int, total: int | None, seconds: float) -> str:
+    rate = done / max(seconds, 1e-9)
+    line = f"{description}: {done}" + ("" if total is None else f"/{total}")
+    line += f", {rate:.1f}/s"
+    if total is not None and done < total and rate > 0:
+        line += f", {(total - done) / rate:.0f} s left"
+    return line

@@ -1,0 +1,59 @@
+"""All that is wrong with a COCO panoptic data set, in one pass."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from cmt.data.check_files import check_files
+from cmt.data.check_json import JsonCheck
+from cmt.data.coco import PanopticImage, load_json
+from cmt.data.parallel import parallel_map
+from cmt.data.problems import Problem
+from cmt.data.progress import track
+from cmt.errors import InputError
+
+
+def validate(
+    *,
+    images: Path | str,
+    annotations: Path | str,
+    masks: Path | str,
+    workers: int = 0,
+) -> list[Problem]:
+    """Checks a data set: the json by itself, then each image and mask against it.
+
+    Args:
+      images: folder of the images.
+      annotations: COCO panoptic json.
+      masks: folder of the PNG files.
+      workers: number of processes; 0 for one a processor.
+
+    Returns:
+      All faults; empty if there is none.
+    """
+    images, masks = Path(images), Path(masks)
+    try:
+        check = JsonCheck(annotations, load_json(annotations))
+    except InputError as error:
+        message = str(error).removeprefix(f"{annotations}: ")
+        fix = "give a COCO panoptic json"
+        return [Problem("json file", str(annotations), None, message, fix)]
+    problems = check.problems
+    missing = [folder for folder in (images, masks) if not folder.is_dir()]
+    for folder in missing:
+        problems.append(
+            Problem("missing file", str(folder), None, "no such folder", "give another")
+        )
+    if not missing:
+        function = functools.partial(_problems, images, masks)
+        found = parallel_map(
+            function, check.images, workers=workers if len(check.images) > 50 else 1
+        )
+        for some in track(found, description="validate", total=len(check.images)):
+            problems.extend(some)
+    return problems
+
+
+def _problems(images: Path, masks: Path, entry: PanopticImage) -> list[Problem]:
+    return check_files(images, masks, entry).problems

@@ -1,0 +1,75 @@
+"""`cmt score` as a user meets it: table, json, exit codes."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from cmt.cli.main import main
+from cmt.data.categories import Category
+from cmt.evaluation.coco_format import PredictionWriter
+
+CATEGORIES = [
+    Category(7, "disc", True, (255, 0, 0)),
+    Category(200, "grass", False, (0, 0, 255)),
+]
+
+
+@pytest.fixture
+def arguments(tmp_path) -> list[str]:
+    """The line that scores a prediction in which one of two discs is missing."""
+    gt = np.array([[7001, 7001, 7002, 200000, 0]], np.int32)
+    for name, panoptic in (("gt", gt), ("pred", np.where(gt == 7002, 0, gt))):
+        with PredictionWriter(tmp_path / name, CATEGORIES) as writer:
+            writer.add(1, "a.jpg", panoptic)
+    line = ["score"]
+    for name in ("gt", "pred"):
+        line += [f"--{name}", str(tmp_path / name / "panoptic.json")]
+        line += [f"--{name}-masks", str(tmp_path / name / "panoptic")]
+    return line
+
+
+def run(arguments, capsys) -> tuple[int, str, str]:
+    """Exit code, standard output, standard error."""
+    with pytest.raises(SystemExit) as exit_of:
+        main(arguments)
+    return exit_of.value.code or 0, *capsys.readouterr()
+
+
+def test_json_is_all_there_is_on_standard_output(arguments, capsys):
+    code, out, _ = run([*arguments, "--json"], capsys)
+    assert code == 0
+    result = json.loads(out)
+    assert set(result) == {"all", "things", "stuff", "per_class"}
+    assert result["things"]["pq"] == pytest.approx(100 / 1.5)
+    assert result["stuff"] == {"pq": 100.0, "sq": 100.0, "rq": 100.0, "n": 1}
+    disc = result["per_class"]["7"]
+    assert (disc["name"], disc["tp"], disc["fp"], disc["fn"]) == ("disc", 1, 0, 1)
+
+
+def test_the_table_has_groups_and_classes(arguments, capsys):
+    code, out, _ = run([*arguments, "--workers", "1"], capsys)
+    assert code == 0
+    rows = [line.replace("│", " ").split() for line in out.splitlines()]
+    assert ["All", "83.33", "100.00", "83.33", "2"] in rows
+    assert ["Things", "66.67", "100.00", "66.67", "1"] in rows
+    assert ["Stuff", "100.00", "100.00", "100.00", "1"] in rows
+    assert ["disc", "66.67", "100.00", "66.67", "1", "0", "1"] in rows
+    assert ["grass", "100.00", "100.00", "100.00", "1", "0", "0"] in rows
+
+
+def test_bad_input_is_one_line_and_exit_code_2(arguments, capsys, tmp_path):
+    (tmp_path / "pred" / "panoptic" / "a.png").unlink()
+    code, out, err = run([*arguments, "--json"], capsys)
+    assert (code, out) == (2, "")
+    [line] = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert "a.png" in line
+    assert "Traceback" not in err
+
+
+def test_help_shows_an_example(capsys):
+    code, out, _ = run(["score", "--help"], capsys)
+    assert code == 0
+    assert "cmt score --gt" in out

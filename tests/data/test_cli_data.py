@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from cmt.cli.data import app
+from cmt.errors import InputError
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def source_options(sources: dict) -> list:
+    return [part for name, path in sources.items() for part in (f"--{name}", str(path))]
+
+
+def test_from_scenes_to_inspection(tmp_path):
+    folder = tmp_path / "scenes"
+    made = run(
+        *("scenes", "--output", folder, "--train", 3, "--val", 0),
+        *("--size", 33, "--seed", 4, "--workers", 1),
+    )
+    assert made.exit_code == 0, made.output
+    assert not (folder / "images" / "val").exists()
+    sources = source_options(
+        {
+            "images": folder / "images" / "train",
+            "annotations": folder / "annotations" / "panoptic_train.json",
+            "masks": folder / "annotations" / "panoptic_train",
+        }
+    )
+    checked = run("validate", *sources, "--workers", 1)
+    assert checked.exit_code == 0
+    assert "no problems" in checked.stdout
+
+    converted = run(
+        *("convert", *sources, "--output", tmp_path / "out"),
+        *("--split", "train", "--shards", 2, "--workers", 1),
+    )
+    assert converted.exit_code == 0, converted.output
+    assert "3 images in 2 shards" in converted.stdout
+
+    table = run("inspect", tmp_path / "out", "--output", tmp_path / "pictures")
+    assert table.exit_code == 0, table.output
+    assert "train: 3 images in 2 shards" in table.stdout
+    assert (tmp_path / "pictures" / "train.png").is_file()
+    as_json = run("inspect", *sorted((tmp_path / "out").glob("*.tfrecord")), "--json")
+    (split,) = json.loads(as_json.stdout)
+    assert split["images"] == 3
+
+
+def test_problems_are_lines_and_exit_code_1(broken):
+    (broken["images"] / "000000000001.jpg").unlink()
+    (broken["masks"] / "000000000002.png").unlink()
+    options = ["validate", *source_options(broken), "--workers", 1]
+    result = run(*options)
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    assert sum(line.startswith("missing file: ") for line in lines) == 2
+    assert any("all" in line and "2" in line for line in lines)
+    as_json = run(*options, "--json")
+    assert as_json.exit_code == 1
+    assert [problem["kind"] for problem in json.loads(as_json.stdout)] == [
+        "missing file"
+    ] * 2
+
+
+def test_faults_reach_the_front_door_as_input_errors(broken, tmp_path):
+    (broken["images"] / "000000000001.jpg").unlink()
+    result = run(
+        *("convert", *source_options(broken), "--output", tmp_path / "out"),
+        *("--split", "val", "--workers", 1),
+    )
+    assert isinstance(result.exception, InputError)
+
+
+@pytest.mark.parametrize(
+    "command", [(), ("scenes",), ("validate",), ("convert",), ("inspect",)]
+)
+def test_help_has_an_example(command):
+    result = run(*command, "--help")
+    assert result.exit_code == 0
+    assert "cmt data " in result.stdout.split("Example")[1]

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import dataclasses
+import shutil
+
+import pytest
+
+from cmt.data.categories import Category, class_of_id
+from cmt.data.manifest import Manifest, Shard
+from cmt.errors import InputError
+
+
+def test_a_manifest_survives_a_move_with_its_sources(tmp_path):
+    (tmp_path / "a" / "records").mkdir(parents=True)
+    manifest = Manifest(
+        split="val",
+        categories=[
+            Category(7, "cat", True, (1, 2, 3)),
+            Category(90, "sky", False, (4, 5, 6)),
+        ],
+        num_images=4,
+        shards=[Shard("val-00000-of-00001.tfrecord", 4, "ab")],
+        annotations=tmp_path / "a" / "json" / "val.json",
+        masks=tmp_path / "a" / "json" / "val",
+        crowd_kept=True,
+    )
+    manifest.write(tmp_path / "a" / "records" / "val.manifest.json")
+    shutil.move(tmp_path / "a", tmp_path / "b")
+
+    folder = tmp_path / "b" / "records"
+    read = Manifest.read(folder / "val.manifest.json")
+    assert read.annotations == (tmp_path / "b" / "json" / "val.json").resolve()
+    assert read.masks == (tmp_path / "b" / "json" / "val").resolve()
+    assert read.is_thing == [True, False]
+    same = dataclasses.replace(
+        manifest, annotations=read.annotations, masks=read.masks, folder=folder
+    )
+    assert read == same
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such manifest"),
+        ("{", "not a manifest"),
+        ("[]", "not a manifest"),
+        ('{"format": 99}', "format is 99"),
+        ('{"format": 1}', "'split' is missing"),
+    ],
+)
+def test_a_missing_or_damaged_manifest_is_one_clear_line(tmp_path, content, message):
+    path = tmp_path / "val.manifest.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(InputError, match=message) as caught:
+        Manifest.read(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_classes_are_numbered_from_one_in_order():
+    categories = [Category(9, "b", True, (0, 0, 0)), Category(2, "a", True, (0, 0, 0))]
+    assert class_of_id(categories) == {9: 1, 2: 2}

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cmt.data.targets import make_targets
+
+# Classes 1 and 2 are things, 3 and 4 stuff.
+IS_THING = [True, True, False, False]
+
+
+def label(number: int, instance: int = 0) -> int:
+    return number * 256 + instance
+
+
+def test_by_hand():
+    labels = tf.constant(
+        [
+            [label(3), label(3), label(2, 1)],
+            [label(1, 2), 0, label(2)],  # the last is crowd
+            [label(1, 1), label(3, 9), label(1, 2)],  # instances of stuff are one
+        ]
+    )
+    targets = make_targets(labels, is_thing=IS_THING, max_masks=6)
+    assert targets.semantic.numpy().tolist() == [[3, 3, 2], [1, 0, 2], [1, 3, 1]]
+    assert targets.mask_ids.numpy().tolist() == [[0, 0, 1], [2, -1, -1], [3, 0, 2]]
+    assert targets.mask_classes.numpy().tolist() == [3, 2, 1, 1, 0, 0]
+
+
+def test_too_many_masks_drop_the_smallest_to_void():
+    labels = tf.constant(
+        [[label(1, 1), label(2, 5), label(2, 5), label(4), label(4), label(4)]]
+    )
+    targets = make_targets(labels, is_thing=IS_THING, max_masks=2)
+    assert targets.mask_ids.numpy().tolist() == [[-1, 0, 0, 1, 1, 1]]
+    assert targets.semantic.numpy().tolist() == [[0, 2, 2, 4, 4, 4]]
+    assert targets.mask_classes.numpy().tolist() == [2, 4]
+
+
+@pytest.mark.parametrize("value", [0, label(1)])
+def test_an_image_without_masks(value):
+    targets = make_targets(tf.fill([2, 3], value), is_thing=IS_THING, max_masks=3)
+    assert np.all(targets.mask_ids.numpy() == -1)
+    assert targets.semantic.numpy().tolist() == [[value // 256] * 3] * 2
+    assert targets.mask_classes.numpy().tolist() == [0, 0, 0]
+
+
+def test_numbers_follow_the_reference(shared):
+    """Things are numbered by first appearance, also where stuff stands between."""
+    golden = np.load(shared / "golden" / "preprocessing" / "eval_641.npz")
+    is_thing = [True] * 80 + [False] * 53
+    for name in ("000000129054", "000000184324", "000000397133"):
+        labels = tf.constant(golden[f"{name}/panoptic_label"])
+        targets = make_targets(labels, is_thing=is_thing, max_masks=128)
+        mask_ids, classes = targets.mask_ids.numpy(), targets.mask_classes.numpy()
+        things = np.flatnonzero((classes >= 1) & (classes <= 80))
+        thing_ids = np.full(129, -1)
+        thing_ids[things] = np.arange(len(things))
+        expected = golden[f"{name}/thing_id_mask"]
+        np.testing.assert_array_equal(thing_ids[mask_ids], expected)
+        expected = golden[f"{name}/thing_id_class"][: len(things)]
+        np.testing.assert_array_equal(classes[things], expected)
+        np.testing.assert_array_equal(targets.semantic, labels // 256)
+
+
+def test_shapes_are_static():
+    @tf.function(input_signature=[tf.TensorSpec([5, 7], tf.int32)])
+    def shapes(labels):
+        targets = make_targets(labels, is_thing=IS_THING, max_masks=11)
+        assert [list(part.shape) for part in targets] == [[5, 7], [5, 7], [11]]
+        return targets.mask_classes
+
+    shapes(tf.zeros([5, 7], tf.int32))

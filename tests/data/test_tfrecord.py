@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from cmt.data.crc32c import crc32c, masked_crc32c
+from cmt.data.tfrecord import decode_example, encode_example, frame, read_records
+from cmt.errors import InputError
+
+
+def test_checksums_of_the_standard():
+    # The check value of CRC-32C, and three of RFC 3720, B.4.
+    assert crc32c(b"123456789") == 0xE3069283
+    assert crc32c(bytes(32)) == 0x8A9136AA
+    assert crc32c(b"\xff" * 32) == 0x62A8AB43
+    assert crc32c(bytes(range(32))) == 0x46DD794E
+    assert crc32c(b"") == 0
+
+
+@pytest.mark.parametrize("length", [1, 127, 128, 129, 5 * 128, 1000])
+def test_long_data_in_lanes_equals_byte_by_byte(length):
+    data = np.random.default_rng(length).bytes(length)
+    remainder = 0xFFFFFFFF
+    for byte in data:
+        remainder ^= byte
+        for _ in range(8):
+            remainder = remainder >> 1 ^ (0x82F63B78 if remainder & 1 else 0)
+    assert crc32c(data) == remainder ^ 0xFFFFFFFF
+    assert 0 <= masked_crc32c(data) < 2**32
+
+
+def test_records_are_read_by_tensorflow(tmp_path):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (7, 11, 3), np.uint8)
+    labels = rng.integers(0, 65536, (7, 11))
+    labels[0, 0] = 65535
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    record = encode_example(
+        name="folder/ä", image=buffer.getvalue(), image_format="png", labels=labels
+    )
+    path = tmp_path / "x.tfrecord"
+    path.write_bytes(frame(record) + frame(b""))
+
+    # TensorFlow checks the checksums.
+    read = list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
+    assert read == [record, b""] == list(read_records(path))
+    features = tf.train.Example.FromString(record).features.feature
+    assert features["image/height"].int64_list.value == [7]
+    assert features["image/width"].int64_list.value == [11]
+    assert features["image/channels"].int64_list.value == [3]
+    assert features["image/format"].bytes_list.value == [b"png"]
+    assert features["image/segmentation/class/format"].bytes_list.value == [b"png"]
+    example = decode_example(tf.constant(record))
+    assert example.name.numpy().decode() == "folder/ä"
+    np.testing.assert_array_equal(example.image, image)
+    np.testing.assert_array_equal(example.labels, labels)
+
+
+def test_damage_is_noticed(tmp_path):
+    path = tmp_path / "x.tfrecord"
+    whole = frame(b"one") + frame(b"twotwo")
+    for damaged in (whole[:-3], whole[:20], whole.replace(b"two", b"six")):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match="cut off or damaged"):
+            list(read_records(path))
+    with pytest.raises(InputError, match="no such"):
+        list(read_records(tmp_path / "none"))
+
+
+def test_files_of_deeplab2_are_readable(shared):
+    """Raw int32 labels."""
+    folder = shared / "golden" / "coco_labels"
+    labels = np.load(folder / "panoptic_labels.npz")
+    path = folder / "val-00000-of-00001.tfrecord"
+    names = []
+    for record in read_records(path):
+        example = decode_example(tf.constant(record))
+        name = example.name.numpy().decode()
+        np.testing.assert_array_equal(example.labels, labels[name])
+        assert example.image.shape[:2] == labels[name].shape
+        names.append(name)
+    assert names == ["000000129054", "000000184324", "000000366141", "000000397133"]

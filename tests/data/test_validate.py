@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cmt.data.coco import read_ids, write_ids
+from cmt.data.validate import validate
+
+Sources = dict[str, pathlib.Path]
+
+
+def edit(sources: Sources, change: Callable[[dict], None]) -> None:
+    content = json.loads(sources["annotations"].read_text())
+    change(content)
+    sources["annotations"].write_text(json.dumps(content))
+
+
+def kinds(sources: Sources) -> list[str]:
+    return [problem.kind for problem in validate(**sources, workers=1)]
+
+
+def first_segment(content: dict, *, thing: bool) -> dict:
+    stuff = {c["id"] for c in content["categories"] if not c["isthing"]}
+    return next(
+        info
+        for annotation in content["annotations"]
+        for info in annotation["segments_info"]
+        if (info["category_id"] not in stuff) == thing
+    )
+
+
+def test_scenes_are_clean(scene_sources):
+    assert validate(**scene_sources, workers=2) == []
+
+
+def test_real_images_are_clean(shared):
+    folder = shared / "coco_samples"
+    problems = validate(
+        images=folder / "images",
+        annotations=folder / "annotations" / "panoptic_real.json",
+        masks=folder / "annotations" / "panoptic_real",
+        workers=1,
+    )
+    assert problems == []
+
+
+def test_missing_image_and_mask(broken):
+    (broken["images"] / "000000000001.jpg").unlink()
+    (broken["masks"] / "000000000002.png").unlink()
+    problems = validate(**broken, workers=1)
+    assert [problem.kind for problem in problems] == ["missing file"] * 2
+    assert problems[0].file.endswith("images/val/000000000001.jpg")
+    assert problems[1].file.endswith("panoptic_val/000000000002.png")
+    assert all(problem.fix and "\n" not in problem.line for problem in problems)
+
+
+def test_files_that_are_no_images(broken):
+    (broken["images"] / "000000000001.jpg").write_text("hello")
+    (broken["masks"] / "000000000002.png").write_bytes(b"")
+    whole = (broken["images"] / "000000000003.jpg").read_bytes()
+    (broken["images"] / "000000000003.jpg").write_bytes(whole[: len(whole) // 2])
+    Image.new("L", (65, 65)).save(broken["masks"] / "000000000004.png")
+    assert kinds(broken) == ["not an image"] * 4
+
+
+def test_pixels_without_an_entry_and_entries_without_pixels(broken):
+    mask = broken["masks"] / "000000000001.png"
+    ids = read_ids(mask)
+    renamed = int(ids[0, 0])
+    ids[ids == renamed] = 12345
+    write_ids(mask, ids)
+    problems = {problem.kind: problem for problem in validate(**broken, workers=1)}
+    assert set(problems) == {"id not in json", "id not in PNG"}
+    assert problems["id not in json"].segment == 12345
+    assert problems["id not in PNG"].segment == renamed
+
+
+def test_area_that_disagrees(broken):
+    changed = {}
+
+    def change(content):
+        info = first_segment(content, thing=True)
+        info["area"] += 1
+        changed.update(info)
+
+    edit(broken, change)
+    (problem,) = validate(**broken, workers=1)
+    assert problem.kind == "area"
+    assert problem.segment == changed["id"]
+    assert problem.fix == f'set "area" to {changed["area"] - 1}'
+
+
+def test_sizes_that_differ(broken):
+    Image.new("RGB", (64, 65)).save(broken["images"] / "000000000001.jpg")
+    edit(broken, lambda content: content["images"][1].update(height=66))
+    # The second image and its mask both disagree with the json.
+    assert kinds(broken) == ["size"] * 3
+
+
+def test_category_not_in_the_list(broken):
+    edit(
+        broken,
+        lambda content: first_segment(content, thing=True).update(category_id=99),
+    )
+    assert kinds(broken) == ["category not in list"]
+
+
+def test_crowd_on_stuff(broken):
+    edit(broken, lambda content: first_segment(content, thing=False).update(iscrowd=1))
+    assert kinds(broken) == ["crowd"]
+
+
+def test_category_without_isthing(broken):
+    edit(broken, lambda content: content["categories"][3].pop("isthing"))
+    (problem,) = validate(**broken, workers=1)
+    assert problem.kind == "categories"
+    assert "category 4" in problem.message
+
+
+def test_duplicates(broken):
+    def change(content):
+        content["categories"].append(dict(content["categories"][0]))
+        content["images"].append(dict(content["images"][0]))
+        content["annotations"].append(dict(content["annotations"][1]))
+        infos = content["annotations"][2]["segments_info"]
+        infos.append(dict(infos[0]))
+
+    edit(broken, change)
+    problems = validate(**broken, workers=1)
+    assert {problem.kind for problem in problems} == {"duplicate"}
+    text = " ".join(problem.message for problem in problems)
+    for what in ("category id", "image id", "image file name", "mask", "segment id"):
+        assert what in text, what
+
+
+def test_images_and_annotations_without_each_other(broken):
+    edit(
+        broken, lambda content: (content["images"].pop(0), content["annotations"].pop())
+    )
+    assert sorted(kinds(broken)) == ["image without annotation", "image without entry"]
+
+
+def test_an_empty_data_set(broken):
+    edit(broken, lambda content: content.update(images=[], annotations=[]))
+    assert kinds(broken) == ["empty data set"]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("{", "json file"),
+        ("[]", "json file"),
+        ('{"images": []}', "json structure"),
+        (
+            '{"images": [{"id": "a"}], "annotations": [{}, 3], "categories": [{}]}',
+            "json structure",
+        ),
+    ],
+)
+def test_json_of_another_form(broken, text, kind):
+    broken["annotations"].write_text(text)
+    assert set(kinds(broken)) == {kind}
+
+
+def test_missing_json_and_folders(broken, tmp_path):
+    assert kinds({**broken, "annotations": tmp_path / "none.json"}) == ["json file"]
+    none = tmp_path / "none"
+    assert kinds({**broken, "images": none, "masks": none}) == ["missing file"] * 2
+
+
+def test_all_faults_are_found_in_one_pass(broken):
+    (broken["images"] / "000000000001.jpg").unlink()
+    (broken["masks"] / "000000000002.png").write_bytes(b"no")
+
+    def change(content):
+        content["annotations"][2]["segments_info"][0]["category_id"] = 77
+        content["annotations"][3]["segments_info"][0]["area"] = 1
+
+    edit(broken, change)
+    found = sorted(kinds(broken))
+    assert found == ["area", "category not in list", "missing file", "not an image"]
+
+
+def test_segment_ids_use_all_three_channels(tmp_path):
+    ids = np.array([[0, 1, 256], [65536, 2**24 - 1, 70000]])
+    write_ids(tmp_path / "x.png", ids)
+    np.testing.assert_array_equal(read_ids(tmp_path / "x.png"), ids)
+    color = np.asarray(Image.open(tmp_path / "x.png"))[1, 2]
+    assert color.tolist() == [70000 % 256, 70000 // 256 % 256, 70000 // 65536]

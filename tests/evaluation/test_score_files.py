@@ -1,0 +1,228 @@
+"""Scoring files: official results, invariants, bad input."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from cmt.data.categories import Category
+from cmt.data.coco import write_ids
+from cmt.errors import InputError
+from cmt.evaluation.panoptic_quality import score_files
+
+THING = Category(7, "thing", True, (255, 0, 0))
+OTHER = Category(3, "other", True, (255, 255, 0))
+STUFF = Category(11, "stuff", False, (0, 0, 255))
+CATEGORIES = [THING, OTHER, STUFF]
+
+
+def segment(number, category, **more) -> dict:
+    return {"id": number, "category_id": category.id, **more}
+
+
+# --- official results ---------------------------------------------------------------
+
+
+def golden_arguments(shared, name) -> tuple:
+    folder = shared / "golden" / "pq"
+    masks = "gt" if name == "gt_as_prediction" else name
+    return folder / "gt.json", folder / "gt", folder / f"{name}.json", folder / masks
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "shifted",
+        "merged_and_wrong_class",
+        "missing_and_void_holes",
+        "crowd_and_void_overlap",
+        "gt_as_prediction",
+    ],
+)
+def test_official_results_are_reproduced(shared, name):
+    official = json.loads((shared / "golden" / "pq" / "results.json").read_text())[name]
+    result = score_files(*golden_arguments(shared, name), workers=2)
+    for group in ("All", "Things", "Stuff"):
+        ours = result[group.lower()]
+        assert ours["n"] == official[group]["n"]
+        for key in ("pq", "sq", "rq"):
+            assert ours[key] / 100 == pytest.approx(official[group][key], abs=1e-9)
+    if "per_class" in official:
+        assert list(result["per_class"]) == list(official["per_class"])
+    for category_id, expected in official.get("per_class", {}).items():
+        ours = result["per_class"][category_id]
+        for key in ("tp", "fp", "fn"):
+            assert ours[key] == expected[key]
+        assert ours["iou_sum"] == pytest.approx(expected["iou_sum"], abs=1e-9)
+        for key in ("pq", "sq", "rq"):
+            assert ours[key] / 100 == pytest.approx(expected[key], abs=1e-9)
+
+
+def test_ground_truth_against_itself_is_exactly_100(shared):
+    result = score_files(*golden_arguments(shared, "gt_as_prediction"))
+    for group in ("all", "things", "stuff"):
+        assert [result[group][key] for key in ("pq", "sq", "rq")] == [100.0] * 3
+
+
+def test_the_number_of_workers_changes_no_bit(shared):
+    arguments = golden_arguments(shared, "shifted")
+    one, three = (score_files(*arguments, workers=workers) for workers in (1, 3))
+    assert json.dumps(one) == json.dumps(three)
+
+
+# --- files and bad input ------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A ground truth of two images, and itself as prediction; change what you like."""
+    ids = np.array([[70, 70, 300], [0, 70000, 70000]], np.int32)
+    segments = [
+        segment(70, THING, area=2, iscrowd=0),
+        segment(300, OTHER, area=1, iscrowd=0),
+        segment(70000, STUFF, area=2, iscrowd=0),
+    ]
+    content = {
+        "images": [],
+        "annotations": [
+            {"image_id": i, "file_name": f"{i}.png", "segments_info": segments}
+            for i in (5, 8)
+        ],
+        "categories": [category.to_json() for category in CATEGORIES],
+    }
+    for name in ("gt", "pred"):
+        (tmp_path / name).mkdir()
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+        for i in (5, 8):
+            write_ids(tmp_path / name / f"{i}.png", ids)
+    return tmp_path
+
+
+def score_folder(folder) -> dict:
+    return score_files(
+        folder / "gt.json", folder / "gt", folder / "pred.json", folder / "pred"
+    )
+
+
+def change(folder, name, edit) -> None:
+    """Applies `edit` to the content of a json."""
+    content = json.loads((folder / name).read_text())
+    edit(content)
+    (folder / name).write_text(json.dumps(content))
+
+
+def test_files_are_scored(files):
+    assert score_folder(files)["all"] == {"pq": 100.0, "sq": 100.0, "rq": 100.0, "n": 3}
+
+
+def test_an_empty_prediction_is_exactly_0(files):
+    def empty(content):
+        for annotation in content["annotations"]:
+            annotation["segments_info"] = []
+
+    change(files, "pred.json", empty)
+    for i in (5, 8):
+        write_ids(files / "pred" / f"{i}.png", np.zeros([2, 3], np.int32))
+    result = score_folder(files)
+    assert result["all"] == {"pq": 0.0, "sq": 0.0, "rq": 0.0, "n": 3}
+    assert result["per_class"]["7"]["fn"] == 2
+
+
+def test_predictions_need_only_annotations_and_may_have_more_images(files):
+    def strip(content):
+        del content["images"], content["categories"]
+        for annotation in content["annotations"]:
+            for entry in annotation["segments_info"]:
+                del entry["area"], entry["iscrowd"]
+        content["annotations"].append(
+            {"image_id": 99, "file_name": "none.png", "segments_info": []}
+        )
+
+    change(files, "pred.json", strip)
+    assert score_folder(files)["all"]["pq"] == 100.0
+
+
+def drop_segment(content):
+    content["annotations"][1]["segments_info"].pop()
+
+
+def add_segment(content):
+    content["annotations"][1]["segments_info"].append(segment(4, THING))
+
+
+def repeat_segment(content):
+    content["annotations"][1]["segments_info"].append(segment(70, THING))
+
+
+def unknown_category(content):
+    content["annotations"][1]["segments_info"][0]["category_id"] = 12
+
+
+def drop_image(content):
+    del content["annotations"][1]
+
+
+def repeat_image(content):
+    content["annotations"][0]["image_id"] = 8
+
+
+@pytest.mark.parametrize(
+    ("name", "edit", "message"),
+    [
+        ("pred", drop_segment, r"8\.png: 1 ids of the PNG are not .* example 70000"),
+        ("gt", drop_segment, r"8\.png: 1 ids of the PNG are not .* example 70000"),
+        ("pred", add_segment, r"8\.png: 1 ids of the json.* not in the PNG.* 4;"),
+        ("gt", add_segment, r"8\.png: 1 ids of the json.* not in the PNG.* 4;"),
+        ("pred", repeat_segment, r"8\.png: id 70 is listed twice"),
+        ("pred", unknown_category, r"8\.png: segment 70 has category 12, which"),
+        ("gt", unknown_category, r"8\.png: segment 70 has category 12, which"),
+        ("pred", drop_image, r"pred\.json: 1 of 2 images .* example image 8"),
+        ("pred", repeat_image, r"pred\.json: image 8 has two annotations"),
+        ("gt", lambda content: content.pop("categories"), r"gt\.json: .*categories"),
+        ("gt", lambda content: content["annotations"].clear(), r"nothing to score"),
+        (
+            "gt",
+            lambda content: content["categories"].append(content["categories"][0]),
+            r"ids of categories must differ; got \[7, 3, 11, 7\]",
+        ),
+    ],
+)
+def test_a_json_that_does_not_fit_is_one_line(files, name, edit, message):
+    change(files, f"{name}.json", edit)
+    with pytest.raises(InputError, match=message) as caught:
+        score_folder(files)
+    assert "\n" not in str(caught.value)
+    assert str(files) in str(caught.value) or "differ" in message
+
+
+def no_image(path):
+    path.write_text("hello")
+
+
+def other_size(path):
+    write_ids(path, np.zeros([4, 3], np.int32))
+
+
+def cut_off(path):
+    path.write_bytes(path.read_bytes()[:50])
+
+
+@pytest.mark.parametrize("name", ["gt", "pred"])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), r"8\.png: no such"),
+        (no_image, r"8\.png: not an image"),
+        (cut_off, r"8\.png: not an image"),
+        (other_size, r"8\.png: is 3x. pixels, but .*8\.png is 3x"),
+        (lambda path: shutil.rmtree(path.parent), "no such folder"),
+    ],
+)
+def test_damaged_masks_are_one_line(files, name, damage, message):
+    damage(files / name / "8.png")
+    with pytest.raises(InputError, match=message) as caught:
+        score_folder(files)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,165 @@
+"""No dead fields: each leaf of a config, changed, changes what some factory makes."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+from typing import Any
+
+import pytest
+
+from cmt import config, factory, textproto
+from cmt.cli import export as export_command
+from cmt.data import factory as data_factory
+from cmt.data.categories import Category
+from cmt.evaluation import factory as evaluation_factory
+from cmt.protos import experiment_pb2, options_pb2
+from cmt.trainer import export as trainer_export
+from cmt.trainer import factory as trainer_factory
+
+LEAVES = dict(textproto.leaf_paths(experiment_pb2.ExperimentConfig.DESCRIPTOR))
+# Each field has to matter in one of these.
+BASES = {"stronger": (), "basic": ("model.decoder.stronger=false",)}
+# What a factory makes is recorded by these stand-ins instead of being made.
+STAND_INS = {
+    factory: (
+        "AxialBlock",
+        "Backbone",
+        "BottleneckBlock",
+        "CMTDeepLab",
+        "Decoder",
+        "DualPath",
+        "Fuse",
+        "PanopticHead",
+        "PanopticLoss",
+        "SemanticBranch",
+        "TransformerLayer",
+    ),
+    trainer_factory: ("PolynomialWithWarmup", "Trainer"),
+    trainer_factory.optimizer: ("build_optimizer",),
+    trainer_factory.strategy: ("build_strategy",),
+    evaluation_factory: ("PanopticPredictor", "evaluate"),
+    data_factory.pipeline: ("training_dataset", "evaluation_dataset"),
+    trainer_export: ("export_model",),
+}
+
+
+class Made:
+    """Stands for what a call returned: prints as the call, has any attribute."""
+
+    def __init__(self, text: str):
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+    def __getattr__(self, name: str) -> Made:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Made(f"{self._text}.{name}")
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Made:
+        # The whole config travels to the SavedModel; that alone is not use.
+        keywords.pop("config_text", None)
+        parts = [repr(a) for a in arguments]
+        parts += [f"{name}={value!r}" for name, value in keywords.items()]
+        return Made(f"{self._text}({', '.join(parts)})")
+
+
+@dataclasses.dataclass
+class Manifest:
+    """What the factories ask of a manifest."""
+
+    files: str
+    categories: list[Category]
+    split: str = "val"
+    num_images: int = 10_000
+    annotations: str = "a.json"
+    masks: str = "masks"
+
+
+@pytest.fixture
+def outputs(monkeypatch):
+    """Returns experiment -> text of all that the factories make of it."""
+    for module, names in STAND_INS.items():
+        for name in names:
+            assert hasattr(module, name)
+            monkeypatch.setattr(module, name, Made(name))
+    return functools.partial(_outputs, monkeypatch)
+
+
+def _outputs(monkeypatch, experiment: experiment_pb2.ExperimentConfig) -> str:
+    classes = experiment.model.num_classes
+    categories = [Category(i + 1, f"c{i}", True, (0, 0, 0)) for i in range(classes)]
+
+    def find_source(*arguments: Any) -> types.SimpleNamespace:
+        text = repr(arguments)
+        return types.SimpleNamespace(files=text, manifest=Manifest(text, categories))
+
+    predictor = types.SimpleNamespace(categories=categories, crop_size=(33, 33))
+    monkeypatch.setattr(data_factory.pipeline, "find_source", find_source)
+    monkeypatch.setattr(evaluation_factory, "load_predictor", lambda *_: (predictor, 7))
+    monkeypatch.setattr(evaluation_factory, "validation_images", lambda *_: [])
+    made = (
+        factory.build_model(experiment.model),
+        factory.build_loss(experiment.model, experiment.loss),
+        factory.merge_options(experiment.evaluation),
+        data_factory.training_manifest(experiment.data),
+        data_factory.validation_manifest(experiment.data),
+        trainer_factory.read_settings(experiment),
+        trainer_factory.build_strategy(experiment.trainer.strategy),
+        trainer_factory.build_schedule(experiment.trainer),
+        trainer_factory.build_trainer(experiment),
+        trainer_factory.training_dataset(experiment, first_step=0),
+        evaluation_factory.build_predictor(experiment, Made("network"), categories),
+        evaluation_factory.evaluate_predictor(experiment, predictor, "out", step=1),
+        export_command.export_checkpoint(experiment, "checkpoint", "out"),
+    )
+    return repr(made)
+
+
+def _experiment(base: str) -> experiment_pb2.ExperimentConfig:
+    given = ("data.train.tfrecords=t-*", "data.validation.tfrecords=v-*")
+    return config.parse_experiment("", "base.textproto", (*given, *BASES[base]))
+
+
+def _another(field: textproto.Field, value: Any) -> Any:
+    """Returns another valid value of a leaf."""
+    kind = field.cpp_type
+    if kind == textproto.Field.CPPTYPE_STRING:
+        return "changed"
+    if kind == textproto.Field.CPPTYPE_BOOL:
+        return not value
+    if kind == textproto.Field.CPPTYPE_ENUM:
+        numbers = [n for n in field.enum_type.values_by_number if n not in (0, value)]
+        return numbers[0]
+    rule = field.GetOptions().Extensions[options_pb2.rule]
+    if rule.multiple_of:
+        return value + rule.multiple_of
+    if kind == textproto.Field.CPPTYPE_FLOAT:
+        return value / 2 if value else 0.5
+    doubled = 2 * value if value else 1
+    return value // 2 if rule.HasField("max") and doubled > rule.max else doubled
+
+
+@pytest.mark.parametrize("path", LEAVES)
+def test_a_changed_field_changes_what_some_factory_makes(path, outputs):
+    for base in BASES:
+        experiment = _experiment(base)
+        before = outputs(experiment)
+        *parents, name = path.split(".")
+        owner = functools.reduce(getattr, parents, experiment)
+        value = _another(LEAVES[path], getattr(owner, name))
+        assert value != getattr(owner, name)
+        setattr(owner, name, value)
+        if outputs(experiment) != before:
+            return
+    pytest.fail(f"no factory reads {path}")
+
+
+def test_the_same_config_makes_the_same(outputs):
+    texts = {outputs(_experiment("stronger")) for _ in range(2)}
+    assert len(texts) == 1
+    text = texts.pop()
+    assert " at 0x" not in text, text[text.find(" at 0x") - 80 :][:120]

@@ -1,0 +1,48 @@
+"""ruff, and the ceilings of the house style."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+FOLDERS = ("cmt", "data", "evaluation", "trainer", "tests", "tools", "benchmarks")
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 60
+
+
+@pytest.mark.parametrize("command", [("check",), ("format", "--check")])
+def test_ruff(command, checkout):
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", *command, "--no-cache", "."],
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _sources(checkout: Path) -> Iterator[Path]:
+    for folder in FOLDERS:
+        yield from sorted((checkout / folder).rglob("*.py"))
+
+
+def test_no_file_is_too_long(checkout):
+    lengths = {path: len(path.read_text().splitlines()) for path in _sources(checkout)}
+    assert {p.name: n for p, n in lengths.items() if n > MAX_FILE_LINES} == {}
+
+
+def test_no_function_is_too_long(checkout):
+    long = []
+    for path in _sources(checkout):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                text = ast.get_docstring(node, clean=False) or ""
+                lines = node.end_lineno - node.lineno + 1 - text.count("\n")
+                if lines > MAX_FUNCTION_LINES:
+                    long.append(f"{path.name}:{node.lineno} {node.name}: {lines}")
+    assert not long

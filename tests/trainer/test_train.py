@@ -1,0 +1,184 @@
+"""A whole run with a tiny network: files, continuation, refusals, stops."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import types
+
+import pytest
+import tf_keras
+
+from cmt.config import load_experiment
+from cmt.data.categories import Category
+from cmt.errors import InputError, WorkError
+from cmt.trainer import factory
+from cmt.trainer.train import train
+
+CATEGORIES = [Category(i, f"c{i}", True, (i, 0, 0)) for i in range(1, 11)]
+
+
+@pytest.fixture
+def run(tiny, tmp_path, monkeypatch):
+    """`run(*overrides)` trains the tiny network in `run.folder`."""
+    options = {"bad_step": -1, "evaluation": lambda step: {"total": 1.0, "pq": 50.0}}
+    folder = tmp_path / "run"
+
+    def trainer(experiment):
+        return tiny.build(batch=experiment.trainer.global_batch_size)
+
+    def dataset(experiment, *, first_step):
+        return tiny.data(first_step=first_step, bad_step=options["bad_step"])
+
+    monkeypatch.setattr(factory, "build_trainer", trainer)
+    monkeypatch.setattr(factory, "training_dataset", dataset)
+    monkeypatch.setattr(factory, "training_categories", lambda _: CATEGORIES)
+    monkeypatch.setattr(factory, "build_evaluation", lambda *_: options["evaluation"])
+
+    def call(*overrides, smoke=False):
+        base = ("global_batch_size=4", "log_every_steps=2", "checkpoint_every_steps=3")
+        base += ("learning_rate.warmup_steps=0", "learning_rate.base=0.001")
+        overrides = (*(f"trainer.{b}" for b in base), *overrides)
+        return train(load_experiment("scenes/tiny", overrides), folder, smoke=smoke)
+
+    def lines():
+        text = (folder / "metrics.jsonl").read_text()
+        return [json.loads(line) for line in text.splitlines()]
+
+    return types.SimpleNamespace(call=call, folder=folder, lines=lines, options=options)
+
+
+def test_files_of_a_run(run, capsys):
+    summary = run.call("trainer.steps=7")
+    assert (summary.step, summary.steps, summary.signal) == (7, 7, "")
+    assert summary.checkpoint == str(run.folder / "checkpoints" / "step-7")
+    lines = run.lines()
+    assert [line["step"] for line in lines] == [2, 4, 6, 7]
+    assert set(lines[0]) == {
+        "step", "total", "squared", "absolute", "gradient_norm", "learning_rate",
+        "images_per_second",
+    }  # fmt: skip
+    expected = 2 * lines[0]["squared"] + lines[0]["absolute"]
+    assert lines[0]["total"] == pytest.approx(expected, rel=1e-5)
+    assert lines[0]["learning_rate"] == pytest.approx(0.001 * (5 / 7) ** 0.9)
+    assert all(line["images_per_second"] > 0 for line in lines)
+    again = load_experiment(run.folder / "config.textproto")
+    assert again.trainer.steps == 7 and again.name == "tiny"
+    names = {p.name for p in (run.folder / "checkpoints").glob("*.index")}
+    assert names == {"step-3.index", "step-6.index", "step-7.index"}
+    assert list((run.folder / "logs" / "train").iterdir())
+    assert len(json.loads((run.folder / "categories.json").read_text())) == 10
+    shown = capsys.readouterr().err
+    assert "4 images, 4 a replica" in shown
+    assert "step 2/7  total" in shown
+
+
+def test_continues(run, capsys):
+    run.call("trainer.steps=4")
+    metrics = run.folder / "metrics.jsonl"
+    first = metrics.read_text()
+    metrics.write_text(first + '{"step": 5, "total": 0.1}\n{"step": 6, "to')
+    summary = run.call("trainer.steps=8", "trainer.evaluate_every_steps=5",
+                       'data.validation.tfrecords="x"')  # fmt: skip
+    assert summary.step == 8
+    assert [line["step"] for line in run.lines()] == [2, 4, 5, 6, 8]
+    assert metrics.read_text().startswith(first)
+    evaluated = {x["step"]: x.get("validation/pq") for x in run.lines()}
+    assert evaluated == {2: None, 4: None, 5: 50.0, 6: None, 8: 50.0}
+    shown = capsys.readouterr().err
+    assert "continues at step 4" in shown
+    assert "changed since the run began: trainer.steps: 4 -> 8" in shown
+    assert "validation at step 5: total 1  pq 50" in shown
+    assert run.call("trainer.steps=8").last is None
+    assert "raise trainer.steps" in capsys.readouterr().err
+
+
+def test_same_losses_as_without_a_break(run):
+    run.call("trainer.steps=6")
+    whole = run.lines()
+    for name in ("step-6.index", "checkpoint"):
+        (run.folder / "checkpoints" / name).unlink()
+    state = 'model_checkpoint_path: "step-3"\n'
+    (run.folder / "checkpoints" / "checkpoint").write_text(state)
+    run.call("trainer.steps=6")
+    assert run.lines()[-1]["step"] == 6
+    assert run.lines()[-1]["total"] == whole[-1]["total"]
+
+
+@pytest.mark.parametrize(
+    ("override", "field"),
+    [
+        ("model.num_centers=40", "model.num_centers: 32 -> 40"),
+        ("trainer.optimizer.kind=ADAMW", "trainer.optimizer.kind: ADAM -> ADAMW"),
+    ],
+)
+def test_another_config(run, override, field):
+    run.call("trainer.steps=2")
+    before = (run.folder / "config.textproto").read_text()
+    with pytest.raises(InputError, match="another model or optimizer") as error:
+        run.call("trainer.steps=3", override)
+    assert field in str(error.value)
+    assert (run.folder / "config.textproto").read_text() == before
+
+
+def test_other_categories(run, monkeypatch):
+    run.call("trainer.steps=2")
+    others = [*CATEGORIES[:3], Category(9, "hat", True, (0, 0, 0)), *CATEGORIES[4:]]
+    monkeypatch.setattr(factory, "training_categories", lambda _: others)
+    with pytest.raises(InputError, match=r"number 4 is 'c4' \(id 4\) there and 'hat'"):
+        run.call("trainer.steps=3")
+
+
+def test_output_is_a_file(run):
+    run.folder.write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        run.call()
+
+
+def test_stops_on_a_loss_that_is_not_finite(run):
+    run.options["bad_step"] = 4
+    with pytest.raises(WorkError) as error:
+        run.call("trainer.steps=20")
+    message = str(error.value)
+    assert "squared is nan in one of the steps 5 to 6" in message
+    assert "step-3" in message
+    assert [line["step"] for line in run.lines()] == [2, 4]
+    names = {p.name for p in (run.folder / "checkpoints").glob("*.index")}
+    assert names == {"step-3.index"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_writes_a_checkpoint(run, number, monkeypatch):
+    class SendSignal(tf_keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 3:
+                os.kill(os.getpid(), number)
+
+    fit = tf_keras.Model.fit
+
+    def fit_and_signal(self, *arguments, callbacks, **keywords):
+        return fit(self, *arguments, callbacks=[*callbacks, SendSignal()], **keywords)
+
+    monkeypatch.setattr(tf_keras.Model, "fit", fit_and_signal)
+    before = signal.getsignal(number)
+    summary = run.call("trainer.steps=50")
+    assert (summary.step, summary.signal) == (4, signal.Signals(number).name)
+    assert summary.checkpoint.endswith("step-4")
+    assert signal.getsignal(number) is before
+
+
+def test_smoke_leaves_nothing(run):
+    seen = []
+    run.options["evaluation"] = lambda step: seen.append(step) or {"total": 1.0}
+    summary = run.call('data.validation.tfrecords="x"', smoke=True)
+    assert summary.step == 2 and seen == [2]
+    assert list(run.folder.parent.iterdir()) == []
+
+
+def test_batch_and_replicas(run):
+    experiment = load_experiment("scenes/tiny")
+    from cmt import config
+
+    with pytest.raises(InputError, match=r"8.*divisible.*3; use 6 or 9"):
+        config.check(experiment, num_replicas=3)

@@ -1,0 +1,197 @@
+"""The training step: rates, clipping, means, replicas."""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cmt.errors import InputError
+from cmt.trainer import strategy
+from cmt.trainer.optimizer import build_optimizer
+from cmt.trainer.schedule import PolynomialWithWarmup
+
+
+def _fit(trainer, dataset, steps):
+    trainer.fit(dataset, steps_per_epoch=steps, verbose=0)
+
+
+def _weights(trainer):
+    return [w.numpy() for w in trainer.network.weights]
+
+
+def test_groups_learn_at_their_rates(tiny):
+    trainer = tiny.build(multiplier=0.1)
+    network = trainer.network
+    groups = (network.other_variables, network.backbone_variables)
+    before = [[v.numpy() for v in group] for group in groups]
+    _fit(trainer, tiny.data(), 1)
+    # The first step of Adam is the learning rate, whatever the gradient.
+    for group, old, rate in zip(groups, before, (0.01, 0.001), strict=True):
+        for variable, value in zip(group, old, strict=True):
+            moved = np.abs(variable.numpy() - value)
+            expected = 0.0 if variable is network.unused else rate
+            np.testing.assert_allclose(moved, expected, rtol=1e-3)
+    assert int(trainer.step) == 1
+
+
+def test_means_of_terms(tiny):
+    trainer = tiny.build()
+    batches = list(tiny.data().take(3))
+    terms = []
+    for batch in batches:
+        outputs = trainer.network(batch[0])
+        terms.append(trainer._objective.terms(batch[1], outputs))
+        _fit(trainer, tf.data.Dataset.from_tensors(batch), 1)
+    means = trainer.loss_meter.means()
+    assert set(means) == {"squared", "absolute", "total", "gradient_norm"}
+    for name in ("squared", "absolute"):
+        expected = np.mean([term[name] for term in terms])
+        np.testing.assert_allclose(means[name], expected, rtol=1e-5)
+    expected = 2 * means["squared"] + means["absolute"]
+    np.testing.assert_allclose(means["total"], expected, rtol=1e-5)
+    trainer.loss_meter.reset()
+    assert trainer.loss_meter.means() == {}
+
+
+def test_validation_changes_nothing(tiny):
+    trainer = tiny.build()
+    before = _weights(trainer)
+    losses = trainer.validate(tiny.data(), steps=2)
+    terms = [
+        trainer._objective.terms(y, trainer.network(x)) for x, y in tiny.data().take(2)
+    ]
+    expected = np.mean([term["squared"] for term in terms])
+    np.testing.assert_allclose(losses["squared"], expected, rtol=1e-5)
+    assert set(losses) == {"squared", "absolute", "total"}
+    assert trainer.loss_meter.means() == {}
+    for old, new in zip(before, _weights(trainer), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_gradient_is_clipped_over_all_variables(tiny):
+    seen = {}
+    for clip in (0.0, 0.05):
+        trainer = tiny.build(clip=clip)
+        _fit(trainer, tiny.data(), 1)
+        # After one step the first moment is (1 - beta1) times the gradient.
+        slots = [
+            v.numpy()
+            for optimizer in trainer.optimizers.values()
+            for v in optimizer.variables
+            if v.name.startswith("m/")
+        ]
+        norm = np.sqrt(sum(np.sum(np.square(slot / 0.1)) for slot in slots))
+        seen[clip] = norm, trainer.loss_meter.means()["gradient_norm"]
+    assert seen[0.0][1] > 0.05
+    np.testing.assert_allclose(seen[0.0][0], seen[0.0][1], rtol=1e-4)
+    np.testing.assert_allclose(seen[0.05][0], 0.05, rtol=1e-4)
+    np.testing.assert_allclose(seen[0.05][1], seen[0.0][1], rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["ADAMW", "RADAM_LOOKAHEAD"])
+def test_weight_decay_is_of_kernels_only(kind):
+    names = ("a/kernel", "a/bias", "a/gamma", "a/depthwise_kernel")
+    variables = [tf.Variable(tf.fill([2], 4.0), name=name) for name in names]
+    optimizer = build_optimizer(
+        kind,
+        variables=variables,
+        learning_rate=PolynomialWithWarmup(
+            base=0.5, steps=10, warmup_steps=0, power=0.0
+        ),
+        weight_decay=0.1,
+    )
+    zeros = [tf.zeros([2]) for _ in variables]
+    optimizer.apply_gradients(zip(zeros, variables, strict=True))
+    decayed = [v.numpy()[0] for v in variables]
+    np.testing.assert_allclose(decayed, [3.8, 4.0, 4.0, 3.8], rtol=1e-5)
+
+
+def test_radam_lookahead_trains(tiny):
+    trainer = tiny.build(kind="RADAM_LOOKAHEAD")
+    batch = next(iter(tiny.data()))
+    dataset = tf.data.Dataset.from_tensors(batch).repeat()
+    before = trainer.validate(dataset, steps=1)["total"]
+    _fit(trainer, dataset, 12)
+    assert trainer.validate(dataset, steps=1)["total"] < before
+
+
+def test_missing_tensorflow_addons(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_addons", None)
+    with pytest.raises(InputError, match="needs tensorflow-addons"):
+        build_optimizer("RADAM_LOOKAHEAD", variables=[], learning_rate=None)
+
+
+def test_no_tpu():
+    with pytest.raises(InputError, match=r"no TPU answers as 'local'.*AUTO") as error:
+        strategy.build_strategy("TPU")
+    assert "\n" not in str(error.value)
+
+
+def test_one_device_and_auto():
+    for kind in ("AUTO", "ONE_DEVICE", "MIRRORED"):
+        found = strategy.build_strategy(kind)
+        assert found.num_replicas_in_sync == 1
+    assert strategy.describe(found) == "MirroredStrategy, 1 x CPU"
+
+
+def test_cpu_cannot_be_split_late():
+    tf.zeros([1])
+    with pytest.raises(InputError, match="logical_cpus is 3, but this process"):
+        strategy.build_strategy("MIRRORED", logical_cpus=3)
+
+
+_REPLICAS = """
+    import importlib.util
+    import json
+    import sys
+
+    import numpy as np
+
+    spec = importlib.util.spec_from_file_location("tiny", sys.argv[1])
+    tiny = importlib.util.module_from_spec(spec)
+
+    from cmt.trainer import strategy
+
+    mirrored = strategy.build_strategy("MIRRORED", logical_cpus=2)
+    assert strategy.describe(mirrored) == "MirroredStrategy, 2 x CPU"
+    assert mirrored.num_replicas_in_sync == 2
+    spec.loader.exec_module(tiny)
+    for kind in ("ADAM", "RADAM_LOOKAHEAD"):
+        results = []
+        for run in (strategy.build_strategy("ONE_DEVICE", logical_cpus=2), mirrored):
+            with run.scope():
+                trainer = tiny.build(kind=kind, clip=0.3)
+            trainer.fit(tiny.data(), steps_per_epoch=3, verbose=0)
+            weights = [w.numpy() for w in trainer.network.weights]
+            means = trainer.loss_meter.means()
+            means |= {f"v/{k}": v for k, v in trainer.validate(
+                tiny.data(), steps=2).items()}
+            results.append((weights, means, int(trainer.step.numpy())))
+        (one, one_means, step), (two, two_means, _) = results
+        assert step == 3
+        for a, b in zip(one, two, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+        assert one_means.keys() == two_means.keys()
+        for name in one_means:
+            np.testing.assert_allclose(
+                one_means[name], two_means[name], rtol=1e-4, err_msg=name)
+    print("equal")
+"""
+
+
+def test_two_replicas_equal_one():
+    fixtures = pathlib.Path(__file__).with_name("conftest.py")
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(_REPLICAS), str(fixtures)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.stdout.split() == ["equal"]

@@ -1,0 +1,202 @@
+"""What happens between steps: logs, checkpoints, evaluation, a clean stop."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import tf_keras
+
+from cmt.errors import WorkError
+from cmt.trainer.checkpoint import RunCheckpoints
+from cmt.trainer.reporting import LogRecord, Report
+from cmt.trainer.trainer import Trainer
+
+
+class Intervals(NamedTuple):
+    """When things happen, in steps.
+
+    Attributes:
+      steps: the last step.
+      log: between log steps.
+      checkpoint: between checkpoints; the last step always has one.
+      evaluate: between evaluations; 0 for none.
+    """
+
+    steps: int
+    log: int
+    checkpoint: int
+    evaluate: int
+
+
+class RunCallback(tf_keras.callbacks.Callback):
+    """Logs, checkpoints, evaluates, and stops on a loss that is not finite.
+
+    It counts steps on the host and reads losses from the device only when one of
+    these is due. A checkpoint is written only after the losses and gradients of all
+    steps before it were seen to be finite, so the last one is always good.
+
+    Attributes:
+      last: the latest record, None before the first.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        *,
+        first_step: int,
+        intervals: Intervals,
+        global_batch_size: int,
+        learning_rate: Callable[[int], float],
+        checkpoints: RunCheckpoints,
+        reports: Sequence[Report],
+        evaluate: Callable[[int], dict[str, float]] | None,
+    ):
+        """Takes the parts.
+
+        Args:
+          trainer: what is fitted.
+          first_step: updates made before this fit.
+          intervals: when things happen.
+          global_batch_size: images in a step, over all replicas.
+          learning_rate: rate of the update after a step.
+          checkpoints: where checkpoints go.
+          reports: where the numbers go.
+          evaluate: step -> losses and scores on validation data; None for none.
+        """
+        super().__init__()
+        self._supports_tf_logs = True  # Keras then leaves logs on the device.
+        self._trainer = trainer
+        self._step = first_step
+        self._intervals = intervals
+        self._global_batch_size = global_batch_size
+        self._learning_rate = learning_rate
+        self._checkpoints = checkpoints
+        self._reports = reports
+        self._evaluate = evaluate
+        self._finite_until = first_step
+        self._clock = (first_step, time.monotonic())
+        self._first_step = first_step
+        self.last: LogRecord | None = None
+
+    @property
+    def step(self) -> int:
+        """Updates so far, known without asking the device."""
+        return self._step
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self._clock = (self._step, time.monotonic())
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self._step += 1
+        for report in self._reports:
+            report.step(self._step)
+        evaluates = self._evaluate is not None and self._is_due(
+            self._intervals.evaluate
+        )
+        logs_now = evaluates or self._is_due(self._intervals.log)
+        saves = self._is_due(self._intervals.checkpoint)
+        if logs_now or saves:
+            losses = self._read_losses()
+            arrived = time.monotonic()
+        if saves:
+            self._checkpoints.save(self._step)
+        if logs_now:
+            step, since = self._clock
+            images = (self._step - step) * self._global_batch_size
+            rate = images / max(arrived - since, 1e-9)
+            self._log(losses, rate, evaluates)
+            self._trainer.loss_meter.reset()
+            self._clock = (self._step, time.monotonic())
+        elif saves:
+            step, since = self._clock
+            self._clock = (step, since + time.monotonic() - arrived)
+        elif self._step == self._first_step + 1:
+            self._clock = (self._step, time.monotonic())  # It included tracing.
+
+    def save(self) -> str:
+        """Writes a checkpoint now, if losses and gradients are finite.
+
+        Returns:
+          Its prefix.
+
+        Raises:
+          WorkError: they are not, or it cannot be written.
+        """
+        self._read_losses()
+        return self._checkpoints.save(self._step)
+
+    def close(self) -> None:
+        """Closes the reports."""
+        for report in self._reports:
+            report.close()
+
+    def _is_due(self, interval: int) -> bool:
+        is_last = self._step == self._intervals.steps
+        return interval > 0 and (is_last or self._step % interval == 0)
+
+    def _read_losses(self) -> dict[str, float]:
+        losses = self._trainer.loss_meter.means()
+        bad = [name for name, value in losses.items() if not math.isfinite(value)]
+        if bad:
+            # A term makes the total bad, and the total the gradient.
+            term = f"{bad[0]} is {losses[bad[0]]}"
+            good = self._checkpoints.latest
+            raise WorkError(
+                f"training stopped at step {self._step}: {term} in one of the steps "
+                f"{self._finite_until + 1} to {self._step}; "
+                + (f"the last good checkpoint is {good}" if good else "no checkpoint")
+                + "; lower trainer.learning_rate.base or set "
+                "trainer.optimizer.clip_global_norm"
+            )
+        self._finite_until = self._step
+        return losses
+
+    def _log(self, losses: dict[str, float], rate: float, evaluates: bool) -> None:
+        validation = {}
+        if evaluates:
+            for report in self._reports:
+                report.pause()
+            validation = self._evaluate(self._step)
+        learning_rate = self._learning_rate(self._step)
+        self.last = LogRecord(self._step, losses, learning_rate, rate, validation)
+        for report in self._reports:
+            report.log(self.last)
+
+
+@contextmanager
+def stop_on_signals(model: tf_keras.Model) -> Iterator[list[str]]:
+    """Lets Ctrl-C and SIGTERM end `model.fit` after the step it is in.
+
+    A second signal acts as if this were not here. Without effect outside the main
+    thread, where Python allows no handlers.
+
+    Yields:
+      A list that holds the signal's name once there was one.
+    """
+    received: list[str] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    previous = {}
+
+    def restore() -> None:
+        while previous:
+            signal.signal(*previous.popitem())
+
+    def stop(number: int, _) -> None:
+        received.append(signal.Signals(number).name)
+        model.stop_training = True
+        restore()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        previous[number] = signal.signal(number, stop)
+    try:
+        yield received
+    finally:
+        restore()

@@ -1,0 +1,104 @@
+"""Checkpoints of a run: network, optimizers and step, and how a run continues."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tensorflow as tf
+
+from cmt.errors import InputError, WorkError
+from cmt.evaluation import checkpoint as reading
+from cmt.trainer.trainer import Trainer
+
+_NAME = "step"
+
+
+class RunCheckpoints:
+    """The checkpoints of a run directory, `checkpoints/step-N`."""
+
+    def __init__(self, run_dir: Path, trainer: Trainer, *, keep: int):
+        """Looks at what is there; writes nothing.
+
+        Args:
+          run_dir: the run directory.
+          trainer: whose network, optimizers and step are kept.
+          keep: how many checkpoints stay, the latest ones.
+
+        Raises:
+          InputError: checkpoints are there, but not which is the latest.
+        """
+        self._folder = run_dir / reading.CHECKPOINTS_FOLDER
+        self._trainer = trainer
+        self._checkpoint = tf.train.Checkpoint(
+            **{reading.MODEL_KEY: trainer.network, reading.STEP_KEY: trainer.step},
+            **trainer.optimizers,
+        )
+        self.latest = None
+        if any(self._folder.glob("*.index")):
+            self.latest = reading.find_checkpoint(self._folder)
+        self._keep = keep
+        self._manager: tf.train.CheckpointManager | None = None
+
+    def restore_latest(self) -> int:
+        """Restores the latest checkpoint, if there is one.
+
+        Returns:
+          The step training goes on from; 0 for a new run.
+
+        Raises:
+          InputError: it cannot be read or is of another network or optimizer.
+        """
+        if self.latest is None:
+            return 0
+        reading.check_network(self._trainer.network, self.latest)
+        step = reading.read_step(self.latest)
+        try:
+            status = self._checkpoint.restore(self.latest)
+            try:
+                status.assert_existing_objects_matched()
+            except AssertionError:
+                status.expect_partial()  # Or it lists each value at the end.
+                raise
+        # A ValueError is Keras's, between optimizers of its two kinds.
+        except (AssertionError, ValueError) as error:
+            raise InputError(
+                f"checkpoint {self.latest} holds the state of another optimizer; set "
+                "trainer.optimizer.kind to what the run began with, or give another "
+                "run directory"
+            ) from error
+        except tf.errors.OpError as error:
+            raise reading.unreadable(self.latest, error) from error
+        return step
+
+    def save(self, step: int) -> str:
+        """Writes a checkpoint, unless the latest is of this step; removes old ones.
+
+        Args:
+          step: the trainer's step, which the host knows without asking the device.
+
+        Returns:
+          The prefix of the checkpoint of this step.
+
+        Raises:
+          WorkError: it cannot be written; older checkpoints stay.
+        """
+        prefix = str(self._folder / f"{_NAME}-{step}")
+        if self.latest == prefix:
+            return prefix
+        try:
+            if self._manager is None:
+                self._manager = tf.train.CheckpointManager(
+                    self._checkpoint,
+                    str(self._folder),
+                    max_to_keep=self._keep,
+                    checkpoint_name=_NAME,
+                )
+            self.latest = self._manager.save(checkpoint_number=step)
+        except tf.errors.OpError as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise WorkError(
+                f"checkpoint {prefix} cannot be written ({reason[:160]}); free space "
+                "or change permissions, and run the same command again: it goes on "
+                "from the last checkpoint"
+            ) from error
+        return self.latest

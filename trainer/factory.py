@@ -1,0 +1,256 @@
+"""ExperimentConfig -> the parts of a run. Only this file here reads its messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import tensorflow as tf
+import tf_keras
+
+from cmt.data import factory as data_factory
+from cmt.data.categories import Category
+from cmt.errors import InputError
+from cmt.evaluation import factory as evaluation_factory
+from cmt.evaluation.evaluate import image_ids
+from cmt.factory import build_loss, build_model
+from cmt.protos import experiment_pb2, trainer_pb2
+from cmt.trainer import optimizer, strategy
+from cmt.trainer.callbacks import Intervals
+from cmt.trainer.schedule import PolynomialWithWarmup
+from cmt.trainer.trainer import Trainer
+
+EVALUATION_FOLDER = "eval"
+SMOKE_STEPS = 2
+
+
+class Settings(NamedTuple):
+    """The plain numbers of a run.
+
+    Attributes:
+      name: of the experiment.
+      seed: of initial weights, shuffling and augmentation.
+      global_batch_size: images in a step, over all replicas.
+      keep_checkpoints: how many stay.
+      backbone_multiplier: the backbone's learning rate over that of the rest.
+      intervals: when things happen, in steps.
+    """
+
+    name: str
+    seed: int
+    global_batch_size: int
+    keep_checkpoints: int
+    backbone_multiplier: float
+    intervals: Intervals
+
+
+def read_settings(experiment: experiment_pb2.ExperimentConfig) -> Settings:
+    """Reads the plain numbers of a run."""
+    trainer = experiment.trainer
+    return Settings(
+        name=experiment.name,
+        seed=trainer.seed,
+        global_batch_size=trainer.global_batch_size,
+        keep_checkpoints=trainer.keep_checkpoints,
+        backbone_multiplier=trainer.learning_rate.backbone_multiplier,
+        intervals=Intervals(
+            steps=trainer.steps,
+            log=trainer.log_every_steps,
+            checkpoint=trainer.checkpoint_every_steps,
+            evaluate=trainer.evaluate_every_steps,
+        ),
+    )
+
+
+def build_strategy(config: trainer_pb2.StrategyConfig) -> tf.distribute.Strategy:
+    """Finds the devices.
+
+    Raises:
+      InputError: see `strategy.build_strategy`.
+    """
+    return strategy.build_strategy(
+        trainer_pb2.Strategy.Name(config.kind),
+        tpu=config.tpu,
+        logical_cpus=config.logical_cpus,
+    )
+
+
+def build_schedule(
+    config: trainer_pb2.TrainerConfig, *, multiplier: float = 1.0
+) -> PolynomialWithWarmup:
+    """The learning rate over the steps, times `multiplier`."""
+    rate = config.learning_rate
+    return PolynomialWithWarmup(
+        base=rate.base,
+        steps=config.steps,
+        warmup_steps=rate.warmup_steps,
+        power=rate.power,
+        multiplier=multiplier,
+    )
+
+
+def build_optimizers(
+    config: trainer_pb2.TrainerConfig, network: tf_keras.Model
+) -> dict[str, tf_keras.optimizers.Optimizer]:
+    """The two optimizers, by the keywords of `Trainer`, in the strategy's scope.
+
+    Raises:
+      InputError: the kind of optimizer is not installed.
+    """
+    groups = {
+        "optimizer": (network.other_variables, 1.0),
+        "backbone_optimizer": (
+            network.backbone_variables,
+            config.learning_rate.backbone_multiplier,
+        ),
+    }
+    rule = config.optimizer
+    return {
+        name: optimizer.build_optimizer(
+            trainer_pb2.Optimizer.Name(rule.kind),
+            variables=variables,
+            learning_rate=build_schedule(config, multiplier=multiplier),
+            beta1=rule.beta1,
+            beta2=rule.beta2,
+            epsilon=rule.epsilon,
+            weight_decay=rule.weight_decay,
+            name=name,
+        )
+        for name, (variables, multiplier) in groups.items()
+    }
+
+
+def build_trainer(experiment: experiment_pb2.ExperimentConfig) -> Trainer:
+    """Network, loss and optimizers, in the scope of the strategy.
+
+    Raises:
+      InputError: the kind of optimizer is not installed.
+    """
+    data = experiment.data
+    network = build_model(experiment.model)
+    network.build((None, data.crop_height_pixels, data.crop_width_pixels, 3))
+    return Trainer(
+        network,
+        build_loss(experiment.model, experiment.loss),
+        **build_optimizers(experiment.trainer, network),
+        global_batch_size=experiment.trainer.global_batch_size,
+        clip_global_norm=experiment.trainer.optimizer.clip_global_norm,
+    )
+
+
+def training_categories(experiment: experiment_pb2.ExperimentConfig) -> list[Category]:
+    """The classes of the training split, in order.
+
+    Raises:
+      InputError: no data is given, it cannot be read, or the model has another number
+        of classes.
+    """
+    if not experiment.data.train.tfrecords:
+        raise InputError(
+            "data.train.tfrecords is not set; add it to the config, or "
+            "--set 'data.train.tfrecords=\"DIR/train-*.tfrecord\"'"
+        )
+    categories = data_factory.training_manifest(experiment.data).categories
+    if len(categories) != experiment.model.num_classes:
+        raise InputError(
+            "model.num_classes must be the number of categories of the data; got "
+            f"{experiment.model.num_classes} and {len(categories)}"
+        )
+    return categories
+
+
+def training_dataset(
+    experiment: experiment_pb2.ExperimentConfig, *, first_step: int
+) -> tf.data.Dataset:
+    """Endless batches of (images, Targets), those of the steps from `first_step` on.
+
+    Raises:
+      InputError: the data cannot be read.
+    """
+    return data_factory.training_dataset(
+        experiment.data,
+        global_batch_size=experiment.trainer.global_batch_size,
+        seed=experiment.trainer.seed,
+        first_step=first_step,
+    )
+
+
+def validation_dataset(
+    experiment: experiment_pb2.ExperimentConfig,
+) -> tuple[tf.data.Dataset, int]:
+    """Batches of (images, Targets) of the validation split, and how many to take.
+
+    The images are resized and padded without random changes. As many as fill whole
+    batches are used, at least one batch.
+
+    Raises:
+      InputError: the data cannot be read.
+    """
+    config = type(experiment.data)()
+    config.CopyFrom(experiment.data)
+    config.train.CopyFrom(config.validation)
+    config.augmentation.min_scale = config.augmentation.max_scale = 1.0
+    config.augmentation.flip_probability = 0.0
+    batch = experiment.trainer.global_batch_size
+    dataset = data_factory.training_dataset(config, global_batch_size=batch, seed=0)
+    num_images = data_factory.validation_manifest(experiment.data).num_images
+    limit = experiment.evaluation.max_images or num_images
+    return dataset, max(1, min(limit, num_images) // batch)
+
+
+def build_evaluation(
+    experiment: experiment_pb2.ExperimentConfig,
+    trainer: Trainer,
+    categories: list[Category],
+    run_dir: Path,
+) -> Callable[[int], dict[str, float]]:
+    """What evaluates the network of a trainer at a step.
+
+    Returns:
+      step -> losses on the validation split and "pq", "pq_things", "pq_stuff" in
+      percent. Each call writes `eval/<step>/` in the run directory.
+
+    Raises:
+      InputError: the validation data or its ground truth cannot be read; said now and
+        not after hours of training.
+    """
+    dataset, batches = validation_dataset(experiment)
+    manifest = data_factory.validation_manifest(experiment.data)
+    image_ids(manifest.annotations)
+    if not manifest.masks.is_dir():
+        raise InputError(
+            f"{manifest.masks} is no folder; set data.validation.masks to the PNGs of "
+            f"{manifest.annotations}"
+        )
+    predictor = evaluation_factory.build_predictor(
+        experiment, trainer.network, categories
+    )
+
+    def evaluate(step: int) -> dict[str, float]:
+        losses = trainer.validate(dataset, steps=batches)
+        metrics = evaluation_factory.evaluate_predictor(
+            experiment, predictor, run_dir / EVALUATION_FOLDER / str(step), step=step
+        )
+        groups = {"pq": "all", "pq_things": "things", "pq_stuff": "stuff"}
+        scores = {k: metrics["panoptic"][g]["pq"] for k, g in groups.items()}
+        return losses | scores
+
+    return evaluate
+
+
+def smoke_experiment(
+    experiment: experiment_pb2.ExperimentConfig,
+) -> experiment_pb2.ExperimentConfig:
+    """A copy that makes 2 steps, a checkpoint and one batch of evaluation."""
+    copy = type(experiment)()
+    copy.CopyFrom(experiment)
+    copy.trainer.steps = SMOKE_STEPS
+    copy.trainer.learning_rate.warmup_steps = 0
+    copy.trainer.log_every_steps = 1
+    copy.trainer.checkpoint_every_steps = SMOKE_STEPS
+    copy.trainer.evaluate_every_steps = 0
+    if copy.data.validation.tfrecords:
+        copy.trainer.evaluate_every_steps = SMOKE_STEPS
+        copy.evaluation.max_images = copy.evaluation.batch_size
+    return copy

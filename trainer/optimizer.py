@@ -1,0 +1,108 @@
+"""Update rules. The only module that imports tensorflow-addons."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+import tensorflow as tf
+import tf_keras
+
+from cmt.errors import InputError
+
+LOOKAHEAD_PERIOD = 6  # steps between looks ahead; MaX-DeepLab, Sec. 4
+LOOKAHEAD_STEP_SIZE = 0.5
+
+
+def has_weight_decay(variable: tf.Variable) -> bool:
+    """Whether weight decay is meant for the variable: kernels, but no norm or bias."""
+    return variable.name.rsplit("/", 1)[-1].split(":")[0].endswith("kernel")
+
+
+def build_optimizer(
+    kind: str,
+    *,
+    variables: list[tf.Variable],
+    learning_rate: tf_keras.optimizers.schedules.LearningRateSchedule,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    epsilon: float = 1e-7,
+    weight_decay: float = 0.0,
+    name: str = "optimizer",
+) -> tf_keras.optimizers.Optimizer:
+    """Builds the optimizer of one group of variables, in the scope of the strategy.
+
+    Args:
+      kind: "ADAM", "ADAMW" or "RADAM_LOOKAHEAD".
+      variables: what it will update.
+      learning_rate: schedule over its own steps.
+      beta1: decay of the first moment.
+      beta2: decay of the second moment.
+      epsilon: added to the root of the second moment.
+      weight_decay: decoupled (times the learning rate), of kernels; ADAM has none.
+      name: of the optimizer and its variables.
+
+    Returns:
+      An optimizer whose `apply_gradients` takes `experimental_aggregate_gradients`.
+
+    Raises:
+      InputError: `kind` needs tensorflow-addons, which is not installed.
+    """
+    moments = {"beta_1": beta1, "beta_2": beta2, "epsilon": epsilon}
+    if kind == "RADAM_LOOKAHEAD":
+        optimizer = _radam_lookahead(learning_rate, weight_decay, moments, name)
+        # As `build` does for the others: not in the first step, whose graph would
+        # then have to be of two kinds, and cannot be in several replicas.
+        optimizer._create_all_weights(variables)
+        return optimizer
+    if kind == "ADAM":
+        optimizer = tf_keras.optimizers.Adam(learning_rate, name=name, **moments)
+    elif kind == "ADAMW":
+        optimizer = tf_keras.optimizers.AdamW(
+            learning_rate, weight_decay=weight_decay, name=name, **moments
+        )
+        optimizer.exclude_from_weight_decay(
+            var_list=[v for v in variables if not has_weight_decay(v)]
+        )
+    else:
+        raise InputError(
+            "trainer.optimizer.kind must be ADAM, ADAMW or RADAM_LOOKAHEAD; "
+            f"got {kind!r}"
+        )
+    optimizer.build(variables)
+    return optimizer
+
+
+def _radam_lookahead(
+    learning_rate: tf_keras.optimizers.schedules.LearningRateSchedule,
+    weight_decay: float,
+    moments: dict[str, float],
+    name: str,
+) -> tf_keras.optimizers.legacy.Optimizer:
+    # Without it the classes of tensorflow-addons derive from another Keras.
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    try:
+        with warnings.catch_warnings():
+            # It warns on import that it is no longer developed: we know.
+            warnings.simplefilter("ignore", UserWarning)
+            import tensorflow_addons as tfa
+    except ImportError as error:
+        raise InputError(
+            "trainer.optimizer.kind RADAM_LOOKAHEAD needs tensorflow-addons, which "
+            f"cannot be imported here ({str(error).splitlines()[0]}); it exists for "
+            "TensorFlow 2.15 on Python below 3.12: install it, or choose ADAM or ADAMW"
+        ) from error
+
+    class KernelDecayRectifiedAdam(tfa.optimizers.RectifiedAdam):
+        """RectifiedAdam that leaves norms and biases out of the weight decay."""
+
+        def _resource_apply_dense(self, grad, var, apply_state=None):
+            self._has_weight_decay = weight_decay > 0 and has_weight_decay(var)
+            return super()._resource_apply_dense(grad, var, apply_state)
+
+    return tfa.optimizers.Lookahead(
+        KernelDecayRectifiedAdam(learning_rate, weight_decay=weight_decay, **moments),
+        sync_period=LOOKAHEAD_PERIOD,
+        slow_step_size=LOOKAHEAD_STEP_SIZE,
+        name=name,
+    )

@@ -1,0 +1,197 @@
+"""Where the numbers of a log step go: the console, metrics.jsonl and TensorBoard."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import tensorflow as tf
+
+from cmt.trainer.trainer import GRADIENT_NORM, TOTAL
+
+
+class LogRecord(NamedTuple):
+    """The numbers of a log step.
+
+    Attributes:
+      step: updates so far.
+      losses: means since the last log step: each term, the total, the gradient norm.
+      learning_rate: of the next update, without the backbone's multiplier.
+      images_per_second: over all replicas, since the last log step.
+      validation: losses and scores, where there was an evaluation at this step.
+    """
+
+    step: int
+    losses: dict[str, float]
+    learning_rate: float
+    images_per_second: float
+    validation: dict[str, float]
+
+
+class Report(Protocol):
+    """One place the numbers go to."""
+
+    def step(self, step: int) -> None:
+        """Is called after each step."""
+
+    def pause(self) -> None:
+        """Is called before something else writes to the console."""
+
+    def log(self, record: LogRecord) -> None:
+        """Is called at log steps."""
+
+    def close(self) -> None:
+        """Is called at the end, whatever happened."""
+
+
+class MetricsFile:
+    """metrics.jsonl: a line of JSON a log step, appended."""
+
+    def __init__(self, path: Path):
+        """Opens the file to append to it."""
+        self._file = path.open("a", encoding="utf-8")
+
+    def step(self, step: int) -> None:
+        """Writes nothing."""
+
+    def pause(self) -> None:
+        """Is not on the console."""
+
+    def log(self, record: LogRecord) -> None:
+        line = {
+            "step": record.step,
+            **record.losses,
+            "learning_rate": record.learning_rate,
+            "images_per_second": record.images_per_second,
+            **{f"validation/{k}": v for k, v in record.validation.items()},
+        }
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class TensorBoardLogs:
+    """TensorBoard event files, one folder for training, one for validation."""
+
+    def __init__(self, folder: Path):
+        """Takes the folder; files are made when there is something to write."""
+        self._train = tf.summary.create_file_writer(str(folder / "train"))
+        self._validation = tf.summary.create_file_writer(str(folder / "validation"))
+
+    def step(self, step: int) -> None:
+        """Writes nothing."""
+
+    def pause(self) -> None:
+        """Is not on the console."""
+
+    def log(self, record: LogRecord) -> None:
+        rates = {
+            "learning_rate": record.learning_rate,
+            "images_per_second": record.images_per_second,
+        }
+        for writer, values in (
+            (self._train, record.losses | rates),
+            (self._validation, record.validation),
+        ):
+            if not values:
+                continue
+            with writer.as_default():
+                for name, value in values.items():
+                    tf.summary.scalar(name, value, step=record.step)
+            writer.flush()
+
+    def close(self) -> None:
+        self._train.close()
+        self._validation.close()
+
+
+class LogLines:
+    """Plain lines on standard error, for logs."""
+
+    def __init__(self, *, steps: int, global_batch_size: int):
+        """Takes the last step and the images in a step, for the time left."""
+        self._steps = steps
+        self._global_batch_size = global_batch_size
+
+    def step(self, step: int) -> None:
+        """Writes nothing."""
+
+    def pause(self) -> None:
+        """Lines are in nobody's way."""
+
+    def log(self, record: LogRecord) -> None:
+        line = (
+            f"step {record.step:{len(str(self._steps))}}/{self._steps}"
+            f"  {losses_text(record.losses)}  lr {record.learning_rate:.2e}"
+            f"  {record.images_per_second:.1f} images/s"
+        )
+        images = (self._steps - record.step) * self._global_batch_size
+        if images > 0 and record.images_per_second > 0:
+            seconds = round(images / record.images_per_second)
+            line += f"  {datetime.timedelta(seconds=seconds)} left"
+        print(line, file=sys.stderr, flush=True)
+        if record.validation:
+            print(validation_text(record), file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class ProgressBar:
+    """A bar on a terminal, with losses, images/s and the time left."""
+
+    def __init__(self, *, steps: int, first_step: int):
+        """Draws the bar."""
+        from rich import progress
+        from rich.console import Console
+
+        self._bar = progress.Progress(
+            progress.TextColumn("step"),
+            progress.MofNCompleteColumn(),
+            progress.BarColumn(bar_width=20),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.description}"),
+            console=Console(stderr=True),
+        )
+        self._task = self._bar.add_task("", total=steps, completed=first_step)
+        self._bar.start()
+
+    def step(self, step: int) -> None:
+        self._bar.update(self._task, completed=step)
+
+    def pause(self) -> None:
+        """Makes room for another bar; `log` goes on."""
+        self._bar.stop()
+
+    def log(self, record: LogRecord) -> None:
+        self._bar.start()
+        text = f"{record.images_per_second:.1f} images/s  {losses_text(record.losses)}"
+        self._bar.update(self._task, description=text)
+        if record.validation:
+            self._bar.console.print(validation_text(record), highlight=False)
+
+    def close(self) -> None:
+        self._bar.stop()
+
+
+def losses_text(losses: Mapping[str, float]) -> str:
+    """Returns the total and the terms of the main output, for people."""
+    shown = {TOTAL: losses[TOTAL]} | {
+        name: value
+        for name, value in losses.items()
+        if "/" not in name and name not in (TOTAL, GRADIENT_NORM)
+    }
+    return "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
+
+
+def validation_text(record: LogRecord) -> str:
+    """Returns the numbers of an evaluation, for people."""
+    shown = {k: v for k, v in record.validation.items() if "/" not in k}
+    numbers = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
+    return f"validation at step {record.step}: {numbers}"

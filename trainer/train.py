@@ -1,0 +1,203 @@
+"""A training run, from a config to checkpoints in a run directory."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import tensorflow as tf
+import tf_keras
+from google.protobuf.message import Message
+
+from cmt import config
+from cmt.errors import WorkError
+from cmt.trainer import factory, reporting, run_directory
+from cmt.trainer.callbacks import RunCallback, stop_on_signals
+from cmt.trainer.checkpoint import RunCheckpoints
+from cmt.trainer.schedule import PolynomialWithWarmup
+from cmt.trainer.strategy import describe
+from cmt.trainer.trainer import Trainer
+
+LOGS_FOLDER = "logs"
+_REASON_LENGTH = 240
+
+
+class Summary(NamedTuple):
+    """What a run has come to.
+
+    Attributes:
+      step: updates made, over all its continuations.
+      steps: updates it is meant to make.
+      checkpoint: prefix of the latest checkpoint.
+      last: numbers of the last log step; None if no step was made.
+      signal: name of the signal that ended it early, "" if none did.
+    """
+
+    step: int
+    steps: int
+    checkpoint: str
+    last: reporting.LogRecord | None
+    signal: str
+
+
+def train(experiment: Message, run_dir: Path | str, *, smoke: bool = False) -> Summary:
+    """Trains the network of a config, or goes on with a run.
+
+    Continuing repeats neither images nor augmentation. Random numbers inside the
+    network (dropout, drop path, sampled pixels) begin anew from the seed and the step.
+
+    Args:
+      experiment: ExperimentConfig, resolved.
+      run_dir: the run directory; made if it is not there, continued if it holds a run.
+      smoke: only try memory and data: 2 steps, one batch of evaluation and a
+        checkpoint, in a temporary folder beside `run_dir`.
+
+    Returns:
+      What came of it.
+
+    Raises:
+      InputError: the config, data, devices or run directory cannot be used; nothing
+        was written then.
+      WorkError: training failed; checkpoints stay.
+    """
+    run_dir = Path(run_dir)
+    if not smoke:
+        return _train(experiment, run_dir)
+    near = next(p for p in run_dir.absolute().parents if p.is_dir())
+    with tempfile.TemporaryDirectory(dir=near, prefix=".smoke-") as folder:
+        return _train(factory.smoke_experiment(experiment), Path(folder))
+
+
+def _train(experiment: Message, run_dir: Path) -> Summary:
+    settings = factory.read_settings(experiment)
+    changes = run_directory.check_config(run_dir, experiment)
+    categories = factory.training_categories(experiment)
+    run_directory.check_categories(run_dir, categories)
+    strategy = factory.build_strategy(experiment.trainer.strategy)
+    config.check(experiment, num_replicas=strategy.num_replicas_in_sync)
+    # One more, because TensorFlow takes a seed of 0 apart when a seed is a tensor.
+    tf_keras.utils.set_random_seed(settings.seed + 1)
+    with strategy.scope():
+        trainer = factory.build_trainer(experiment)
+    checkpoints = RunCheckpoints(run_dir, trainer, keep=settings.keep_checkpoints)
+    first_step = checkpoints.restore_latest()
+    dataset = factory.training_dataset(experiment, first_step=first_step)
+    evaluate = None
+    if settings.intervals.evaluate:
+        evaluate = factory.build_evaluation(experiment, trainer, categories, run_dir)
+    run_directory.write_head(run_dir, experiment, categories)
+    run_directory.drop_metrics_after(run_dir, first_step)
+    learning_rate = factory.build_schedule(experiment.trainer)
+    _print_banner(settings, trainer, strategy, learning_rate)
+    steps = settings.intervals.steps
+    if first_step:
+        _say(f"continues at step {first_step} from {checkpoints.latest}")
+    for change in changes:
+        _say(f"changed since the run began: {change}")
+    if first_step >= steps:
+        _say(f"all {steps} steps are done; raise trainer.steps to go on")
+        return Summary(first_step, steps, checkpoints.latest or "", None, "")
+    # Not the numbers of step 0 again.
+    tf.random.set_seed(settings.seed + 1 + first_step)
+    callback = RunCallback(
+        trainer,
+        first_step=first_step,
+        intervals=settings.intervals,
+        global_batch_size=settings.global_batch_size,
+        learning_rate=lambda step: float(learning_rate(step)),
+        checkpoints=checkpoints,
+        reports=_reports(run_dir, settings, first_step),
+        evaluate=evaluate,
+    )
+    signal = _fit(trainer, dataset, callback, steps - first_step)
+    return Summary(callback.step, steps, checkpoints.latest, callback.last, signal)
+
+
+def _fit(
+    trainer: Trainer, dataset: tf.data.Dataset, callback: RunCallback, steps: int
+) -> str:
+    """Makes the steps; returns the name of the signal that ended them, or ""."""
+    try:
+        with stop_on_signals(trainer) as signals:
+            trainer.fit(
+                dataset,
+                epochs=1,
+                steps_per_epoch=steps,
+                verbose=0,
+                callbacks=[callback],
+            )
+        if signals:
+            callback.save()
+    except tf.errors.ResourceExhaustedError as error:
+        raise WorkError(
+            f"out of memory at step {callback.step + 1} ({_reason(error)}); lower "
+            "trainer.global_batch_size or the crop size"
+        ) from error
+    except tf.errors.OpError as error:
+        raise WorkError(
+            f"training stopped at step {callback.step + 1}: {_reason(error)}"
+        ) from error
+    finally:
+        callback.close()
+    return signals[0] if signals else ""
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    """Returns the telling line of an error of TensorFlow."""
+    text = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]", "", error.message or "")
+    lines = [line.strip() for line in text.splitlines()]
+    skipped = ("Graph execution error", "Detected at", "File ", "Traceback")
+    told = [line for line in lines if line and not line.startswith(skipped)]
+    return (told[0] if told else type(error).__name__)[:_REASON_LENGTH]
+
+
+def _reports(
+    run_dir: Path, settings: factory.Settings, first_step: int
+) -> list[reporting.Report]:
+    steps = settings.intervals.steps
+    if sys.stderr.isatty():
+        console = reporting.ProgressBar(steps=steps, first_step=first_step)
+    else:
+        console = reporting.LogLines(
+            steps=steps, global_batch_size=settings.global_batch_size
+        )
+    return [
+        console,
+        reporting.MetricsFile(run_dir / run_directory.METRICS_FILE),
+        reporting.TensorBoardLogs(run_dir / LOGS_FOLDER),
+    ]
+
+
+def _print_banner(
+    settings: factory.Settings,
+    trainer: Trainer,
+    strategy: tf.distribute.Strategy,
+    learning_rate: PolynomialWithWarmup,
+) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    replicas = strategy.num_replicas_in_sync
+    batch, steps = settings.global_batch_size, settings.intervals.steps
+    parameters = sum(v.shape.num_elements() for v in trainer.network.trainable_weights)
+    table = Table(show_header=False, title=f"cmt train {settings.name}")
+    rows = {
+        "model": f"{trainer.network.name}, {parameters:,} trainable parameters",
+        "devices": describe(strategy),
+        "batch": f"{batch} images, {batch // replicas} a replica",
+        "steps": f"{steps:,}, {steps * batch:,} images in all",
+        "learning rate": f"{learning_rate.base:g}, backbone x "
+        f"{settings.backbone_multiplier:g}",
+        "warm-up": f"{learning_rate.warmup_steps:,} steps, then power "
+        f"{learning_rate.power:g}",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    Console(stderr=True, highlight=False).print(table)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
