@@ -44,6 +44,7 @@ class CMTDeepLab(tf_keras.Model):
         self.decoder = decoder
         self.head = head
         self.semantic_branch = semantic_branch
+        self.mean_loss = tf_keras.metrics.Mean(name="loss")
         self.cluster_centers = self.add_weight(
             name="cluster_centers",
             shape=[num_centers, center_channels],
@@ -92,7 +93,18 @@ class CMTDeepLab(tf_keras.Model):
             raise ValueError(
                 "sample weights are not supported: mark pixels as void instead"
             )
-        return self.loss(y, y_pred) + sum(self.losses)
+        loss = self.loss(y, y_pred) + sum(self.losses)
+        self.mean_loss.update_state(loss)
+        return loss
+
+    def compute_metrics(self, x, y, y_pred, sample_weight):
+        """The mean loss: Keras's own metrics want targets shaped like outputs."""
+        return {"loss": self.mean_loss.result()}
+
+    @property
+    def metrics(self) -> list[tf_keras.metrics.Metric]:
+        """What `fit` resets at the beginning of an epoch."""
+        return [self.mean_loss]
 
     @property
     def backbone_variables(self) -> list[tf.Variable]:

@@ -15,6 +15,7 @@ from cmt.data.targets import make_targets
 from cmt.data.tfrecord import decode_example
 from cmt.errors import InputError
 
+_GRAPH_SEED = 1
 _SHARDS_READ_AT_ONCE = 8
 
 
@@ -173,6 +174,8 @@ def _shuffled_records(
     cached = tf.data.TFRecordDataset(files).cache() if cache else None
 
     def epoch(number: tf.Tensor) -> tf.data.Dataset:
+        # Of this function's graph: makes the order independent of the global seed.
+        tf.random.set_seed(_GRAPH_SEED)
         seeds = tf.stack([tf.constant(seed, tf.int64), number])
         if cached is not None:
             records = cached

@@ -64,8 +64,7 @@ def evaluate(
 
     Returns:
       The content of metrics.json: "config", "step", "num_images",
-      "images_per_second" (prediction alone, writing included) and "panoptic", as
-      `cmt score --json` prints it.
+      "images_per_second" (predicting and writing) and "panoptic", see `score_files`.
 
     Raises:
       InputError: the ground truth is missing or damaged, or lacks an image; or there
@@ -79,11 +78,9 @@ def evaluate(
     predictions = output / PREDICTIONS_FOLDER
     done: set[ImageId] = set()
     with PredictionWriter(predictions, predictor.categories) as writer:
-        for name, panoptic in track(
-            predict_batches(predictor, batches),
-            description="evaluating",
-            total=num_images,
-        ):
+        results = predict_batches(predictor, batches)
+        results = track(results, description="evaluating", total=num_images)
+        for name, panoptic in results:
             identity, file_name = _find(name, known, ground_truth.annotations)
             writer.add(identity, file_name, panoptic)
             done.add(identity)

@@ -275,5 +275,15 @@ def _sheet_row(
             if layer.reference_points is not None
         ],
         centers=centers,
-        valid_share=tuple(inputs["resized_sizes"][0].numpy() / predictor.crop_size),
+        valid_share=_last_coordinate(
+            inputs["resized_sizes"][0].numpy(), predictor.crop_size
+        ),
     )
+
+
+def _last_coordinate(
+    size: np.ndarray, crop_size: tuple[int, int]
+) -> tuple[float, float]:
+    """Coordinate of the image's last row and column, i / (n - 1) along the crop."""
+    last_row, last_column = np.maximum(size - 1, 1) / (np.array(crop_size) - 1)
+    return float(last_row), float(last_column)

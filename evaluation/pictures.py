@@ -44,8 +44,8 @@ class SheetRow(NamedTuple):
       reference_points: for each layer [K, M, 2] float, (h, w) in [0, 1], of the
         confident centers.
       centers: [K] int, which centers these are.
-      valid_share: (height, width) in (0, 1]: the part of `assignments` and of the
-        coordinates that is image and not padding.
+      valid_share: (height, width) in (0, 1]: the coordinates of the last row and
+        column that are image and not padding, in [0, 1] like the reference points.
     """
 
     image: np.ndarray
@@ -294,13 +294,10 @@ def _sheet_row(row: SheetRow, colors: np.ndarray) -> list[np.ndarray]:
     pictures = [row.image, row.ground_truth, row.prediction]
     height, width = row.image.shape[:2]
     for assignment in row.assignments:
-        valid = assignment[
-            : max(1, math.ceil(assignment.shape[0] * row.valid_share[0])),
-            : max(1, math.ceil(assignment.shape[1] * row.valid_share[1])),
-        ]
-        picture = Image.fromarray(colors[valid])
-        nearest = Image.Resampling.NEAREST
-        pictures.append(np.asarray(picture.resize((width, height), nearest)))
+        last = (np.array(assignment.shape) - 1) * row.valid_share
+        rows = np.rint(np.linspace(0, last[0], height)).astype(int)
+        columns = np.rint(np.linspace(0, last[1], width)).astype(int)
+        pictures.append(colors[assignment[rows][:, columns]])
     if row.reference_points:
         pictures.append(_draw_points(row, row.reference_points[-1], colors))
     return pictures
@@ -315,7 +312,7 @@ def _draw_points(row: SheetRow, points: np.ndarray, colors: np.ndarray) -> np.nd
     for center, center_points in zip(row.centers.tolist(), points, strict=True):
         color = tuple(colors[center].tolist())
         for y, x in (center_points * size).tolist():
-            draw.ellipse((x - 4, y - 4, x + 4, y + 4), color, (0, 0, 0))
+            draw.ellipse((x - 7, y - 7, x + 7, y + 7), color, (0, 0, 0))
         y, x = (center_points.mean(0) * size).tolist()
-        draw.ellipse((x - 9, y - 9, x + 9, y + 9), None, color, 3)
+        draw.ellipse((x - 13, y - 13, x + 13, y + 13), None, color, 4)
     return np.asarray(faded)

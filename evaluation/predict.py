@@ -196,14 +196,11 @@ def _predict_all(
     identities = image_ids(names)
     work = zip(files, names, identities, strict=True)
     for file, name, identity in track(work, description="predicting", total=len(files)):
-        content = file.read_bytes()
         try:
-            image = decode_image(content).numpy()
-            outputs = segmenter.run(tf.constant([content]))
-        except tf.errors.InvalidArgumentError:
-            outcome.unreadable.append((file, _why_unreadable(content)))
+            image, found = _segment_file(segmenter, file)
+        except InputError as error:
+            outcome.unreadable.append((file, str(error)))
             continue
-        found = {key: value.numpy()[0] for key, value in outputs.items()}
         panoptic = found["panoptic"]
         entry = {"file": str(file), "image_id": identity, "size": list(panoptic.shape)}
         if "overlay" in formats:
@@ -215,6 +212,26 @@ def _predict_all(
             writer.add(identity, f"{name}{file.suffix}", panoptic)
         entry["segments"] = list(_segments(found, segmenter.categories))
         outcome.images.append(entry)
+
+
+def _segment_file(
+    segmenter: Segmenter, file: Path
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The image [H, W, 3] uint8 and the outputs for it.
+
+    Raises:
+      InputError: the file cannot be read; the message is the reason alone.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise InputError(error.strerror or str(error)) from error
+    try:
+        image = decode_image(content).numpy()
+        outputs = segmenter.run(tf.constant([content]))
+    except tf.errors.InvalidArgumentError as error:
+        raise InputError(_why_unreadable(content)) from error
+    return image, {key: value.numpy()[0] for key, value in outputs.items()}
 
 
 def _why_unreadable(content: bytes) -> str:

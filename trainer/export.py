@@ -22,7 +22,7 @@ from orbax.export import ExportManager, ServingConfig, constants
 from orbax.export.modules.orbax_module_base import OrbaxModuleBase
 
 import cmt
-from cmt.data.files import atomic_directory, atomic_write
+from cmt.data.files import atomic_directory
 from cmt.data.preprocess import decode_image
 from cmt.errors import InputError, WorkError
 from cmt.evaluation.inference import PanopticPredictor
@@ -117,19 +117,12 @@ def export_model(
       WorkError: the model as loaded by a new process does not agree.
     """
     directory = Path(directory)
-    version = version or next_version(directory)
-    target = directory / str(version)
-    if target.exists():
-        raise InputError(
-            f"{target}: version {version} is there already and is not replaced; set "
-            "export.version to another, or to 0 for the next free one"
-        )
+    target = version_folder(directory, version)
     description = {
         "name": directory.name,
-        "version": version,
+        "version": int(target.name),
         "config_name": config_name,
         "step": int(step),
-        "package": "cmt-deeplab",
         "package_version": cmt.__version__,
         "crop_size": list(predictor.crop_size),
         "categories": [category.to_json() for category in predictor.categories],
@@ -140,26 +133,36 @@ def export_model(
     try:
         with atomic_directory(target) as temporary:
             _save(predictor, temporary)
-            warm = _repeated(requests, warmup_requests)
-            write_warmup(temporary, directory.name, warm)
-            with atomic_write(temporary / MODEL_FILE, "w") as file:
-                json.dump(description, file, indent=1)
-                file.write("\n")
+            warmup = _repeated(requests, warmup_requests)
+            write_warmup(temporary, directory.name, warmup)
+            text = json.dumps(description, indent=1) + "\n"
+            (temporary / MODEL_FILE).write_text(text, encoding="utf-8")
             check_parity(predictor, temporary, requests, score_tolerance)
     except BaseException:
-        if is_new:
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            if is_new:
                 directory.rmdir()
         raise
     return target
 
 
-def next_version(directory: Path) -> int:
-    """One more than the highest version folder; 1 where there is none."""
-    if not directory.is_dir():
-        return 1
-    names = [path.name for path in directory.iterdir() if path.name.isdecimal()]
-    return max(map(int, names), default=0) + 1
+def version_folder(directory: Path | str, version: int) -> Path:
+    """The folder of a version, not there yet; 0 for one more than the highest.
+
+    Raises:
+      InputError: the version is there already.
+    """
+    directory = Path(directory)
+    if version == 0:
+        names = [path.name for path in directory.glob("*") if path.name.isdecimal()]
+        version = max(map(int, names), default=0) + 1
+    target = directory / str(version)
+    if target.exists():
+        raise InputError(
+            f"{target}: version {version} is there already and is not replaced; set "
+            "export.version to another, or to 0 for the next free one"
+        )
+    return target
 
 
 def _save(predictor: PanopticPredictor, folder: Path) -> None:
@@ -256,9 +259,9 @@ def check_parity(
             problem = _difference(tensor.numpy(), found, score_tolerance)
             if problem:
                 raise WorkError(
-                    f"{model_dir}: output '{name}' of signature '{request.signature}' "
-                    f"differs between the network and the SavedModel in a new process "
-                    f"({problem}); nothing was written under the final name"
+                    f"the SavedModel, run by a new process, differs from the network "
+                    f"in output '{name}' of signature '{request.signature}': {problem}"
+                    "; nothing was exported"
                 )
 
 
@@ -314,13 +317,13 @@ def run_in_fresh_process(
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no output"])[-1]
             raise WorkError(
-                f"{model_dir}: a new process that loads the SavedModel ended with code "
+                "the new process that runs the SavedModel ended with code "
                 f"{done.returncode}: {last}"
             )
         with np.load(results_file) as arrays:
             results = {name: arrays[name] for name in arrays.files}
     if results.pop("modules").size:
-        raise WorkError(f"{model_dir}: the process that checks it imported cmt")
+        raise WorkError("the new process that runs the SavedModel imported cmt")
     return results
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -125,14 +125,18 @@ def build_trainer(experiment: experiment_pb2.ExperimentConfig) -> Trainer:
     """Network, loss and optimizers, in the scope of the strategy.
 
     Raises:
-      InputError: the kind of optimizer is not installed.
+      InputError: the kind of optimizer is not installed, or see `training_categories`.
     """
     data = experiment.data
     network = build_model(experiment.model)
     network.build((None, data.crop_height_pixels, data.crop_width_pixels, 3))
     return Trainer(
         network,
-        build_loss(experiment.model, experiment.loss),
+        build_loss(
+            experiment.model,
+            experiment.loss,
+            is_thing=[c.is_thing for c in training_categories(experiment)],
+        ),
         **build_optimizers(experiment.trainer, network),
         global_batch_size=experiment.trainer.global_batch_size,
         clip_global_norm=experiment.trainer.optimizer.clip_global_norm,
@@ -202,7 +206,7 @@ def validation_dataset(
 def build_evaluation(
     experiment: experiment_pb2.ExperimentConfig,
     trainer: Trainer,
-    categories: list[Category],
+    categories: Sequence[Category],
     run_dir: Path,
 ) -> Callable[[int], dict[str, float]]:
     """What evaluates the network of a trainer at a step.

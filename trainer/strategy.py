@@ -83,7 +83,7 @@ def _tpu_strategy(tpu: str) -> tf.distribute.Strategy:
         tf.tpu.experimental.initialize_tpu_system(resolver)
         return tf.distribute.TPUStrategy(resolver)
     except (OSError, RuntimeError, ValueError, tf.errors.OpError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        reason = str(error).strip().split("\n")[0].split(". ")[0]
         raise InputError(
             f"no TPU answers as {tpu!r} ({reason[:120]}); run on a TPU VM, set "
             "trainer.strategy.tpu to its name or address, or set "

@@ -78,8 +78,7 @@ def _train(experiment: Message, run_dir: Path) -> Summary:
     run_directory.check_categories(run_dir, categories)
     strategy = factory.build_strategy(experiment.trainer.strategy)
     config.check(experiment, num_replicas=strategy.num_replicas_in_sync)
-    # One more, because TensorFlow takes a seed of 0 apart when a seed is a tensor.
-    tf_keras.utils.set_random_seed(settings.seed + 1)
+    tf_keras.utils.set_random_seed(settings.seed)
     with strategy.scope():
         trainer = factory.build_trainer(experiment)
     checkpoints = RunCheckpoints(run_dir, trainer, keep=settings.keep_checkpoints)
@@ -101,7 +100,7 @@ def _train(experiment: Message, run_dir: Path) -> Summary:
         _say(f"all {steps} steps are done; raise trainer.steps to go on")
         return Summary(first_step, steps, checkpoints.latest or "", None, "")
     # Not the numbers of step 0 again.
-    tf.random.set_seed(settings.seed + 1 + first_step)
+    tf.random.set_seed(settings.seed + first_step)
     callback = RunCallback(
         trainer,
         first_step=first_step,

@@ -73,9 +73,10 @@ def export_checkpoint(
     from cmt.config import to_text
     from cmt.errors import InputError
     from cmt.evaluation.factory import load_predictor, validation_images
-    from cmt.trainer.export import export_model, made_up_images
+    from cmt.trainer.export import export_model, made_up_images, version_folder
 
     options = experiment.export
+    version_folder(directory, options.version)  # Refused now and not after the work.
     # The process that checks the model runs on the CPU, and this one has to agree.
     with tf.device("/CPU:0"):
         predictor, step = load_predictor(experiment, checkpoint)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import tensorflow as tf
 import tf_keras
 
+from cmt.layers.norm import BatchNorm
+
 
 @dataclasses.dataclass(frozen=True)
 class Style:
@@ -37,14 +39,22 @@ class Style:
 
     def norm(
         self, *, axis: int | Sequence[int] = -1, gamma: float = 1.0, name: str
-    ) -> tf_keras.layers.BatchNormalization:
+    ) -> tf_keras.layers.Layer:
         """A batch norm over all axes but `axis`, its scale starting at `gamma`."""
+        if not self.norm_synchronized:
+            return BatchNorm(
+                axis,
+                momentum=self.norm_momentum,
+                epsilon=self.norm_epsilon,
+                gamma=gamma,
+                name=name,
+            )
         return tf_keras.layers.BatchNormalization(
             axis=axis,
             momentum=self.norm_momentum,
             epsilon=self.norm_epsilon,
             gamma_initializer=tf_keras.initializers.Constant(gamma),
-            synchronized=self.norm_synchronized,
+            synchronized=True,
             name=name,
         )
 

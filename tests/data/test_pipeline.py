@@ -82,6 +82,13 @@ def test_order_and_augmentation_depend_on_the_seed(config):
     assert not same(first[:1], batches(config, 1, seed=2))
 
 
+@pytest.mark.parametrize("global_seed", [0, 3])
+def test_the_global_seed_changes_nothing(config, global_seed):
+    expected = batches(config, 3)
+    tf.random.set_seed(global_seed)
+    assert same(expected, batches(config, 3))
+
+
 @pytest.mark.parametrize("cache", [False, True])
 @pytest.mark.parametrize("step", [4, 11])
 def test_a_continued_run_sees_what_it_would_have_seen(config, cache, step):

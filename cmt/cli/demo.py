@@ -1,0 +1,47 @@
+"""`cmt demo`: everything once, on generated scenes."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    output: Annotated[
+        pathlib.Path,
+        typer.Option(metavar="DIR", help="Gets everything; must be new or empty."),
+    ] = pathlib.Path("demo"),
+    minutes: Annotated[
+        float, typer.Option(metavar="M", help="Minutes of training, at the most.")
+    ] = 8,
+    train: Annotated[int, typer.Option(min=1, help="Scenes to train on.")] = 4000,
+    val: Annotated[int, typer.Option(min=1, help="Scenes to evaluate on.")] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="Of scenes and training.")] = 0,
+) -> None:
+    """Make scenes, train on them, evaluate, export, and serve predictions.
+
+    Every step is a command you can type yourself; commands.sh in the output lists
+    them.
+
+    \b
+    Example:
+      cmt demo --output demo --minutes 8
+    """
+    from cmt.cli.evaluate import print_metrics
+    from cmt.trainer.demo import run_demo
+
+    summary = run_demo(output, minutes=minutes, train=train, val=val, seed=seed)
+    print()
+    print_metrics(summary.metrics, output / "evaluation")
+    print(
+        f"{summary.steps} steps; {summary.seconds / 60:.1f} minutes in all\n"
+        f"served maps equal to the evaluator's: {summary.served_images} of "
+        f"{summary.served_images} images, every pixel\n"
+        f"learning curve: {output / 'learning_curve.png'}\n"
+        f"pictures:       {output / 'pictures.png'} (image, ground truth, prediction, "
+        "clustering by layer)\n"
+        f"overlays:       {output / 'served'}\n"
+        f"the commands:   {output / 'commands.sh'}"
+    )

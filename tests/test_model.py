@@ -1,0 +1,211 @@
+"""Sizes of the published network, its switches, and that it is a Keras model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+from google.protobuf import text_format
+
+import cmt
+from cmt.config import load_experiment
+from cmt.factory import build_loss, build_model
+from cmt.outputs import Targets
+from cmt.protos import losses_pb2, model_pb2
+
+SIZE = 33
+
+MINIATURE = """
+  num_classes: 3 num_centers: 5
+  backbone {
+    stem1_channels: 4 stem2_channels: 4 stem3_channels: 8
+    stage2_blocks: 1 stage2_channels: 4
+    stage3_blocks: 1 stage3_channels: 4
+    stage4_blocks: 2 stage4_channels: 4
+    stage5_blocks: 1 stage5_channels: 8
+    num_heads: 2 max_relative_positions: 4
+  }
+  decoder { stage5_layers: 1 stage4_layers: 1 }
+  transformer {
+    center_channels: 8 bottleneck_channels: 8 key_channels: 4 value_channels: 8
+    num_heads: 2 ffn_channels: 16
+  }
+  location { num_points: 3 mlp_channels: 8 }
+  heads {
+    center_feature_channels: 8 pixel_hidden_channels: 8 pixel_feature_channels: 4
+  }
+  auxiliary_semantic {
+    channels: 4 stage3_projection_channels: 4 stage2_projection_channels: 4
+  }
+"""
+
+
+def miniature(changes: str = "") -> model_pb2.ModelConfig:
+    settings = text_format.Parse(MINIATURE, model_pb2.ModelConfig())
+    return text_format.Merge(changes, settings)
+
+
+def build(settings: model_pb2.ModelConfig, size: int = SIZE) -> cmt.CMTDeepLab:
+    model = build_model(settings)
+    model.build((None, size, size, 3))
+    return model
+
+
+def images(batch: int) -> tf.Tensor:
+    shape = [batch, SIZE, SIZE, 3]
+    return tf.random.stateless_uniform(shape, [1, 2], maxval=255.0)
+
+
+def targets(batch: int) -> Targets:
+    """Stuff on the left, a thing on the right, void between."""
+    columns = tf.broadcast_to(tf.range(SIZE), [batch, SIZE, SIZE])
+    left, right = tf.cast(columns < 14, tf.int32), tf.cast(columns >= 18, tf.int32)
+    return Targets(
+        semantic=3 * left + right,
+        mask_ids=-1 + left + 2 * right,
+        mask_classes=tf.constant([[3, 1, 0, 0]] * batch),
+    )
+
+
+@pytest.fixture(scope="module")
+def model() -> cmt.CMTDeepLab:
+    return build(miniature())
+
+
+def test_shapes(model):
+    predictions = model(images(2))
+    assert predictions.mask_logits.shape == (2, 9, 9, 5)
+    assert predictions.class_logits.shape == (2, 5, 4)
+    assert predictions.pixel_features.shape == (2, 9, 9, 4)
+    assert predictions.semantic_logits.shape == (2, 9, 9, 4)
+    assert len(predictions.layers) == 2
+    for layer in predictions.layers:
+        assert layer.affinity_logits.shape == (2, 3, 3, 5)
+        assert layer.reference_points.shape == (2, 5, 3, 2)
+    lengths = tf.norm(predictions.pixel_features, axis=-1)
+    np.testing.assert_allclose(lengths, np.ones([2, 9, 9]), atol=1e-5)
+
+
+def test_bytes_and_floats_are_the_same_image(model):
+    pixels = tf.cast(images(1), tf.uint8)
+    expected = model(tf.cast(pixels, tf.float32)).mask_logits
+    np.testing.assert_allclose(model(pixels).mask_logits, expected, atol=1e-6)
+
+
+def test_a_center_starts_as_void():
+    """With zero logits void has probability 0.9, whatever the number of classes."""
+    from cmt.heads import void_prior
+
+    for num_classes in (2, 133):
+        probability = tf.nn.softmax(void_prior(num_classes))[-1]
+        assert float(probability) == pytest.approx(0.9, abs=1e-6)
+
+
+@pytest.mark.parametrize("stronger", [True, False])
+@pytest.mark.parametrize("location", [True, False])
+@pytest.mark.parametrize("clustering", [True, False])
+def test_switches(clustering, location, stronger):
+    settings = miniature(
+        f"clustering {{ enabled: {str(clustering).lower()} }}"
+        f"location {{ enabled: {str(location).lower()} }}"
+        f"decoder {{ stronger: {str(stronger).lower()} }}"
+    )
+    network = build(settings)
+    predictions = network(images(1), training=False)
+    assert len(predictions.layers) == 2
+    for layer in predictions.layers:
+        assert (layer.affinity_logits is not None) == clustering
+        assert (layer.reference_points is not None) == location
+    names = " ".join(variable.name for variable in network.variables)
+    assert ("affinity_norm" in names) == clustering
+    assert ("pixel_similarity_norm" in names) != clustering
+    assert ("coordinates" in names) == location
+    assert ("fuse16" in names) == stronger
+    backbone = " ".join(variable.name for variable in network.backbone_variables)
+    assert "transformer" not in backbone
+    assert ("dual_path_block1" in backbone) != stronger
+    both = [*network.backbone_variables, *network.other_variables]
+    assert {v.ref() for v in both} == {v.ref() for v in network.trainable_variables}
+    assert len(both) == len(network.trainable_variables)
+
+
+def test_the_last_affinity_is_part_of_the_mask_logits(model):
+    """The residual path of Sec. 3.3 ends in the segmentation output."""
+    network = build(miniature())
+    network.head.mask_logits_norm.gamma.assign([0.0])
+    predictions = network(images(1), training=False)
+    affinity = predictions.layers[-1].affinity_logits
+    np.testing.assert_allclose(
+        predictions.mask_logits[:, ::4, ::4], affinity, atol=1e-5
+    )
+
+
+def test_a_gradient_reaches_every_variable():
+    """Residual branches start at zero: their scales are set to one for this."""
+    network = build(miniature())
+    for variable in network.trainable_variables:
+        if "gamma" in variable.name:
+            variable.assign(tf.ones_like(variable))
+    loss = build_loss(miniature(), losses_pb2.LossConfig())
+    with tf.GradientTape() as tape:
+        total = loss(targets(2), network(images(2), training=True))
+    gradients = tape.gradient(total, network.trainable_variables)
+    without = [
+        variable.name
+        for variable, gradient in zip(
+            network.trainable_variables, gradients, strict=True
+        )
+        if gradient is None or not np.any(tf.convert_to_tensor(gradient).numpy())
+    ]
+    # A batch norm takes away what is constant before it, and a softmax over keys what
+    # is the same for all of them.
+    assert [name for name in without if "similarity_norm/beta" not in name] == []
+    assert not any(isinstance(g, tf.IndexedSlices) for g in gradients)
+
+
+def test_compile_and_fit():
+    network = build(miniature())
+    loss = build_loss(miniature(), losses_pb2.LossConfig())
+    network.compile(optimizer=tf_keras.optimizers.Adam(1e-3), loss=loss)
+    batch = tf.data.Dataset.from_tensors((images(2), targets(2)))
+    before = float(loss(targets(2), network(images(2), training=True)))
+    history = network.fit(batch.repeat(12), epochs=1, verbose=0)
+    assert np.isfinite(history.history["loss"][0])
+    assert float(loss(targets(2), network(images(2), training=True))) < before
+
+
+def test_tiny_config_is_the_same_code():
+    experiment = load_experiment("scenes/tiny")
+    network = build(experiment.model, experiment.data.crop_height_pixels)
+    assert type(network) is cmt.CMTDeepLab
+    assert network(np.zeros([1, 97, 97, 3])).mask_logits.shape == (1, 25, 25, 32)
+
+
+FULL_SIZES = {
+    "clustering { enabled: false } location { enabled: false } "
+    "decoder { stronger: false }": 61_900_200,  # MaX-DeepLab-S, paper: 61.9M
+    "clustering { enabled: false } location { enabled: false }": 90_963_656,  # 91.0M
+    "location { enabled: false }": 90_963_656 + 6 * 498,  # 91.0M
+    "": 92_602_084,  # the paper's 94.9M: its location module could not be matched
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", FULL_SIZES)
+def test_full_size_parameters(changes):
+    settings = load_experiment("coco/cmt_deeplab_axial_r50_1281").model
+    settings.auxiliary_semantic.enabled = False
+    network = build(text_format.Merge(changes, settings), 65)
+    count = sum(int(np.prod(v.shape)) for v in network.trainable_variables)
+    assert count == FULL_SIZES[changes]
+
+
+@pytest.mark.slow
+def test_full_size_forward_at_641():
+    network = build_model("coco/cmt_deeplab_axial_r50_1281")
+    pixels = tf.random.stateless_uniform([1, 641, 641, 3], [1, 2], maxval=255.0)
+    predictions = network(pixels, training=False)
+    assert predictions.mask_logits.shape == (1, 161, 161, 128)
+    assert predictions.class_logits.shape == (1, 128, 134)
+    assert np.all(np.isfinite(predictions.mask_logits))
