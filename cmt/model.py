@@ -87,6 +87,14 @@ class CMTDeepLab(tf_keras.Model):
             mask_logits, class_logits, pixel_features, semantic_logits, decoded.layers
         )
 
+    @tf.autograph.experimental.do_not_convert
+    def train_step(self, data):
+        return super().train_step(data)
+
+    @tf.autograph.experimental.do_not_convert
+    def test_step(self, data):
+        return super().test_step(data)
+
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
         """The compiled loss on the whole structured output, as `fit` calls it."""
         if sample_weight is not None:

@@ -119,6 +119,11 @@ def _fit(
     trainer: Trainer, dataset: tf.data.Dataset, callback: RunCallback, steps: int
 ) -> str:
     """Makes the steps; returns the name of the signal that ended them, or ""."""
+    callbacks = tf_keras.callbacks.CallbackList(
+        [callback], add_history=True, model=trainer, steps=steps
+    )
+    # Or Keras warns that evaluations and checkpoints take longer than a step.
+    callbacks._check_timing = False
     try:
         with stop_on_signals(trainer) as signals:
             trainer.fit(
@@ -126,7 +131,7 @@ def _fit(
                 epochs=1,
                 steps_per_epoch=steps,
                 verbose=0,
-                callbacks=[callback],
+                callbacks=callbacks,
             )
         if signals:
             callback.save()

@@ -44,8 +44,11 @@ def scenes(tmp_path_factory):
     "overrides",
     [
         (),
-        ("trainer.strategy.kind=MIRRORED", "trainer.strategy.logical_cpus=2"),
-        ("trainer.optimizer.kind=RADAM_LOOKAHEAD",),
+        (
+            "trainer.strategy.kind=MIRRORED",
+            "trainer.strategy.logical_cpus=2",
+            "trainer.optimizer.kind=RADAM_LOOKAHEAD",
+        ),
     ],
 )
 def test_smoke(scenes, overrides):
