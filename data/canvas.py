@@ -33,7 +33,8 @@ _ID = {category.name: category.id for category in CATEGORIES}
 
 _MIN_OBJECTS, _MAX_OBJECTS = 2, 10
 # Radius of an object and of a piece of crowd, as shares of the image's side.
-_RADIUS = (0.075, 0.19)
+_RADIUS = (0.1, 0.21)
+_TURN = np.pi / 10  # radians, either way
 _CROWD_RADIUS = (0.026, 0.036)
 # Smallest visible share of an object's own pixels, and of the image for any segment.
 _MIN_VISIBLE = 0.5
@@ -280,11 +281,11 @@ class _Canvas:
     def _shape(
         self, name: str, row: float, column: float, radius: float
     ) -> tuple[tuple[slice, slice], np.ndarray] | None:
-        """Window and signed distance of a shape, turned at random."""
+        """Window and signed distance of a shape, a little turned."""
         window, u, v = self._window(row, column, radius)
         if 0 in (u.size, v.size):
             return None
-        angle = self.rng.uniform(0, 2 * np.pi)
+        angle = self.rng.uniform(-_TURN, _TURN)
         cosine, sine = np.cos(angle), np.sin(angle)
         turned = u * cosine + v * sine, v * cosine - u * sine
         return window, SHAPES[name](*turned, radius)

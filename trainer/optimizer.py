@@ -56,8 +56,11 @@ def build_optimizer(
         optimizer._create_all_weights(variables)
         return optimizer
     if kind == "ADAM":
-        optimizer = tf_keras.optimizers.Adam(learning_rate, name=name, **moments)
-    elif kind == "ADAMW":
+        # One fused operation a variable, where the newer class has thirty.
+        optimizer = tf_keras.optimizers.legacy.Adam(learning_rate, name=name, **moments)
+        optimizer._create_all_weights(variables)
+        return optimizer
+    if kind == "ADAMW":
         optimizer = tf_keras.optimizers.AdamW(
             learning_rate, weight_decay=weight_decay, name=name, **moments
         )
