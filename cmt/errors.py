@@ -5,6 +5,10 @@ A message says what is wrong, where, the rule, what arrived, and the fix.
 
 from __future__ import annotations
 
+import re
+
+_REASON_ENDS = (160, 80)
+
 
 class CmtError(Exception):
     """Ends a command with one line; `exit_code` is the code it ends with."""
@@ -22,3 +26,20 @@ class WorkError(CmtError, RuntimeError):
     """The input was fine and the work itself failed."""
 
     exit_code = 1
+
+
+def tensorflow_reason(error: Exception) -> str:
+    """Returns the telling line of an error of TensorFlow.
+
+    A long one loses its middle: the cause is at one end, behind or before a path.
+    """
+    text = getattr(error, "message", None) or str(error)
+    text = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]", "", text)
+    lines = [line.strip() for line in text.splitlines()]
+    skipped = ("Graph execution error", "Detected at", "File ", "Traceback")
+    told = [line for line in lines if line and not line.startswith(skipped)]
+    line = told[0] if told else type(error).__name__
+    begin, end = _REASON_ENDS
+    if len(line) > begin + end:
+        line = f"{line[:begin]} ... {line[-end:]}"
+    return line

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+
 import tensorflow as tf
 import tf_keras
 
@@ -44,7 +46,10 @@ class CMTDeepLab(tf_keras.Model):
         self.decoder = decoder
         self.head = head
         self.semantic_branch = semantic_branch
-        self.mean_loss = tf_keras.metrics.Mean(name="loss")
+        # In a container that Keras does not look into: no part of the network.
+        self._untracked = types.SimpleNamespace(
+            mean_loss=tf_keras.metrics.Mean(name="loss")
+        )
         self.cluster_centers = self.add_weight(
             name="cluster_centers",
             shape=[num_centers, center_channels],
@@ -102,17 +107,17 @@ class CMTDeepLab(tf_keras.Model):
                 "sample weights are not supported: mark pixels as void instead"
             )
         loss = self.loss(y, y_pred) + sum(self.losses)
-        self.mean_loss.update_state(loss)
+        self._untracked.mean_loss.update_state(loss)
         return loss
 
     def compute_metrics(self, x, y, y_pred, sample_weight):
         """The mean loss: Keras's own metrics want targets shaped like outputs."""
-        return {"loss": self.mean_loss.result()}
+        return {"loss": self._untracked.mean_loss.result()}
 
     @property
     def metrics(self) -> list[tf_keras.metrics.Metric]:
         """What `fit` resets at the beginning of an epoch."""
-        return [self.mean_loss]
+        return [self._untracked.mean_loss]
 
     @property
     def backbone_variables(self) -> list[tf.Variable]:

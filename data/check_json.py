@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cmt.data.coco import PanopticImage, Segment
+from cmt.data.coco import MAX_CATEGORY_ID, PanopticImage, Segment
 from cmt.data.problems import Problem
 
 _LARGEST_ID = 2**24 - 1
@@ -113,13 +113,32 @@ class JsonCheck:
             if self._duplicate(seen, entry["id"], "category id"):
                 continue
             self._is_thing[entry["id"]] = bool(entry.get("isthing"))
-            if entry.get("isthing") not in (0, 1):
-                arrived = repr(entry["isthing"]) if "isthing" in entry else "nothing"
-                self._add(
-                    "categories",
-                    f'category {entry["id"]}: "isthing" must be 0 or 1; got {arrived}',
-                    "add 1 for countable things, 0 for stuff",
-                )
+            self._check_category(entry)
+
+    def _check_category(self, entry: dict[str, Any]) -> None:
+        where = f"category {entry['id']}:"
+        if not 1 <= entry["id"] <= MAX_CATEGORY_ID:
+            self._add(
+                "categories",
+                f"{where} id must be from 1 to {MAX_CATEGORY_ID}, because the colours "
+                "of predicted PNGs hold category_id * 1000 + instance; got "
+                f"{entry['id']}",
+                "renumber the category",
+            )
+        if entry.get("isthing") not in (0, 1):
+            arrived = repr(entry["isthing"]) if "isthing" in entry else "nothing"
+            self._add(
+                "categories",
+                f'{where} "isthing" must be 0 or 1; got {arrived}',
+                "add 1 for countable things, 0 for stuff",
+            )
+        if "color" in entry and not _is_color(entry["color"]):
+            self._add(
+                "categories",
+                f'{where} "color" must be three integers from 0 to 255; got '
+                f"{entry['color']!r}",
+                "correct or remove it",
+            )
 
     def _check_images(self, images: list) -> dict[int, dict[str, Any]]:
         """The usable entries by id."""
@@ -236,3 +255,11 @@ class JsonCheck:
                 'set "iscrowd" to 0',
                 info["id"],
             )
+
+
+def _is_color(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 3
+        and all(isinstance(part, int) and 0 <= part <= 255 for part in value)
+    )

@@ -15,6 +15,8 @@ from cmt.errors import InputError
 
 # Largest class and largest instance a label, class * 256 + instance, can hold.
 MAX_LABEL_PART = 255
+# Predictions are PNGs of category id * 1000 + instance in three bytes.
+MAX_CATEGORY_ID = (2**24 - 1) // 1000
 
 
 class Segment(NamedTuple):
@@ -88,14 +90,20 @@ def load_json(path: Path | str) -> dict[str, Any]:
     return content
 
 
-def read_annotations(path: Path | str) -> PanopticAnnotations:
+def read_annotations(
+    path: Path | str, content: dict[str, Any] | None = None
+) -> PanopticAnnotations:
     """Reads a COCO panoptic json.
+
+    Args:
+      path: of the json.
+      content: what `load_json` gave for it; read from `path` if None.
 
     Raises:
       InputError: the file is missing, or not in this format. `cmt data validate`
         says all that is wrong with it; this stops at the first.
     """
-    content = load_json(path)
+    content = load_json(path) if content is None else content
     try:
         return parse_annotations(content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -154,7 +162,7 @@ def read_ids(path: Path | str) -> np.ndarray:
             colors = np.asarray(image.convert("RGB"), np.int32)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such mask file") from error
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: not an image that can be read: {error}") from error
     return colors[..., 0] | colors[..., 1] << 8 | colors[..., 2] << 16
 

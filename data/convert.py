@@ -29,7 +29,7 @@ from cmt.data.coco import (
     PanopticImage,
     label_values,
     load_json,
-    parse_annotations,
+    read_annotations,
 )
 from cmt.data.files import atomic_write
 from cmt.data.manifest import Manifest, Shard, manifest_path
@@ -157,7 +157,7 @@ def _read(
     for folder in (images, masks):
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder; give that of the json's files")
-    parsed = parse_annotations(content)
+    parsed = read_annotations(annotations, content)
     if len(parsed.categories) > MAX_LABEL_PART:
         raise InputError(
             f"{annotations}: at most {MAX_LABEL_PART} categories fit in a label; got "
@@ -339,9 +339,14 @@ def _shard_files(output: Path, split: str) -> list[Path]:
 def _publish(work: Path, tasks: list[_Task], manifest: Manifest) -> None:
     """Moves the shards to their place; the manifest comes last.
 
-    If this is cut off, there is no manifest, and `resume` goes on from `work`.
+    It is written first under a hidden name, so that a full disk leaves the split that
+    was there. If the moves are cut off, there is no manifest, and `resume` goes on
+    from `work`.
     """
     path = manifest_path(manifest.folder, manifest.split)
+    # Not in `work`: its source paths are relative to its folder.
+    written = path.with_name(f".{path.name}.partial")
+    manifest.write(written)
     path.unlink(missing_ok=True)
     for task in tasks:
         if task.path.is_file():
@@ -350,5 +355,5 @@ def _publish(work: Path, tasks: list[_Task], manifest: Manifest) -> None:
     for stale in _shard_files(manifest.folder, manifest.split):
         if stale not in current:
             stale.unlink()
-    manifest.write(path)
+    written.replace(path)
     shutil.rmtree(work)

@@ -27,6 +27,12 @@ def _sync(path: Path) -> None:
             os.close(handle)
 
 
+def _name_file(error: BaseException, path: Path) -> None:
+    """Completes the errors of writing, which unlike those of opening name no file."""
+    if isinstance(error, OSError) and error.errno and error.filename is None:
+        error.filename = str(path)
+
+
 @contextlib.contextmanager
 def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO]:
     """Opens a temporary file beside `path` and renames it when the block ends.
@@ -50,8 +56,9 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        _name_file(error, path)
         raise
     _sync(path.parent)
 
@@ -79,8 +86,9 @@ def atomic_directory(path: Path | str, overwrite: bool = False) -> Iterator[Path
         yield temporary
         _refuse_existing(path, overwrite)
         _replace_directory(temporary, path)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        _name_file(error, path)
         raise
     _sync(path.parent)
 

@@ -31,8 +31,16 @@ def validate(
 
     Returns:
       All faults; empty if there is none.
+
+    Raises:
+      InputError: the json or a folder is missing.
     """
     images, masks = Path(images), Path(masks)
+    if not Path(annotations).is_file():
+        raise InputError(f"--annotations {annotations}: no such file; check the path")
+    for option, folder in (("--images", images), ("--masks", masks)):
+        if not folder.is_dir():
+            raise InputError(f"{option} {folder}: no such folder; check the path")
     try:
         check = JsonCheck(annotations, load_json(annotations))
     except InputError as error:
@@ -40,18 +48,12 @@ def validate(
         fix = "give a COCO panoptic json"
         return [Problem("json file", str(annotations), None, message, fix)]
     problems = check.problems
-    missing = [folder for folder in (images, masks) if not folder.is_dir()]
-    for folder in missing:
-        problems.append(
-            Problem("missing file", str(folder), None, "no such folder", "give another")
-        )
-    if not missing:
-        function = functools.partial(_problems, images, masks)
-        found = parallel_map(
-            function, check.images, workers=workers if len(check.images) > 50 else 1
-        )
-        for some in track(found, description="validate", total=len(check.images)):
-            problems.extend(some)
+    function = functools.partial(_problems, images, masks)
+    found = parallel_map(
+        function, check.images, workers=workers if len(check.images) > 50 else 1
+    )
+    for some in track(found, description="validate", total=len(check.images)):
+        problems.extend(some)
     return problems
 
 

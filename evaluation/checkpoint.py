@@ -14,7 +14,7 @@ import tensorflow as tf
 import tf_keras
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
-from cmt.errors import InputError
+from cmt.errors import InputError, tensorflow_reason
 
 CHECKPOINTS_FOLDER = "checkpoints"
 MODEL_KEY = "model"
@@ -57,10 +57,18 @@ def find_checkpoint(path: str | Path) -> str:
     if path.is_dir():
         folder = path / CHECKPOINTS_FOLDER
         folder = folder if folder.is_dir() else path
-        latest = tf.train.latest_checkpoint(str(folder))
-        if latest:
+        state = tf.train.get_checkpoint_state(str(folder))
+        latest = state.model_checkpoint_path if state else ""
+        if latest and Path(f"{latest}.index").is_file():
             return latest
         prefixes = sorted(p.with_suffix("") for p in folder.glob("*.index"))
+        if latest:
+            name = Path(latest).name
+            others = f", such as {prefixes[-1]}" if prefixes else ""
+            raise InputError(
+                f"{folder}: `checkpoint` names {name}, which is not there; "
+                f"copy its files again or give another checkpoint{others}"
+            )
         if prefixes:
             raise InputError(
                 f"{folder} holds checkpoints, but no file `checkpoint` that says which "
@@ -172,10 +180,10 @@ def compare(network: tf_keras.Model, prefix: str) -> Differences:
 
 def unreadable(prefix: str, error: Exception) -> InputError:
     """Returns the one-line error for a checkpoint that TensorFlow fails to read."""
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return InputError(
-        f"checkpoint {prefix} cannot be read ({reason[:160]}); it is damaged or not "
-        "complete: use another one, or copy its .index and .data files again"
+        f"checkpoint {prefix} cannot be read ({tensorflow_reason(error)}); it is "
+        "damaged or not complete: use another one, or copy its .index and .data files "
+        "again"
     )
 
 

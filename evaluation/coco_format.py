@@ -85,7 +85,10 @@ def read_panoptic_json(path: Path | str) -> PanopticFile:
             "give the panoptic file, not one of detections or captions"
         )
     with _form(path, '"categories" (each needs id and isthing)'):
-        categories = [Category.from_json(c) for c in content.get("categories", [])]
+        categories = [
+            Category.from_json(_checked(entry, dict, "a category"))
+            for entry in _checked(content.get("categories", []), list, "categories")
+        ]
     annotations: dict[int | str, PanopticAnnotation] = {}
     for number, entry in enumerate(content["annotations"]):
         with _form(
@@ -102,9 +105,18 @@ def read_panoptic_json(path: Path | str) -> PanopticFile:
     return PanopticFile(categories, annotations)
 
 
-def _annotation(entry: dict[str, Any]) -> PanopticAnnotation:
-    segments = entry["segments_info"]
+def _checked(value: Any, kind: type, what: str) -> Any:
+    if not isinstance(value, kind):
+        wanted = {dict: "an object", list: "a list"}[kind]
+        raise TypeError(f"{what} must be {wanted}; got {value!r}")
+    return value
+
+
+def _annotation(entry: Any) -> PanopticAnnotation:
+    _checked(entry, dict, "it")
+    segments = _checked(entry["segments_info"], list, "segments_info")
     for segment in segments:
+        _checked(segment, dict, "a segment")
         for key in ("id", "category_id"):
             if not isinstance(segment[key], int):
                 raise TypeError(f"{key} is {segment[key]!r}")
@@ -147,15 +159,17 @@ class PredictionWriter:
         Raises:
           OSError: the folder cannot be written to.
         """
-        self._json = Path(directory) / "panoptic.json"
+        directory = Path(directory)
+        self._json = directory / "panoptic.json"
         self._categories = list(categories)
         self._category_ids = {category.id for category in categories}
         self._images: dict[int | str, dict[str, Any]] = {}
         self._annotations: list[dict[str, Any]] = []
         self._names: set[str] = set()
         self._stack = contextlib.ExitStack()
+        self._stack.enter_context(_removed_on_failure(directory))
         self._folder = self._stack.enter_context(
-            atomic_directory(Path(directory) / "panoptic", overwrite=True)
+            atomic_directory(directory / "panoptic", overwrite=True)
         )
 
     def add(self, image_id: int | str, file_name: str, panoptic: np.ndarray) -> None:
@@ -188,7 +202,7 @@ class PredictionWriter:
         )
 
     def close(self) -> None:
-        """Gives the json and the folder their names.
+        """Gives the json and the folder their names, or leaves nothing behind.
 
         Raises:
           OSError: the disk is full or the folder cannot be written to.
@@ -198,7 +212,7 @@ class PredictionWriter:
             "annotations": self._annotations,
             "categories": [category.to_json() for category in self._categories],
         }
-        with atomic_write(self._json, "w") as file:
+        with self._stack, atomic_write(self._json, "w") as file:
             json.dump(content, file)
             file.flush()
             self._stack.close()
@@ -247,6 +261,19 @@ class PredictionWriter:
                 }
             )
         return segments
+
+
+@contextlib.contextmanager
+def _removed_on_failure(folder: Path) -> Iterator[None]:
+    """If the block raises, removes what it made of `folder` and those above it."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        for path in made:
+            with contextlib.suppress(OSError):  # not empty
+                path.rmdir()
+        raise
 
 
 def _bounding_box(mask: np.ndarray) -> list[int]:

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
+import tensorflow as tf
 
 from cmt.data.coco import load_json, read_annotations
 from cmt.data.files import atomic_write
@@ -47,6 +48,7 @@ def evaluate(
     step: int,
     config_name: str,
     num_images: int | None = None,
+    pattern: str = "the TFRecords",
 ) -> dict[str, Any]:
     """Predicts all images, writes the predictions and scores the files.
 
@@ -61,14 +63,15 @@ def evaluate(
       step: training step of the weights, for metrics.json.
       config_name: name of the config, for metrics.json.
       num_images: how many there will be, for the progress bar.
+      pattern: of the files the batches are read from, for messages.
 
     Returns:
       The content of metrics.json: "config", "step", "num_images",
       "images_per_second" (predicting and writing) and "panoptic", see `score_files`.
 
     Raises:
-      InputError: the ground truth is missing or damaged, or lacks an image; or there
-        is no image.
+      InputError: the ground truth is missing or damaged, or lacks an image; a record
+        is damaged; or there is no image.
     """
     output = Path(output)
     known = image_ids(ground_truth.annotations)
@@ -78,7 +81,7 @@ def evaluate(
     predictions = output / PREDICTIONS_FOLDER
     done: set[ImageId] = set()
     with PredictionWriter(predictions, predictor.categories) as writer:
-        results = predict_batches(predictor, batches)
+        results = predict_batches(predictor, readable(batches, pattern))
         results = track(results, description="evaluating", total=num_images)
         for name, panoptic in results:
             identity, file_name = _find(name, known, ground_truth.annotations)
@@ -112,6 +115,21 @@ def predict_batches(
         for index, name in enumerate(batch.names.numpy()):
             height, width = sizes[index]
             yield name.decode(), panoptic[index, :height, :width]
+
+
+def readable(elements: Iterable[Any], pattern: str) -> Iterator[Any]:
+    """Passes on what is read from TFRecords; names their pattern if they are damaged.
+
+    Raises:
+      InputError: a record cannot be read.
+    """
+    try:
+        yield from elements
+    except tf.errors.OpError as error:
+        reason = next(iter(error.message.splitlines()), type(error).__name__)
+        raise InputError(
+            f"{pattern}: a record cannot be read ({reason}); convert the split again"
+        ) from error
 
 
 def image_ids(annotations: Path | str) -> dict[str, tuple[ImageId, str]]:

@@ -17,9 +17,9 @@ from cmt.data.manifest import Manifest
 from cmt.data.pipeline import find_source
 from cmt.data.tfrecord import decode_example
 from cmt.errors import InputError
-from cmt.evaluation.checkpoint import CHECKPOINTS_FOLDER, load_weights
+from cmt.evaluation.checkpoint import find_checkpoint, load_weights
 from cmt.evaluation.coco_format import CATEGORY_DIVISOR
-from cmt.evaluation.evaluate import GroundTruth, evaluate
+from cmt.evaluation.evaluate import GroundTruth, evaluate, readable
 from cmt.evaluation.inference import PanopticPredictor, read_categories
 from cmt.evaluation.pictures import (
     SheetRow,
@@ -91,8 +91,9 @@ def load_predictor(
     Raises:
       InputError: the checkpoint or the list of categories cannot be used.
     """
-    categories = find_categories(experiment, checkpoint)
-    network, step = load_network(experiment, checkpoint)
+    prefix = find_checkpoint(checkpoint)
+    categories = find_categories(experiment, prefix)
+    network, step = load_network(experiment, prefix)
     return build_predictor(experiment, network, categories), step
 
 
@@ -102,10 +103,10 @@ def find_categories(
     """The classes: from the run directory of a checkpoint, else from the manifest.
 
     Raises:
-      InputError: neither is there.
+      InputError: there is no checkpoint, or neither is there.
     """
-    path = Path(checkpoint)
-    for folder in (path, *list(path.parents)[:2]):
+    prefix = Path(find_checkpoint(checkpoint))
+    for folder in (prefix.parent, prefix.parent.parent):
         if (folder / CATEGORIES_FILE).is_file():
             return read_categories(folder / CATEGORIES_FILE)
     return _manifest(experiment).categories
@@ -152,6 +153,7 @@ def evaluate_predictor(
         step=step,
         config_name=experiment.name,
         num_images=num_images,
+        pattern=experiment.data.validation.tfrecords,
     )
 
 
@@ -189,7 +191,7 @@ def open_model(path: Path | str) -> Segmenter:
         return load_saved_model(saved_model)
     if (path / CONFIG_FILE).is_file():
         experiment = load_experiment(path / CONFIG_FILE)
-        predictor, _ = load_predictor(experiment, path / CHECKPOINTS_FOLDER)
+        predictor, _ = load_predictor(experiment, path)
         return Segmenter(predictor.predict_bytes, predictor.categories, predictor)
     if not path.exists():
         raise InputError(f"{path}: no such model")
@@ -215,7 +217,8 @@ def validation_images(
     ids = np.array([0, *(category.id for category in source.manifest.categories)])
     records = tf.data.TFRecordDataset(source.files).take(number)
     images = []
-    for example in records.map(decode_example).as_numpy_iterator():
+    examples = records.map(decode_example).as_numpy_iterator()
+    for example in readable(examples, split.tfrecords):
         classes, instances = np.divmod(example.labels, LABEL_DIVISOR)
         panoptic = ids[classes] * CATEGORY_DIVISOR + instances
         images.append((example.image, panoptic.astype(np.int32)))

@@ -15,13 +15,12 @@ from typing import Any
 import tensorflow as tf
 
 from cmt.data.categories import Category
+from cmt.data.coco import MAX_CATEGORY_ID
 from cmt.data.files import atomic_write
 from cmt.data.preprocess import decode_image, resize_and_pad, resize_labels_back
 from cmt.errors import InputError
 from cmt.evaluation.coco_format import CATEGORY_DIVISOR
 from cmt.postprocess import LABEL_DIVISOR, merge_masks
-
-_LARGEST_ID = (2**31 - 1) // CATEGORY_DIVISOR - 1
 
 
 class PanopticPredictor:
@@ -48,14 +47,15 @@ class PanopticPredictor:
           merge_options: keywords of `cmt.postprocess.merge_masks`.
 
         Raises:
-          InputError: a category id does not fit into category_id * 1000 + instance.
+          InputError: category_id * 1000 + instance would not fit in a PNG colour.
         """
         for category in categories:
-            if not 1 <= category.id <= _LARGEST_ID:
+            if not 1 <= category.id <= MAX_CATEGORY_ID:
                 raise InputError(
-                    f"category '{category.name}': id must be from 1 to {_LARGEST_ID}, "
-                    "because panoptic maps hold category_id * 1000 + instance and 0 "
-                    f"is void; got {category.id}"
+                    f"category '{category.name}': id must be from 1 to "
+                    f"{MAX_CATEGORY_ID}, because panoptic maps hold category_id * 1000 "
+                    "+ instance in the three bytes of a colour and 0 is void; got "
+                    f"{category.id}; renumber it and convert again"
                 )
         self.network = network
         self.crop_size = (int(crop_size[0]), int(crop_size[1]))

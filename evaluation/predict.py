@@ -170,6 +170,9 @@ def predict_files(
       files: from `find_inputs`.
       output: the folder; what is there under these names is replaced.
       formats: of `FORMATS`.
+
+    Raises:
+      InputError: no file is an image; nothing is written or replaced then.
     """
     output = Path(output)
     outcome = Outcome([], [])
@@ -212,6 +215,12 @@ def _predict_all(
             writer.add(identity, f"{name}{file.suffix}", panoptic)
         entry["segments"] = list(_segments(found, segmenter.categories))
         outcome.images.append(entry)
+    if not outcome.images:
+        named = [f"; {file}: {reason}" for file, reason in outcome.unreadable[:1]]
+        raise InputError(
+            f"none of {len(files)} files is an image that can be read{''.join(named)}; "
+            "give JPEG or PNG images"
+        )
 
 
 def _segment_file(

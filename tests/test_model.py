@@ -172,6 +172,12 @@ def test_compile_and_fit():
     before = float(loss(targets(2), network(images(2), training=True)))
     history = network.fit(batch.repeat(12), epochs=1, verbose=0)
     assert np.isfinite(history.history["loss"][0])
+    # The mean loss of `fit` is no part of the network nor of its checkpoints.
+    (mean_loss,) = network.metrics
+    assert float(mean_loss.result()) == pytest.approx(history.history["loss"][0])
+    parts = tf.train.TrackableView(network).descendants()
+    for variable in mean_loss.variables:
+        assert not any(variable is v for v in (*network.variables, *parts))
     assert float(loss(targets(2), network(images(2), training=True))) < before
 
 

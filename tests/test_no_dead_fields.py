@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from cmt import config, factory, textproto
-from cmt.cli import export as export_command
 from cmt.data import factory as data_factory
 from cmt.data.categories import Category
 from cmt.evaluation import factory as evaluation_factory
@@ -114,7 +113,7 @@ def _outputs(monkeypatch, experiment: experiment_pb2.ExperimentConfig) -> str:
         trainer_factory.training_dataset(experiment, first_step=0),
         evaluation_factory.build_predictor(experiment, Made("network"), categories),
         evaluation_factory.evaluate_predictor(experiment, predictor, "out", step=1),
-        export_command.export_checkpoint(experiment, "checkpoint", "out"),
+        trainer_factory.export_checkpoint(experiment, "checkpoint", "out"),
     )
     return repr(made)
 

@@ -80,17 +80,13 @@ class RunCallback(tf_keras.callbacks.Callback):
         self._reports = reports
         self._evaluate = evaluate
         self._finite_until = first_step
-        self._clock = (first_step, time.monotonic())
-        self._first_step = first_step
+        self._clock: tuple[int, float] | None = None
         self.last: LogRecord | None = None
 
     @property
     def step(self) -> int:
         """Updates so far, known without asking the device."""
         return self._step
-
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        self._clock = (self._step, time.monotonic())
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self._step += 1
@@ -107,17 +103,13 @@ class RunCallback(tf_keras.callbacks.Callback):
         if saves:
             self._checkpoints.save(self._step)
         if logs_now:
-            step, since = self._clock
-            images = (self._step - step) * self._global_batch_size
-            rate = images / max(arrived - since, 1e-9)
-            self._log(losses, rate, evaluates)
+            self._log(losses, self._rate(arrived), evaluates)
             self._trainer.loss_meter.reset()
+        if logs_now or self._clock is None:  # The first step built the graph.
             self._clock = (self._step, time.monotonic())
         elif saves:
             step, since = self._clock
             self._clock = (step, since + time.monotonic() - arrived)
-        elif self._step == self._first_step + 1:
-            self._clock = (self._step, time.monotonic())  # It included tracing.
 
     def save(self) -> str:
         """Writes a checkpoint now, if losses and gradients are finite.
@@ -135,6 +127,13 @@ class RunCallback(tf_keras.callbacks.Callback):
         """Closes the reports."""
         for report in self._reports:
             report.close()
+
+    def _rate(self, now: float) -> float | None:
+        """Returns images per second since the clock was set; None if it was not."""
+        if self._clock is None:
+            return None
+        step, since = self._clock
+        return (self._step - step) * self._global_batch_size / max(now - since, 1e-9)
 
     def _is_due(self, interval: int) -> bool:
         is_last = self._step == self._intervals.steps
@@ -157,7 +156,9 @@ class RunCallback(tf_keras.callbacks.Callback):
         self._finite_until = self._step
         return losses
 
-    def _log(self, losses: dict[str, float], rate: float, evaluates: bool) -> None:
+    def _log(
+        self, losses: dict[str, float], rate: float | None, evaluates: bool
+    ) -> None:
         validation = {}
         if evaluates:
             for report in self._reports:

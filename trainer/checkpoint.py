@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import tensorflow as tf
 
-from cmt.errors import InputError, WorkError
+from cmt.errors import InputError, WorkError, tensorflow_reason
 from cmt.evaluation import checkpoint as reading
 from cmt.trainer.trainer import Trainer
 
@@ -95,10 +96,11 @@ class RunCheckpoints:
                 )
             self.latest = self._manager.save(checkpoint_number=step)
         except tf.errors.OpError as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            # TensorFlow leaves what it had written.
+            shutil.rmtree(f"{prefix}_temp", ignore_errors=True)
             raise WorkError(
-                f"checkpoint {prefix} cannot be written ({reason[:160]}); free space "
-                "or change permissions, and run the same command again: it goes on "
-                "from the last checkpoint"
+                f"checkpoint {prefix} cannot be written ({tensorflow_reason(error)}); "
+                "free space or change permissions, and run the same command again: it "
+                "goes on from the last checkpoint"
             ) from error
         return self.latest

@@ -179,7 +179,7 @@ def _affordable_steps(
     lines = [
         json.loads(line) for line in (trial / "metrics.jsonl").read_text().splitlines()
     ]
-    # The first line has the time to build the graph in it.
+    # The first steps fill caches, and the very first one has no rate.
     rates = [line["images_per_second"] for line in lines[1:]]
     experiment = load_experiment(CONFIG).trainer
     affordable = 60 * minutes * float(np.mean(rates)) / experiment.global_batch_size

@@ -9,8 +9,10 @@ from typing import NamedTuple
 import tensorflow as tf
 import tf_keras
 
+from cmt.config import to_text
 from cmt.data import factory as data_factory
 from cmt.data.categories import Category
+from cmt.data.coco import MAX_CATEGORY_ID
 from cmt.errors import InputError
 from cmt.evaluation import factory as evaluation_factory
 from cmt.evaluation.evaluate import image_ids
@@ -23,6 +25,7 @@ from cmt.trainer.trainer import Trainer
 
 EVALUATION_FOLDER = "eval"
 SMOKE_STEPS = 2
+_SAMPLE_IMAGES = 2
 
 
 class Settings(NamedTuple):
@@ -147,8 +150,8 @@ def training_categories(experiment: experiment_pb2.ExperimentConfig) -> list[Cat
     """The classes of the training split, in order.
 
     Raises:
-      InputError: no data is given, it cannot be read, or the model has another number
-        of classes.
+      InputError: no data is given, it cannot be read, the model has another number
+        of classes, or the id of one is too large for predictions.
     """
     if not experiment.data.train.tfrecords:
         raise InputError(
@@ -161,6 +164,13 @@ def training_categories(experiment: experiment_pb2.ExperimentConfig) -> list[Cat
             "model.num_classes must be the number of categories of the data; got "
             f"{experiment.model.num_classes} and {len(categories)}"
         )
+    for category in categories:
+        if not 1 <= category.id <= MAX_CATEGORY_ID:
+            raise InputError(
+                f"data.train: the id of category '{category.name}' must be from 1 to "
+                f"{MAX_CATEGORY_ID}, because predicted PNGs hold category_id * 1000 + "
+                f"instance; got {category.id}; renumber it and convert again"
+            )
     return categories
 
 
@@ -186,7 +196,9 @@ def validation_dataset(
     """Batches of (images, Targets) of the validation split, and how many to take.
 
     The images are resized and padded without random changes. As many as fill whole
-    batches are used, at least one batch.
+    batches are used, at least one batch. They are shuffled,
+    each time in the same way: with evaluation.max_images, the losses are of a fixed
+    sample of the split and not of its first images, as the scores are.
 
     Raises:
       InputError: the data cannot be read.
@@ -258,3 +270,44 @@ def smoke_experiment(
         copy.trainer.evaluate_every_steps = SMOKE_STEPS
         copy.evaluation.max_images = copy.evaluation.batch_size
     return copy
+
+
+def export_checkpoint(
+    experiment: experiment_pb2.ExperimentConfig,
+    checkpoint: Path | str,
+    directory: Path | str,
+) -> Path:
+    """Exports a checkpoint to `directory`/VERSION; see `trainer.export.export_model`.
+
+    Returns:
+      The version folder.
+
+    Raises:
+      InputError: the checkpoint cannot be used, or the version is already there.
+      WorkError: the exported model does not give the integers of the evaluation.
+    """
+    from cmt.trainer import export  # Orbax is of no use to training.
+
+    options = experiment.export
+    # Refused now and not after the work.
+    export.version_folder(directory, options.version)
+    # The process that checks the model runs on the CPU, and this one has to agree.
+    with tf.device("/CPU:0"):
+        predictor, step = evaluation_factory.load_predictor(experiment, checkpoint)
+        samples = export.made_up_images(predictor.crop_size)
+        try:
+            real = evaluation_factory.validation_images(experiment, _SAMPLE_IMAGES)
+        except InputError:
+            real = []  # The data set need not be where a model is exported.
+        samples = [tf.io.encode_png(image).numpy() for image, _ in real] + samples
+        return export.export_model(
+            predictor,
+            directory,
+            samples=samples,
+            step=step,
+            config_name=experiment.name,
+            config_text=to_text(experiment),
+            version=options.version,
+            warmup_requests=options.warmup_requests,
+            score_tolerance=options.score_tolerance,
+        )

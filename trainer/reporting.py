@@ -21,14 +21,15 @@ class LogRecord(NamedTuple):
       step: updates so far.
       losses: means since the last log step: each term, the total, the gradient norm.
       learning_rate: of the next update, without the backbone's multiplier.
-      images_per_second: over all replicas, since the last log step.
+      images_per_second: over all replicas, since the last log step; without the first
+        step of a process, which builds the graph, and None where that is all.
       validation: losses and scores, where there was an evaluation at this step.
     """
 
     step: int
     losses: dict[str, float]
     learning_rate: float
-    images_per_second: float
+    images_per_second: float | None
     validation: dict[str, float]
 
 
@@ -65,8 +66,7 @@ class MetricsFile:
         line = {
             "step": record.step,
             **record.losses,
-            "learning_rate": record.learning_rate,
-            "images_per_second": record.images_per_second,
+            **rates(record),
             **{f"validation/{k}": v for k, v in record.validation.items()},
         }
         self._file.write(json.dumps(line) + "\n")
@@ -91,12 +91,8 @@ class TensorBoardLogs:
         """Is not on the console."""
 
     def log(self, record: LogRecord) -> None:
-        rates = {
-            "learning_rate": record.learning_rate,
-            "images_per_second": record.images_per_second,
-        }
         for writer, values in (
-            (self._train, record.losses | rates),
+            (self._train, record.losses | rates(record)),
             (self._validation, record.validation),
         ):
             if not values:
@@ -129,12 +125,13 @@ class LogLines:
         line = (
             f"step {record.step:{len(str(self._steps))}}/{self._steps}"
             f"  {losses_text(record.losses)}  lr {record.learning_rate:.2e}"
-            f"  {record.images_per_second:.1f} images/s"
         )
         images = (self._steps - record.step) * self._global_batch_size
-        if images > 0 and record.images_per_second > 0:
-            seconds = round(images / record.images_per_second)
-            line += f"  {datetime.timedelta(seconds=seconds)} left"
+        if record.images_per_second:
+            line += f"  {record.images_per_second:.1f} images/s"
+            if images > 0:
+                seconds = round(images / record.images_per_second)
+                line += f"  {datetime.timedelta(seconds=seconds)} left"
         print(line, file=sys.stderr, flush=True)
         if record.validation:
             print(validation_text(record), file=sys.stderr, flush=True)
@@ -171,13 +168,23 @@ class ProgressBar:
 
     def log(self, record: LogRecord) -> None:
         self._bar.start()
-        text = f"{record.images_per_second:.1f} images/s  {losses_text(record.losses)}"
+        text = losses_text(record.losses)
+        if record.images_per_second:
+            text = f"{record.images_per_second:.1f} images/s  {text}"
         self._bar.update(self._task, description=text)
         if record.validation:
             self._bar.console.print(validation_text(record), highlight=False)
 
     def close(self) -> None:
         self._bar.stop()
+
+
+def rates(record: LogRecord) -> dict[str, float]:
+    """Returns learning rate and images per second, the latter where it is known."""
+    known = {"learning_rate": record.learning_rate}
+    if record.images_per_second:
+        known["images_per_second"] = record.images_per_second
+    return known
 
 
 def losses_text(losses: Mapping[str, float]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import tempfile
 from pathlib import Path
@@ -13,7 +12,7 @@ import tf_keras
 from google.protobuf.message import Message
 
 from cmt import config
-from cmt.errors import WorkError
+from cmt.errors import WorkError, tensorflow_reason
 from cmt.trainer import factory, reporting, run_directory
 from cmt.trainer.callbacks import RunCallback, stop_on_signals
 from cmt.trainer.checkpoint import RunCheckpoints
@@ -22,7 +21,6 @@ from cmt.trainer.strategy import describe
 from cmt.trainer.trainer import Trainer
 
 LOGS_FOLDER = "logs"
-_REASON_LENGTH = 240
 
 
 class Summary(NamedTuple):
@@ -137,25 +135,16 @@ def _fit(
             callback.save()
     except tf.errors.ResourceExhaustedError as error:
         raise WorkError(
-            f"out of memory at step {callback.step + 1} ({_reason(error)}); lower "
-            "trainer.global_batch_size or the crop size"
+            f"out of memory at step {callback.step + 1} ({tensorflow_reason(error)}); "
+            "lower trainer.global_batch_size or the crop size"
         ) from error
     except tf.errors.OpError as error:
         raise WorkError(
-            f"training stopped at step {callback.step + 1}: {_reason(error)}"
+            f"training stopped at step {callback.step + 1}: {tensorflow_reason(error)}"
         ) from error
     finally:
         callback.close()
     return signals[0] if signals else ""
-
-
-def _reason(error: tf.errors.OpError) -> str:
-    """Returns the telling line of an error of TensorFlow."""
-    text = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]", "", error.message or "")
-    lines = [line.strip() for line in text.splitlines()]
-    skipped = ("Graph execution error", "Detected at", "File ", "Traceback")
-    told = [line for line in lines if line and not line.startswith(skipped)]
-    return (told[0] if told else type(error).__name__)[:_REASON_LENGTH]
 
 
 def _reports(

@@ -82,6 +82,8 @@ def validate(
 ) -> None:
     """Check a COCO panoptic data set and report all problems; exit code 1 if any.
 
+    A json or folder that is not there is wrong usage, exit code 2.
+
     \b
     Example:
       cmt data validate --images val2017 --annotations panoptic_val2017.json \\

@@ -49,9 +49,9 @@ def evaluate(
 
 def print_metrics(metrics: dict[str, Any], output: Path) -> None:
     """The scores as tables, and where the files are."""
-    from cmt.cli.score import _print_tables
+    from cmt.cli.score import print_tables
 
-    _print_tables(metrics["panoptic"])
+    print_tables(metrics["panoptic"])
     print(
         f"{metrics['num_images']} images at {metrics['images_per_second']:.2f} images/s"
         f", step {metrics['step']}"

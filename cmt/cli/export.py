@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from cmt.protos import experiment_pb2
-
-_SAMPLE_IMAGES = 2
 
 
 def export(
@@ -50,50 +45,10 @@ def export(
       cmt export runs/tiny/config.textproto --checkpoint runs/tiny --output models/tiny
     """
     from cmt.config import load_experiment
+    from cmt.trainer.factory import export_checkpoint
 
     experiment = load_experiment(config, overrides or ())
     target = export_checkpoint(experiment, checkpoint, output)
     print(f"SavedModel  {target}")
     print("parity      equal in a new process that imports TensorFlow alone")
     print(f"next        cmt predict {target.parent} IMAGE --output predictions")
-
-
-def export_checkpoint(
-    experiment: experiment_pb2.ExperimentConfig,
-    checkpoint: Path | str,
-    directory: Path | str,
-) -> Path:
-    """Exports a checkpoint to `directory`/VERSION; see `trainer.export.export_model`.
-
-    Returns:
-      The version folder.
-    """
-    import tensorflow as tf
-
-    from cmt.config import to_text
-    from cmt.errors import InputError
-    from cmt.evaluation.factory import load_predictor, validation_images
-    from cmt.trainer.export import export_model, made_up_images, version_folder
-
-    options = experiment.export
-    version_folder(directory, options.version)  # Refused now and not after the work.
-    # The process that checks the model runs on the CPU, and this one has to agree.
-    with tf.device("/CPU:0"):
-        predictor, step = load_predictor(experiment, checkpoint)
-        samples = made_up_images(predictor.crop_size)
-        try:
-            real = validation_images(experiment, _SAMPLE_IMAGES)
-        except InputError:
-            real = []  # The data set need not be where a model is exported.
-        samples = [tf.io.encode_png(image).numpy() for image, _ in real] + samples
-        return export_model(
-            predictor,
-            directory,
-            samples=samples,
-            step=step,
-            config_name=experiment.name,
-            config_text=to_text(experiment),
-            version=options.version,
-            warmup_requests=options.warmup_requests,
-            score_tolerance=options.score_tolerance,
-        )

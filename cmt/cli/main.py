@@ -35,6 +35,8 @@ app.command()(score.score)
 app.command()(export.export)
 app.command()(predict.predict)
 
+# Of any wrong usage; typer exports no more than this child of it.
+_UsageError = typer.BadParameter.__base__
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -84,6 +86,10 @@ def explain(error: Exception) -> tuple[int, str]:
     """
     if isinstance(error, CmtError):
         code, message = error.exit_code, str(error)
+    elif isinstance(error, _UsageError):
+        code, message = 2, _explain_usage(error)
+    elif isinstance(error, typer.Abort):
+        code, message = 1, "stopped before it was done"
     elif isinstance(error, OSError):
         code, message = _explain_os_error(error)
     else:
@@ -91,6 +97,16 @@ def explain(error: Exception) -> tuple[int, str]:
         code = 1
         message = f"{type(error).__name__}: {first}; run with --debug for the traceback"
     return code, " ".join(message.split())
+
+
+def _is_help(error: Exception) -> bool:
+    """Whether a usage error is no error but the help of a group without a command."""
+    return error.ctx is not None and error.message == error.ctx.get_help()
+
+
+def _explain_usage(error: Exception) -> str:
+    command = error.ctx.command_path if error.ctx else "cmt"
+    return f"{error.format_message().rstrip('.')}; see `{command} --help`"
 
 
 def _explain_os_error(error: OSError) -> tuple[int, str]:
@@ -123,9 +139,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
+    words = [a for a in arguments if a != "--debug"]
     try:
-        app([a for a in arguments if a != "--debug"], prog_name="cmt")
+        # Else it prints four lines itself. What it returns is the code of an Exit.
+        code = app(words, prog_name="cmt", standalone_mode=False)
+        raise SystemExit(code or 0)
     except Exception as error:
+        if isinstance(error, _UsageError) and _is_help(error):
+            error.show()
+            raise SystemExit(2) from None
         if debug:
             traceback.print_exception(error)
         code, message = explain(error)

@@ -38,10 +38,11 @@ def score(
 
         print(json.dumps(result, indent=2))
     else:
-        _print_tables(result)
+        print_tables(result)
 
 
-def _print_tables(result: dict[str, Any]) -> None:
+def print_tables(result: dict[str, Any]) -> None:
+    """The scores of `score_files`: all, things and stuff, then each class."""
     from rich.console import Console
     from rich.table import Table
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shlex
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import typer
 
 import cmt
 from cmt.cli import main as front
+from cmt.config import available_configs, load_experiment
 from cmt.errors import InputError, WorkError
 
 
@@ -53,13 +55,73 @@ def test_every_help_has_an_example(words, capsys):
     assert any(line.startswith("cmt " + " ".join(words)) for line in lines)
 
 
+def packaged_examples() -> list[tuple[str, ...]]:
+    """Returns (config, overrides...) of each example with a config of the package."""
+    found = set()
+    for words in [(), *ALL]:
+        command = typer.main.get_command(front.app)
+        for word in words:
+            command = command.commands[word]
+        for line in command.help.replace("\\\n", " ").splitlines():
+            if line.strip().startswith("cmt "):
+                parts = shlex.split(line)
+                after = zip(parts, parts[1:], strict=False)
+                changes = [value for word, value in after if word == "--set"]
+                names = set(parts) & set(available_configs())
+                found |= {(name, *changes) for name in names}
+    return sorted(found)
+
+
+def test_configs_of_examples_are_accepted():
+    examples = packaged_examples()
+    assert ("scenes/tiny", "trainer.steps=200") in examples
+    for name, *changes in examples:
+        load_experiment(name, changes)
+
+
 @pytest.mark.parametrize(
-    "arguments", [["nothing"], ["config", "show"], ["config", "show", "a", "--no"]]
+    ("arguments", "message"),
+    [
+        (["nothing"], "No such command 'nothing'; see `cmt --help`"),
+        (["config", "shw"], "Did you mean 'show'?; see `cmt config --help`"),
+        (["config", "show"], "Missing argument 'CONFIG'; see `cmt config show --help`"),
+        (
+            ["config", "show", "a", "--no"],
+            "No such option: --no; see `cmt config show --help`",
+        ),
+        (
+            ["demo", "--output", "a", "--minutes", "x"],
+            "; see `cmt demo --help`",
+        ),
+    ],
 )
-def test_wrong_usage_ends_with_2(arguments, capsys):
+def test_wrong_usage_is_one_line(arguments, message, capsys):
     code, out, err = run(capsys, *arguments)
     assert (code, out) == (2, "")
-    assert "cmt" in err
+    assert err.startswith("error: ")
+    assert err.endswith(f"{message}\n")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["config"]])
+def test_no_command_shows_the_help(arguments, capsys):
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("Usage: ")
+    assert "Example" in err and "Error" not in err
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "message"),
+    [
+        (typer.Exit(3), 3, ""),
+        (typer.Exit(), 0, ""),
+        (typer.Abort(), 1, "error: stopped before it was done\n"),
+    ],
+)
+def test_exit_and_abort(raised, code, message, capsys, monkeypatch):
+    monkeypatch.setattr("cmt.config.load_experiment", raising(raised))
+    assert run(capsys, "config", "show", "scenes/tiny") == (code, "", message)
 
 
 def test_an_input_error_is_one_line(capsys):

@@ -68,6 +68,13 @@ def test_problems_are_lines_and_exit_code_1(broken):
     ] * 2
 
 
+def test_a_missing_folder_is_wrong_usage(broken, tmp_path):
+    options = source_options({**broken, "masks": tmp_path / "none"})
+    result = run("validate", *options, "--json")
+    assert isinstance(result.exception, InputError)
+    assert result.exception.exit_code == 2 and not result.stdout
+
+
 def test_faults_reach_the_front_door_as_input_errors(broken, tmp_path):
     (broken["images"] / "000000000001.jpg").unlink()
     result = run(

@@ -4,6 +4,8 @@ import csv
 import hashlib
 import json
 import pathlib
+import shutil
+import types
 
 import numpy as np
 import pytest
@@ -254,4 +256,43 @@ def test_what_does_not_fit_in_a_label_is_refused(monkeypatch):
 def test_the_image_with_too_many_instances_is_named(broken, tmp_path, monkeypatch):
     monkeypatch.setattr("cmt.data.coco.MAX_LABEL_PART", 1)
     with pytest.raises(InputError, match=r"^0000000000\d\d\.jpg: segment \d+: at most"):
+        convert(**broken, output=tmp_path / "out", split="val", workers=1)
+
+
+def test_overwriting_keeps_the_manifest_until_the_new_one_is_written(
+    broken, tmp_path, monkeypatch
+):
+    output = tmp_path / "out"
+    convert(**broken, output=output, split="val", workers=1)
+    before = listing(output)
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Manifest, "write", fail)
+    with pytest.raises(OSError, match="No space left"):
+        convert(
+            **broken, output=output, split="val", shards=2, workers=1, overwrite=True
+        )
+    shutil.rmtree(output / ".val.partial")
+    assert listing(output) == before
+
+
+def test_what_the_checks_let_through_is_still_an_input_error(
+    broken, tmp_path, monkeypatch
+):
+    passing = types.SimpleNamespace(problems=[])
+    monkeypatch.setattr(convert_module, "JsonCheck", lambda *_: passing)
+    content = json.loads(broken["annotations"].read_text())
+    content["categories"][0]["isthing"] = "yes"
+    broken["annotations"].write_text(json.dumps(content))
+    with pytest.raises(InputError, match="not COCO panoptic annotations: invalid"):
+        convert(**broken, output=tmp_path / "out", split="val", workers=1)
+
+
+def test_colors_are_checked(broken, tmp_path):
+    content = json.loads(broken["annotations"].read_text())
+    content["categories"][0]["color"] = "red"
+    broken["annotations"].write_text(json.dumps(content))
+    with pytest.raises(InputError, match='"color" must be three integers'):
         convert(**broken, output=tmp_path / "out", split="val", workers=1)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from cmt.data.files import atomic_directory, atomic_write
@@ -44,3 +46,17 @@ def test_atomic_directory_refuses_what_is_there_unless_told(tmp_path):
         (folder / "new").touch()
     assert [entry.name for entry in path.iterdir()] == ["new"]
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("atomic", [atomic_write, atomic_directory])
+def test_errors_of_writing_name_the_file(tmp_path, atomic):
+    path = tmp_path / "out"
+    with pytest.raises(OSError, match="No space left") as caught, atomic(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.filename == str(path)
+    with pytest.raises(OSError, match="No space left") as caught, atomic(path):
+        raise OSError(errno.ENOSPC, "No space left on device", "another")
+    assert caught.value.filename == "another"
+    # Without a number it is a message of its own.
+    with pytest.raises(OSError, match="^not an image$"), atomic(path):
+        raise OSError("not an image")

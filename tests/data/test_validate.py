@@ -10,6 +10,7 @@ from PIL import Image
 
 from cmt.data.coco import read_ids, write_ids
 from cmt.data.validate import validate
+from cmt.errors import InputError
 
 Sources = dict[str, pathlib.Path]
 
@@ -168,9 +169,9 @@ def test_json_of_another_form(broken, text, kind):
 
 
 def test_missing_json_and_folders(broken, tmp_path):
-    assert kinds({**broken, "annotations": tmp_path / "none.json"}) == ["json file"]
-    none = tmp_path / "none"
-    assert kinds({**broken, "images": none, "masks": none}) == ["missing file"] * 2
+    for name in ("annotations", "images", "masks"):
+        with pytest.raises(InputError, match=f"^--{name} .*none: no such"):
+            validate(**{**broken, name: tmp_path / "none"}, workers=1)
 
 
 def test_all_faults_are_found_in_one_pass(broken):
@@ -192,3 +193,52 @@ def test_segment_ids_use_all_three_channels(tmp_path):
     np.testing.assert_array_equal(read_ids(tmp_path / "x.png"), ids)
     color = np.asarray(Image.open(tmp_path / "x.png"))[1, 2]
     assert color.tolist() == [70000 % 256, 70000 // 256 % 256, 70000 // 65536]
+
+
+@pytest.mark.parametrize("number", [0, -1, 16778])
+def test_category_ids_that_no_prediction_can_hold(broken, number):
+    edit(
+        broken,
+        lambda content: content["categories"].append(
+            {"id": number, "name": "x", "isthing": 1}
+        ),
+    )
+    (problem,) = validate(**broken, workers=1)
+    assert problem.kind == "categories"
+    assert "id must be from 1 to 16777," in problem.message
+    assert str(number) in problem.message
+
+
+@pytest.mark.parametrize("color", ["red", [1, 2], [1, 2, 256], [1, 2, "3"], None])
+def test_colors_that_are_none(broken, color):
+    edit(broken, lambda content: content["categories"][0].update(color=color))
+    (problem,) = validate(**broken, workers=1)
+    assert problem.kind == "categories" and '"color" must be three' in problem.message
+
+
+def test_the_largest_category_id_and_no_color_are_fine(broken):
+    edit(
+        broken,
+        lambda content: content["categories"].append(
+            {"id": 16777, "name": "x", "isthing": 1}
+        ),
+    )
+    assert kinds(broken) == []
+
+
+def test_a_png_damaged_inside(broken):
+    mask = broken["masks"] / "000000000001.png"
+    content = bytearray(mask.read_bytes())
+    # The length of the first chunk of pixels.
+    content[content.index(b"IDAT") - 4 : content.index(b"IDAT")] = b"\x00\x00\x00\x01"
+    mask.write_bytes(content)
+    assert kinds(broken) == ["not an image"]
+
+
+def test_value_errors_of_the_decoder_are_input_errors(broken, monkeypatch):
+    def fail(*_):
+        raise ValueError("Decompressed data too large for PngImagePlugin")
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(InputError, match="not an image that can be read: Decompressed"):
+        read_ids(broken["masks"] / "000000000001.png")

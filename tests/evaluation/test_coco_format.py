@@ -201,3 +201,35 @@ def test_a_json_of_another_form_is_one_line(tmp_path, content, message):
 def test_a_missing_json_is_named(tmp_path):
     with pytest.raises(InputError, match=r"none\.json"):
         read_panoptic_json(tmp_path / "none.json")
+
+
+def test_a_json_that_cannot_be_written_leaves_nothing(tmp_path):
+    writer = PredictionWriter(tmp_path / "new", CATEGORIES)
+    writer.add(1, "a.jpg", PANOPTIC)
+    writer._images[1]["id"] = object()
+    with pytest.raises(TypeError):
+        writer.close()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"categories": 3, "annotations": []}, "categories must be a list; got 3"),
+        ({"categories": [3], "annotations": []}, "category must be an object; got 3"),
+        ({"annotations": ["x"]}, "it must be an object; got 'x'"),
+        (
+            {"annotations": [{"segments_info": None}]},
+            "segments_info must be a list; got None",
+        ),
+        (
+            {"annotations": [{"segments_info": [7]}]},
+            "a segment must be an object; got 7",
+        ),
+    ],
+)
+def test_values_of_another_kind_are_a_sentence(tmp_path, content, message):
+    path = tmp_path / "panoptic.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=message):
+        read_panoptic_json(path)

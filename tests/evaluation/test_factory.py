@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -132,18 +134,56 @@ def test_sheet(experiment, loaded, tmp_path):
 
 
 def test_categories_come_from_the_run_or_the_manifest(experiment, run_dir, tmp_path):
-    names = [
-        category.name for category in factory.find_categories(experiment, tmp_path)
-    ]
+    prefix = tmp_path / "deep" / "runs" / "step-1"
+    prefix.parent.mkdir(parents=True)
+    prefix.with_name("step-1.index").touch()
+    # Too far above the checkpoint to belong to it.
+    (tmp_path / factory.CATEGORIES_FILE).write_text("[]")
+    names = [category.name for category in factory.find_categories(experiment, prefix)]
     assert len(names) == 10
-    for checkpoint in (run_dir, run_dir / "checkpoints", run_dir / "checkpoints" / "a"):
+    checkpoints = run_dir / "checkpoints"
+    for checkpoint in (run_dir, checkpoints, checkpoints / "ckpt-1"):
         found = factory.find_categories(load_experiment("scenes/tiny"), checkpoint)
         assert [category.name for category in found] == names
     bare = load_experiment(
         "scenes/tiny", ['data.validation.tfrecords=""', 'data.train.tfrecords=""']
     )
     with pytest.raises(InputError, match="no list of categories"):
-        factory.find_categories(bare, tmp_path)
+        factory.find_categories(bare, prefix)
+
+
+def test_a_missing_checkpoint_is_said_first(tmp_path):
+    bare = load_experiment(
+        "scenes/tiny", ['data.validation.tfrecords=""', 'data.train.tfrecords=""']
+    )
+    with pytest.raises(InputError, match="holds no checkpoint"):
+        factory.load_predictor(bare, tmp_path)
+    (tmp_path / "config.textproto").write_text(to_text(bare))
+    with pytest.raises(InputError, match="holds no checkpoint"):
+        factory.open_model(tmp_path)
+
+
+def test_damaged_records_are_named(experiment, loaded, scenes, tmp_path):
+    shutil.copytree(scenes / "tfrecords", tmp_path / "records")
+    (shard,) = (tmp_path / "records").glob("*.tfrecord")
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 255
+    shard.write_bytes(content)
+    pattern = f"{tmp_path}/records/val-*.tfrecord"
+    damaged = experiment.__class__()
+    damaged.CopyFrom(experiment)
+    damaged.data.validation.tfrecords = pattern
+    # The ground truth stays where it was.
+    damaged.data.validation.annotations = str(
+        scenes / "annotations" / "panoptic_val.json"
+    )
+    damaged.data.validation.masks = str(scenes / "annotations" / "panoptic_val")
+    message = re.escape(f"{pattern}: a record cannot be read (")
+    with pytest.raises(InputError, match=message):
+        factory.evaluate_predictor(damaged, loaded, tmp_path / "out", step=12)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match=message):
+        factory.validation_images(damaged, 3)
 
 
 def test_data_of_other_classes(experiment, loaded, tmp_path):

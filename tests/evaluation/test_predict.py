@@ -185,3 +185,25 @@ def test_command_starts_nothing_if_an_input_is_missing(run, folder, tmp_path):
     )
     assert isinstance(result.exception, InputError)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("formats", ["overlay,coco", "coco", "overlay"])
+def test_command_keeps_earlier_results_if_nothing_is_an_image(
+    run, folder, tmp_path, formats
+):
+    output = tmp_path / "out"
+    arguments = ("--output", output, "--format", formats)
+    run("model", folder / "a.jpg", *arguments)
+    before = {p: p.read_bytes() for p in output.rglob("*") if p.is_file()}
+    result = run("model", folder / "wrong.jpg", *arguments)
+    assert isinstance(result.exception, InputError)
+    assert "none of 1 files is an image" in str(result.exception)
+    assert "wrong.jpg: neither a JPEG nor a PNG" in str(result.exception)
+    assert "segments" not in result.output
+    after = {p: p.read_bytes() for p in output.rglob("*") if p.is_file()}
+    assert after == before
+
+
+def test_command_makes_no_folder_for_nothing(run, folder, tmp_path):
+    run("model", folder / "wrong.jpg", "--output", tmp_path / "deep" / "out")
+    assert not (tmp_path / "deep").exists()

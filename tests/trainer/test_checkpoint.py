@@ -129,6 +129,42 @@ def test_damaged_and_foreign(tiny, tmp_path):
         load_weights(tiny.build().network, prefix)
 
 
+def test_the_latest_is_gone(tiny, tmp_path, capfd):
+    trainer = tiny.build()
+    for step in (5, 9):
+        RunCheckpoints(tmp_path, trainer, keep=3).save(step)
+    capfd.readouterr()
+    (tmp_path / "checkpoints" / "step-9.index").unlink()
+    gone = "`checkpoint` names step-9, which is not there"
+    with pytest.raises(InputError, match=f"{gone}; .*, such as .*step-5$"):
+        find_checkpoint(tmp_path)
+    (tmp_path / "checkpoints" / "step-5.index").unlink()
+    with pytest.raises(InputError, match=f"{gone}; .* another checkpoint$"):
+        find_checkpoint(tmp_path)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_full_disk(tiny, tmp_path, monkeypatch):
+    left = tmp_path / "checkpoints" / "step-1_temp"
+
+    def save(self, checkpoint_number):
+        left.mkdir(parents=True)
+        (left / "part-00000-of-00001.tempstate").write_text("half")
+        path = "/" + 20 * "long-folder/" + "step-1_temp/part-00000-of-00001"
+        raise tf.errors.ResourceExhaustedError(
+            None,
+            None,
+            "{{function_node __wrapped__SaveV2_dtypes_262_device_/job:localhost/"
+            f"replica:0/task:0/device:CPU:0}}}} {path}; No space left on device "
+            "[Op:SaveV2]",
+        )
+
+    monkeypatch.setattr(tf.train.CheckpointManager, "save", save)
+    with pytest.raises(WorkError, match=r"\(/long.*; No space left on device\); free"):
+        RunCheckpoints(tmp_path, tiny.build(), keep=1).save(1)
+    assert not left.exists()
+
+
 def test_cannot_write(tiny, tmp_path):
     (tmp_path / "checkpoints").write_text("in the way")
     with pytest.raises(WorkError, match="step-1 cannot be written"):

@@ -74,6 +74,16 @@ def test_files_of_a_run(run, capsys):
     assert "step 2/7  total" in shown
 
 
+def test_the_first_step_of_a_process_has_no_rate(run, capsys):
+    for steps in (2, 4):
+        run.call(f"trainer.steps={steps}", "trainer.log_every_steps=1")
+    known = ["images_per_second" in line for line in run.lines()]
+    assert known == [False, True, False, True]
+    logged = [x for x in capsys.readouterr().err.splitlines() if x.startswith("step ")]
+    assert ["images/s" in line for line in logged] == known
+    assert not any(" left" in line for line in logged)  # Not known, or the last.
+
+
 def test_continues(run, capsys):
     run.call("trainer.steps=4")
     metrics = run.folder / "metrics.jsonl"
@@ -128,6 +138,16 @@ def test_other_categories(run, monkeypatch):
     monkeypatch.setattr(factory, "training_categories", lambda _: others)
     with pytest.raises(InputError, match=r"number 4 is 'c4' \(id 4\) there and 'hat'"):
         run.call("trainer.steps=3")
+
+
+def test_category_ids_too_large_for_predictions(monkeypatch):
+    experiment = load_experiment("scenes/tiny", ["model.num_classes=1"])
+    manifest = types.SimpleNamespace(
+        categories=[Category(16778, "hat", True, (0, 0, 0))]
+    )
+    monkeypatch.setattr(factory.data_factory, "training_manifest", lambda _: manifest)
+    with pytest.raises(InputError, match="'hat' must be from 1 to 16777"):
+        factory.training_categories(experiment)
 
 
 def test_output_is_a_file(run):
