@@ -35,6 +35,7 @@ _MIN_OBJECTS, _MAX_OBJECTS = 2, 10
 # Radius of an object and of a piece of crowd, as shares of the image's side.
 _RADIUS = (0.1, 0.21)
 _TURN = np.pi / 10  # radians, either way
+_RIM = 0.025  # width of the dark line around an object, as such a share
 _CROWD_RADIUS = (0.026, 0.036)
 # Smallest visible share of an object's own pixels, and of the image for any segment.
 _MIN_VISIBLE = 0.5
@@ -245,27 +246,22 @@ class _Canvas:
     def _surface(
         self, distance: np.ndarray, radius: float, ground: np.ndarray
     ) -> np.ndarray:
-        """[h, w, 3] colours of an object: any that stands out, a pattern, a rim."""
+        """[h, w, 3] colours of an object: any that stands out, shaded, a dark rim."""
         for _ in range(8):
-            color = self.rng.uniform(10, 245, 3)
+            color = self.rng.uniform(60, 250, 3)
             if np.abs(color - ground).sum() > 150:
                 break
         height, width = distance.shape
-        pattern = self.rng.integers(4)
         shade = np.zeros(distance.shape)
-        if pattern == 1:
-            slope = self.rng.uniform(-1, 1, 2) * 60
+        if self.rng.integers(2):
+            slope = self.rng.uniform(-1, 1, 2) * 40
             shade = np.add.outer(
                 slope[0] * np.linspace(-1, 1, height),
                 slope[1] * np.linspace(-1, 1, width),
             )
-        elif pattern == 2:
-            shade = self.rng.normal(0, 15, distance.shape)
-        elif pattern == 3:
-            shade = 15 * np.sin(distance * (2 * np.pi / max(0.35 * radius, 3)))
         # The rim keeps things of one colour apart.
-        rim = np.clip(1 + (distance + 0.02 * self.size) / 1.0, 0, 1)
-        return (color + shade[..., None]) * (1 - 0.55 * rim[..., None])
+        rim = np.clip(1 + (distance + _RIM * self.size) / 1.0, 0, 1)
+        return (color + shade[..., None]) * (1 - 0.9 * rim[..., None])
 
     def _window(
         self, row: float, column: float, reach: float
