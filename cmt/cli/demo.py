@@ -15,7 +15,7 @@ def demo(
     ] = pathlib.Path("demo"),
     minutes: Annotated[
         float, typer.Option(metavar="M", help="Minutes of training, at the most.")
-    ] = 8,
+    ] = 9.5,
     train: Annotated[int, typer.Option(min=1, help="Scenes to train on.")] = 4000,
     val: Annotated[int, typer.Option(min=1, help="Scenes to evaluate on.")] = 200,
     seed: Annotated[int, typer.Option(min=0, help="Of scenes and training.")] = 0,
@@ -27,7 +27,7 @@ def demo(
 
     \b
     Example:
-      cmt demo --output demo --minutes 8
+      cmt demo --output demo --minutes 9.5
     """
     from cmt.cli.evaluate import print_metrics
     from cmt.trainer.demo import run_demo
