@@ -185,7 +185,7 @@ def test_tiny_config_is_the_same_code():
     experiment = load_experiment("scenes/tiny")
     network = build(experiment.model, experiment.data.crop_height_pixels)
     assert type(network) is cmt.CMTDeepLab
-    assert network(np.zeros([1, 97, 97, 3])).mask_logits.shape == (1, 25, 25, 32)
+    assert network(np.zeros([1, 97, 97, 3])).mask_logits.shape == (1, 25, 25, 24)
 
 
 FULL_SIZES = {

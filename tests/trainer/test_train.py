@@ -119,7 +119,7 @@ def test_same_losses_as_without_a_break(run):
 @pytest.mark.parametrize(
     ("override", "field"),
     [
-        ("model.num_centers=40", "model.num_centers: 32 -> 40"),
+        ("model.num_centers=40", "model.num_centers: 24 -> 40"),
         ("trainer.optimizer.kind=ADAMW", "trainer.optimizer.kind: ADAM -> ADAMW"),
     ],
 )
