@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
 
 from cmt.errors import InputError, WorkError
 from cmt.evaluation.checkpoint import compare, find_checkpoint, load_weights, read_step
@@ -81,7 +82,7 @@ def test_missing_and_unexpected(tiny, tmp_path):
     trainer.network.extra = tf.Variable([1.0])
     prefix = RunCheckpoints(tmp_path, trainer, keep=1).save(0)
     network = tiny.build().network
-    network.more = tf.keras.layers.Dense(2)
+    network.more = tf_keras.layers.Dense(2)
     network.more.build((None, 3))
     found = compare(network, prefix)
     assert found.missing == ["more/kernel", "more/bias"]
