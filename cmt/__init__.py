@@ -17,13 +17,18 @@ _MODULES = (
     "matching",
     "outputs",
     "postprocess",
+    "weights",
 )
 _NAMES = {
     "CMTDeepLab": "cmt.model",
+    "RecursiveCMTDeepLab": "cmt.model",
     "LayerPredictions": "cmt.outputs",
     "Predictions": "cmt.outputs",
     "Targets": "cmt.outputs",
+    "build_loss": "cmt.factory",
     "build_model": "cmt.factory",
+    "list_models": "cmt.factory",
+    "merge_options": "cmt.factory",
 }
 
 __all__ = ["__version__", *_MODULES, *_NAMES]

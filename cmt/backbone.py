@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
-import tf_keras
 
+from cmt.layers.base import Layer
 from cmt.layers.blocks import AxialBlock, BottleneckBlock
 from cmt.layers.conv import ConvNorm, Style
 
@@ -19,6 +20,9 @@ class AxialSizes(NamedTuple):
 
     num_heads: int = 8
     max_relative_positions: int = 255
+
+
+_DEFAULT_AXIAL = AxialSizes()
 
 
 class StageFeatures(NamedTuple):
@@ -38,7 +42,7 @@ class StageFeatures(NamedTuple):
     stage5: tf.Tensor | None
 
 
-class Backbone(tf_keras.layers.Layer):
+class Backbone(Layer):
     """Axial-ResNet with an Inception stem, output stride 16.
 
     A block is axial where its input stride is 16: all but the first of stage 4, and
@@ -51,6 +55,16 @@ class Backbone(tf_keras.layers.Layer):
       axial: sizes of the axial attention.
       style: activation and norms.
       drop_path_rates: one rate a block, first to last.
+      recompute: kinds of blocks that are computed again in the backward pass, of
+        "bottleneck_blocks" and "axial_blocks".
+
+    Example:
+      >>> rates = [0.0] * 4
+      >>> backbone = Backbone(
+      ...     [8, 8, 16], [1, 1, 2], [4, 8, 16], style=Style(), drop_path_rates=rates
+      ... )
+      >>> backbone(tf.zeros([1, 65, 65, 3])).stage4.shape
+      TensorShape([1, 5, 5, 64])
     """
 
     def __init__(
@@ -59,9 +73,10 @@ class Backbone(tf_keras.layers.Layer):
         num_blocks: Sequence[int],
         channels: Sequence[int],
         *,
-        axial: AxialSizes,
+        axial: AxialSizes = _DEFAULT_AXIAL,
         style: Style,
         drop_path_rates: Sequence[float],
+        recompute: Sequence[str] = (),
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -82,33 +97,50 @@ class Backbone(tf_keras.layers.Layer):
             )
             for i, width in enumerate(stem_channels)
         ]
+        axial = AxialSizes(*axial)
         rates = iter(drop_path_rates)
         input_stride = 2
-        self.stages = []
+        # Flat, because the `.keras` format does not look into lists of lists.
+        self.blocks = []
         for stage, (blocks, width) in enumerate(
             zip(num_blocks, channels, strict=True), start=2
         ):
-            layers = []
             for block in range(blocks):
                 stride = 2 if block == 0 and input_stride < OUTPUT_STRIDE else 1
                 name = f"stage{stage}_block{block + 1}"
                 shared = dict(style=style, drop_path_rate=next(rates), name=name)
                 if input_stride < OUTPUT_STRIDE:
-                    layers.append(BottleneckBlock(width, stride=stride, **shared))
+                    shared["recompute"] = "bottleneck_blocks" in recompute
+                    layer = BottleneckBlock(width, stride=stride, **shared)
                 else:
-                    layers.append(AxialBlock(width, **axial._asdict(), **shared))
+                    shared["recompute"] = "axial_blocks" in recompute
+                    layer = AxialBlock(width, **axial._asdict(), **shared)
+                self.blocks.append(layer)
                 input_stride *= stride
-            self.stages.append(layers)
+        self.num_blocks = tuple(num_blocks)
 
-    def call(self, images: tf.Tensor, *, training: bool | None = None) -> StageFeatures:
-        """Normalised images [B, H, W, 3], about -1 to 1, to the stages' outputs."""
+    def call(
+        self,
+        images: tf.Tensor,
+        *,
+        stride4_features: tf.Tensor | None = None,
+        training: bool | None = None,
+    ) -> StageFeatures:
+        """Normalised images [B, H, W, 3], about -1 to 1, to the stages' outputs.
+
+        Where given, `stride4_features` [B, ceil(H / 4), ceil(W / 4), 4 f2] of another
+        network are averaged with stage 2 and take its place (RFN, Sec. 3.4).
+        """
         features = images
         for layer in self.stem:
             features = layer(features, training=training)
         outputs = []
-        for blocks in self.stages:
-            for block in blocks:
+        blocks = iter(self.blocks)
+        for num_blocks in self.num_blocks:
+            for block in itertools.islice(blocks, num_blocks):
                 features = block(features, training=training)
+            if not outputs and stride4_features is not None:
+                features = (features + stride4_features) / 2
             outputs.append(features)
         stage5 = outputs[3] if len(outputs) > 3 else None
         return StageFeatures(*outputs[:3], stage5)

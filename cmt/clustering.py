@@ -40,8 +40,8 @@ def attend(
       [B, N, heads, e], the retrieved values.
     """
     logits = normalize(tf.einsum("bnhd,bmhd->bhnm", center_queries, keys))
-    weights = tf.nn.softmax(logits, axis=-1)  # over keys
-    return tf.einsum("bhnm,bmhd->bnhd", weights, values)
+    weights = tf.nn.softmax(tf.cast(logits, tf.float32), axis=-1)  # over keys
+    return tf.einsum("bhnm,bmhd->bnhd", tf.cast(weights, values.dtype), values)
 
 
 def update_affinity(
@@ -76,6 +76,24 @@ def assign(affinity_logits: tf.Tensor) -> tf.Tensor:
       [B, P, N]; the centers of a pixel sum to 1.
     """
     return tf.nn.softmax(affinity_logits, axis=-1)  # over centers
+
+
+def assign_to_best(affinity_logits: tf.Tensor) -> tf.Tensor:
+    """Z of k-means: all of a pixel to the center of its largest logit.
+
+    Not differentiated: the logits learn from their own supervision alone.
+    Source: Yu et al., k-means Mask Transformer (kMaX-DeepLab), the authors' follow-up.
+
+    Args:
+      affinity_logits: [B, P, N].
+
+    Returns:
+      [B, P, N] of 0 and 1; the centers of a pixel sum to 1, the first of equals wins.
+    """
+    best = tf.argmax(affinity_logits, axis=-1, output_type=tf.int32)
+    return tf.stop_gradient(
+        tf.one_hot(best, affinity_logits.shape[-1], dtype=affinity_logits.dtype)
+    )
 
 
 def pool_pixels(assignment: tf.Tensor, pixel_values: tf.Tensor) -> tf.Tensor:

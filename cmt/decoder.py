@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
-import tf_keras
 
 from cmt import clustering
 from cmt.backbone import StageFeatures
+from cmt.layers.base import Layer
 from cmt.layers.blocks import AxialBlock, BottleneckBlock
 from cmt.layers.conv import ConvNorm, Style, resize_align_corners
 from cmt.layers.dual_path import DualPathState, TransformerLayer
@@ -20,7 +20,7 @@ class DecoderOutputs(NamedTuple):
     """What the heads read.
 
     Attributes:
-      pixel_features: [B, h, w, C] at stride 4, activated.
+      pixel_features: [B, h, w, C] at stride 4, before activation.
       cluster_centers: [B, N, D].
       semantic_features: [B, ceil(H / 16), ceil(W / 16), 4 f5], stage 5, activated.
       affinity_logits: [B, ceil(H / 16), ceil(W / 16), N] of the last layer; None
@@ -35,7 +35,7 @@ class DecoderOutputs(NamedTuple):
     layers: tuple[LayerPredictions, ...]
 
 
-class DualPath(tf_keras.layers.Layer):
+class DualPath(Layer):
     """Axial blocks, a transformer layer after each.
 
     Args:
@@ -49,7 +49,7 @@ class DualPath(tf_keras.layers.Layer):
         transformers: Sequence[TransformerLayer],
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         if len(blocks) != len(transformers):
             raise ValueError(
                 "blocks and transformers must be as many; "
@@ -71,7 +71,7 @@ class DualPath(tf_keras.layers.Layer):
         return state, tuple(layers)
 
 
-class Fuse(tf_keras.layers.Layer):
+class Fuse(Layer):
     """1x1 convolution and norm of the activated features, resized, plus a skip.
 
     Shapes: [B, h, w, C] and the skip [B, H, W, channels] -> [B, H, W, channels].
@@ -92,7 +92,7 @@ class Fuse(tf_keras.layers.Layer):
         return features + skip
 
 
-class Decoder(tf_keras.layers.Layer):
+class Decoder(Layer):
     """Dual paths at stride 16, then bottleneck blocks at strides 8 and 4.
 
     The layout follows from what is given. This paper's stronger decoder: two dual
@@ -173,7 +173,7 @@ class Decoder(tf_keras.layers.Layer):
         for block in self.stride4_blocks:
             features = block(features, training=training)
         return DecoderOutputs(
-            pixel_features=self.style.activate(features),
+            pixel_features=features,
             cluster_centers=state.cluster_centers,
             semantic_features=semantic_features,
             affinity_logits=layers[-1].affinity_logits,

@@ -11,17 +11,18 @@ from cmt import config
 from cmt.backbone import AxialSizes, Backbone
 from cmt.decoder import Decoder, DualPath, Fuse
 from cmt.heads import PanopticHead, SemanticBranch
+from cmt.layers.base import policy_scope
 from cmt.layers.blocks import AxialBlock, BottleneckBlock
 from cmt.layers.conv import Style
 from cmt.layers.dual_path import TransformerLayer, TransformerSizes
 from cmt.losses import PanopticLoss
-from cmt.model import CMTDeepLab
+from cmt.model import CMTDeepLab, RecursiveCMTDeepLab
 from cmt.protos import evaluation_pb2, losses_pb2, model_pb2
 
 
 def build_model(
     model: str | model_pb2.ModelConfig, *, num_classes: int | None = None
-) -> CMTDeepLab:
+) -> CMTDeepLab | RecursiveCMTDeepLab:
     """The network of a config, not yet built.
 
     Args:
@@ -33,11 +34,43 @@ def build_model(
       A model that creates its variables on its first call, or by
       `model.build((None, height, width, 3))`.
 
+    Example:
+      >>> model = build_model("scenes/tiny", num_classes=3)
+      >>> model(tf.zeros([1, 97, 97, 3])).class_logits.shape
+      TensorShape([1, 24, 4])
+
     Raises:
       InputError: the config is not found or not valid.
     """
     settings = config.read_model_config(model)
     classes = num_classes or settings.num_classes
+    with policy_scope(_policy(settings)):
+        if not settings.rfn:
+            return _network(settings, classes, name="cmt_deeplab")
+        passes = [
+            _network(settings, classes, name=name) for name in ("first", "second")
+        ]
+        return RecursiveCMTDeepLab(*passes, name="cmt_deeplab_rfn")
+
+
+def list_models() -> list[str]:
+    """Names that `build_model` takes, without those of a path.
+
+    Example:
+      >>> "coco/cmt_deeplab_axial_r50_1281" in list_models()
+      True
+    """
+    return config.available_configs()
+
+
+def _policy(settings: model_pb2.ModelConfig) -> str | None:
+    """Keras's name of the precision; None for what Keras is set to."""
+    if settings.precision == model_pb2.KERAS_POLICY:
+        return None
+    return model_pb2.Precision.Name(settings.precision).lower()
+
+
+def _network(settings: model_pb2.ModelConfig, classes: int, *, name: str) -> CMTDeepLab:
     style = _style(settings)
     rates = _drop_path_rates(settings)
     backbone = _backbone(settings, style, rates)
@@ -59,7 +92,7 @@ def build_model(
         num_centers=settings.num_centers,
         center_channels=settings.transformer.center_channels,
         num_points=_num_points(settings),
-        name="cmt_deeplab",
+        name=name,
     )
 
 
@@ -74,6 +107,15 @@ def _style(settings: model_pb2.ModelConfig) -> Style:
 
 def _num_points(settings: model_pb2.ModelConfig) -> int:
     return settings.location.num_points if settings.location.enabled else 0
+
+
+def _recompute(settings: model_pb2.ModelConfig) -> dict[str, bool]:
+    """Whether each kind of block is computed again, but transformer layers."""
+    recompute = settings.recompute
+    return dict(
+        bottleneck_blocks=recompute.bottleneck_blocks,
+        axial_blocks=recompute.axial_blocks,
+    )
 
 
 def _axial(settings: model_pb2.ModelConfig) -> AxialSizes:
@@ -114,6 +156,7 @@ def _backbone(settings, style: Style, rates: Iterator[float]) -> Backbone:
         axial=_axial(settings),
         style=style,
         drop_path_rates=[next(rates) for _ in range(sum(num_blocks))],
+        recompute=[name for name, wanted in _recompute(settings).items() if wanted],
         name="backbone",
     )
 
@@ -139,17 +182,20 @@ def _dual_path(
                 **_axial(settings)._asdict(),
                 style=style,
                 drop_path_rate=rate,
+                recompute=settings.recompute.axial_blocks,
                 name=f"{name}_block{index}",
             )
         )
         transformers.append(
             TransformerLayer(
                 sizes,
-                clustering_enabled=settings.clustering.enabled,
+                assignment=model_pb2.AssignmentRule.Name(t.assignment).lower(),
                 num_points=_num_points(settings),
                 mlp_channels=settings.location.mlp_channels,
+                coordinate_convolution=settings.location.coordinate_convolution,
                 style=style,
                 drop_path_rate=rate,
+                recompute=settings.recompute.transformer_layers,
                 name=f"{name}_transformer{index}",
             )
         )
@@ -184,7 +230,11 @@ def _decoder(settings, style: Style, rates: Iterator[float]) -> Decoder:
                 fuse,
                 [
                     BottleneckBlock(
-                        width, style=style, drop_path_rate=next(rates), name=name
+                        width,
+                        style=style,
+                        drop_path_rate=next(rates),
+                        recompute=settings.recompute.bottleneck_blocks,
+                        name=name,
                     )
                     for name in names
                 ],

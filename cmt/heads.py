@@ -8,6 +8,7 @@ import tensorflow as tf
 import tf_keras
 
 from cmt.backbone import StageFeatures
+from cmt.layers.base import Layer
 from cmt.layers.conv import (
     ConvNorm,
     DenseNorm,
@@ -31,7 +32,7 @@ def _small_normal() -> tf_keras.initializers.Initializer:
     return tf_keras.initializers.TruncatedNormal(stddev=0.01)
 
 
-class PixelHead(tf_keras.layers.Layer):
+class PixelHead(Layer):
     """Depthwise 5x5, 1x1, and a last 1x1 with bias: [B, h, w, C] -> [B, h, w, out]."""
 
     def __init__(
@@ -49,7 +50,7 @@ class PixelHead(tf_keras.layers.Layer):
         return self.last(self.pointwise(outputs, training=training))
 
 
-class PanopticHead(tf_keras.layers.Layer):
+class PanopticHead(Layer):
     """Masks and classes from pixel features and cluster centers.
 
     Args:
@@ -72,6 +73,7 @@ class PanopticHead(tf_keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         self.num_classes = num_classes
+        self.style = style
         self.class_feature, self.mask_feature = (
             DenseNorm(center_feature_channels, style=style, name=name)
             for name in ("class_feature", "mask_feature")
@@ -102,10 +104,12 @@ class PanopticHead(tf_keras.layers.Layer):
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Mask logits [B, h, w, N], class logits [B, N, C + 1], features [B, h, w, D].
 
+        `pixel_features` [B, h, w, C] come from the decoder, before activation.
         `affinity_logits` [B, h', w', N] of the last layer are resized and added to the
         mask logits: the residual path of Sec. 3.3 ends in the segmentation output.
         """
-        features = self.pixel_head(pixel_features, training=training)
+        features = self.style.activate(pixel_features)
+        features = self.pixel_head(features, training=training)
         features = self.pixel_feature_norm(features, training=training)
         features = tf.math.l2_normalize(tf.cast(features, tf.float32), axis=-1)
         kernels = self.mask_kernel(
@@ -115,7 +119,6 @@ class PanopticHead(tf_keras.layers.Layer):
         logits = tf.squeeze(
             self.mask_logits_norm(logits[..., tf.newaxis], training=training), axis=-1
         )
-        logits = tf.cast(logits, tf.float32)
         if affinity_logits is not None:
             logits += resize_align_corners(affinity_logits, features.shape[1:3])
         class_feature = self.class_feature(cluster_centers, training=training)
@@ -123,7 +126,7 @@ class PanopticHead(tf_keras.layers.Layer):
         return logits, class_logits + void_prior(self.num_classes), features
 
 
-class SemanticBranch(tf_keras.layers.Layer):
+class SemanticBranch(Layer):
     """ASPP on stage 5 and a DeepLab-style decoder; supervises training, no more.
 
     Args:
@@ -154,16 +157,18 @@ class SemanticBranch(tf_keras.layers.Layer):
         self.aspp_pool = ConvNorm(channels, style=style, name="aspp_pool")
         self.aspp_output = ConvNorm(channels, style=style, name="aspp_output")
         self.dropout = tf_keras.layers.Dropout(dropout_rate)
-        self.steps = [
-            (
-                ConvNorm(width, style=style, name=f"{stage}_projection"),
-                DepthwiseConvNorm(5, style=style, name=f"{stage}_depthwise"),
-                ConvNorm(channels, style=style, name=f"{stage}_pointwise"),
+        # One of each for stage 3, then for stage 2.
+        self.projections, self.depthwise, self.pointwise = [], [], []
+        for stage, width in zip(("stage3", "stage2"), projection_channels, strict=True):
+            self.projections.append(
+                ConvNorm(width, style=style, name=f"{stage}_projection")
             )
-            for stage, width in zip(
-                ("stage3", "stage2"), projection_channels, strict=True
+            self.depthwise.append(
+                DepthwiseConvNorm(5, style=style, name=f"{stage}_depthwise")
             )
-        ]
+            self.pointwise.append(
+                ConvNorm(channels, style=style, name=f"{stage}_pointwise")
+            )
         self.head = PixelHead(channels, num_classes + 1, style=style, name="head")
 
     def call(
@@ -181,10 +186,14 @@ class SemanticBranch(tf_keras.layers.Layer):
         branches.append(tf.repeat(tf.repeat(pooled, size[0], 1), size[1], 2))
         features = self.aspp_output(tf.concat(branches, axis=-1), training=training)
         features = self.dropout(features, training=training)
-        lows = (stages.stage3, stages.stage2)
-        for (projection, depthwise, pointwise), low in zip(
-            self.steps, lows, strict=True
-        ):
+        steps = zip(
+            self.projections,
+            self.depthwise,
+            self.pointwise,
+            (stages.stage3, stages.stage2),
+            strict=True,
+        )
+        for projection, depthwise, pointwise, low in steps:
             low = projection(self.style.activate(low), training=training)
             features = resize_align_corners(features, low.shape[1:3])
             features = tf.concat([features, low], axis=-1)

@@ -1,4 +1,4 @@
-"""CMTDeepLab: image -> Predictions."""
+"""CMTDeepLab, and two of them as a recursive network: image -> Predictions."""
 
 from __future__ import annotations
 
@@ -10,87 +10,29 @@ import tf_keras
 from cmt.backbone import Backbone
 from cmt.decoder import Decoder
 from cmt.heads import PanopticHead, SemanticBranch
+from cmt.layers.base import Configured
 from cmt.outputs import Predictions
 
 
-class CMTDeepLab(tf_keras.Model):
-    """Clustering Mask Transformer (Fig. 2): an ordinary Keras model.
+class PanopticModel(Configured, tf_keras.Model):
+    """What the networks share: an ordinary Keras model of `Predictions`.
 
     Images are [B, H, W, 3] RGB, uint8 or float, 0 to 255, of static H and W. Sizes
     2^k m + 1 (97, 641, 1281) keep the pixels of all strides aligned.
-
-    Args:
-      backbone: image to stages.
-      decoder: stages and centers to stride 4.
-      head: masks and classes.
-      semantic_branch: supervises training; None leaves it out.
-      num_centers: N.
-      center_channels: of a center.
-      num_points: M of a reference mask; 0 where location is off.
     """
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        decoder: Decoder,
-        head: PanopticHead,
-        *,
-        semantic_branch: SemanticBranch | None,
-        num_centers: int,
-        center_channels: int,
-        num_points: int,
-        **kwargs,
-    ):
+    def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.backbone = backbone
-        self.decoder = decoder
-        self.head = head
-        self.semantic_branch = semantic_branch
+        self._autocast = False  # Or images lose bits before they are normalised.
         # In a container that Keras does not look into: no part of the network.
         self._untracked = types.SimpleNamespace(
             mean_loss=tf_keras.metrics.Mean(name="loss")
         )
-        self.cluster_centers = self.add_weight(
-            name="cluster_centers",
-            shape=[num_centers, center_channels],
-            initializer=tf_keras.initializers.TruncatedNormal(stddev=1.0),
-        )
-        self.reference_embedding = (
-            tf_keras.layers.Dense(2 * num_points, name="reference_embedding")
-            if num_points
-            else None
-        )
-
-    def call(self, images: tf.Tensor, training: bool | None = None) -> Predictions:
-        return self._forward(images, training)
 
     # AutoGraph would rewrite all of tf_keras, which takes a minute, for nothing.
     @tf.autograph.experimental.do_not_convert
-    def _forward(self, images, training):
-        images = tf.cast(images, self.compute_dtype) / 127.5 - 1.0
-        stages = self.backbone(images, training=training)
-        centers = tf.cast(self.cluster_centers, images.dtype)
-        centers = tf.repeat(centers[tf.newaxis], tf.shape(images)[0], axis=0)
-        embedding = (
-            None
-            if self.reference_embedding is None
-            else self.reference_embedding(centers)
-        )
-        decoded = self.decoder(stages, centers, embedding, training=training)
-        mask_logits, class_logits, pixel_features = self.head(
-            decoded.pixel_features,
-            decoded.cluster_centers,
-            decoded.affinity_logits,
-            training=training,
-        )
-        semantic_logits = None
-        if self.semantic_branch is not None:
-            semantic_logits = self.semantic_branch(
-                decoded.semantic_features, stages, training=training
-            )
-        return Predictions(
-            mask_logits, class_logits, pixel_features, semantic_logits, decoded.layers
-        )
+    def build(self, input_shape):
+        super().build(input_shape)
 
     @tf.autograph.experimental.do_not_convert
     def train_step(self, data):
@@ -122,14 +64,147 @@ class CMTDeepLab(tf_keras.Model):
     @property
     def backbone_variables(self) -> list[tf.Variable]:
         """Trainable variables of the pretrained part, which learns more slowly."""
-        variables = list(self.backbone.trainable_variables)
-        if self.decoder.stage5 is not None:
-            for block in self.decoder.stage5.blocks:
-                variables += block.trainable_variables
-        return variables
+        raise TypeError(f"{type(self).__name__} must define `backbone_variables`")
 
     @property
     def other_variables(self) -> list[tf.Variable]:
         """Trainable variables that are not in `backbone_variables`."""
         backbone = {id(variable) for variable in self.backbone_variables}
         return [v for v in self.trainable_variables if id(v) not in backbone]
+
+
+class CMTDeepLab(PanopticModel):
+    """Clustering Mask Transformer (Fig. 2).
+
+    Args:
+      backbone: image to stages.
+      decoder: stages and centers to stride 4.
+      head: masks and classes.
+      semantic_branch: supervises training; None leaves it out.
+      num_centers: N.
+      center_channels: of a center.
+      num_points: M of a reference mask; 0 where location is off.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        decoder: Decoder,
+        head: PanopticHead,
+        *,
+        semantic_branch: SemanticBranch | None,
+        num_centers: int,
+        center_channels: int,
+        num_points: int,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.backbone = backbone
+        self.decoder = decoder
+        self.head = head
+        self.semantic_branch = semantic_branch
+        self.cluster_centers = self.add_weight(
+            name=f"{self.name}/cluster_centers",
+            shape=[num_centers, center_channels],
+            initializer=tf_keras.initializers.TruncatedNormal(stddev=1.0),
+        )
+        self.reference_embedding = (
+            tf_keras.layers.Dense(
+                2 * num_points, dtype=tf.float32, name="reference_embedding"
+            )
+            if num_points
+            else None
+        )
+
+    def call(
+        self,
+        images: tf.Tensor,
+        training: bool | None = None,
+        stride4_features: tf.Tensor | None = None,
+    ) -> Predictions:
+        """Predictions; `stride4_features` of a pass before join stage 2 (RFN)."""
+        return self.forward(images, training, stride4_features)
+
+    @tf.autograph.experimental.do_not_convert
+    def forward(
+        self,
+        images: tf.Tensor,
+        training: bool | None,
+        stride4_features: tf.Tensor | None,
+    ) -> Predictions:
+        """What `call` does, for a network that this one is a part of."""
+        images = tf.cast(images, tf.float32) / 127.5 - 1.0
+        images = tf.cast(images, self.compute_dtype)
+        stages = self.backbone(
+            images, stride4_features=stride4_features, training=training
+        )
+        centers = tf.convert_to_tensor(self.cluster_centers)
+        centers = tf.repeat(centers[tf.newaxis], tf.shape(images)[0], axis=0)
+        embedding = (
+            None
+            if self.reference_embedding is None
+            else self.reference_embedding(centers)
+        )
+        centers = tf.cast(centers, self.compute_dtype)
+        decoded = self.decoder(stages, centers, embedding, training=training)
+        mask_logits, class_logits, pixel_features = self.head(
+            decoded.pixel_features,
+            decoded.cluster_centers,
+            decoded.affinity_logits,
+            training=training,
+        )
+        semantic_logits = None
+        if self.semantic_branch is not None:
+            semantic_logits = self.semantic_branch(
+                decoded.semantic_features, stages, training=training
+            )
+        return Predictions(
+            mask_logits,
+            class_logits,
+            pixel_features,
+            semantic_logits,
+            decoded.layers,
+            decoded.pixel_features,
+        )
+
+    @property
+    def backbone_variables(self) -> list[tf.Variable]:
+        variables = list(self.backbone.trainable_variables)
+        if self.decoder.stage5 is not None:
+            for block in self.decoder.stage5.blocks:
+                variables += block.trainable_variables
+        return variables
+
+
+class RecursiveCMTDeepLab(PanopticModel):
+    """Recursive feature network (Sec. 3.4): two networks, weights not shared.
+
+    The second sees the stride 4 output of the first, averaged with its own stage 2.
+    Predictions are the second's; those of the first are in `first_pass`.
+
+    Args:
+      first: sees the image alone.
+      second: sees the image and the features of the first.
+    """
+
+    def __init__(self, first: CMTDeepLab, second: CMTDeepLab, **kwargs):
+        super().__init__(**kwargs)
+        self.first = first
+        self.second = second
+
+    def call(self, images: tf.Tensor, training: bool | None = None) -> Predictions:
+        return self._forward(images, training)
+
+    @tf.autograph.experimental.do_not_convert
+    def _forward(self, images, training):
+        # Not by `__call__`: Keras would trace each model once more, to build it.
+        with tf.name_scope(self.first.name):
+            first = self.first.forward(images, training, None)
+        with tf.name_scope(self.second.name):
+            second = self.second.forward(images, training, first.stride4_features)
+        self.first.built = self.second.built = True
+        return second._replace(first_pass=first)
+
+    @property
+    def backbone_variables(self) -> list[tf.Variable]:
+        return [*self.first.backbone_variables, *self.second.backbone_variables]

@@ -39,6 +39,9 @@ class Predictions(NamedTuple):
       semantic_logits: [B, h, w, C + 1] float32, channel = class, 0 is void; None
         where the auxiliary branch is off.
       layers: one entry a transformer layer, first to last.
+      stride4_features: [B, h, w, 4 f2], the decoder's output before activation, which
+        the second pass of a recursive feature network takes in.
+      first_pass: of a recursive feature network; None elsewhere.
     """
 
     mask_logits: tf.Tensor
@@ -46,6 +49,8 @@ class Predictions(NamedTuple):
     pixel_features: tf.Tensor
     semantic_logits: tf.Tensor | None
     layers: tuple[LayerPredictions, ...]
+    stride4_features: tf.Tensor | None = None
+    first_pass: Predictions | None = None
 
 
 class Targets(NamedTuple):
@@ -56,8 +61,11 @@ class Targets(NamedTuple):
       mask_ids: [B, H, W] int32, index in `mask_classes` of the mask that owns the
         pixel, -1 where none does (void, crowd).
       mask_classes: [B, G] int32, class 1..C of each mask, 0 where there is no mask.
+      image_ids: [B] int32, place of the image in its data set, counted from 0 in the
+        order of the shards; None where nobody asks.
     """
 
     semantic: tf.Tensor
     mask_ids: tf.Tensor
     mask_classes: tf.Tensor
+    image_ids: tf.Tensor | None = None

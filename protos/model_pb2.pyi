@@ -11,35 +11,71 @@ class Activation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ACTIVATION_UNSPECIFIED: _ClassVar[Activation]
     GELU: _ClassVar[Activation]
     RELU: _ClassVar[Activation]
+
+class AssignmentRule(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ASSIGNMENT_RULE_UNSPECIFIED: _ClassVar[AssignmentRule]
+    CROSS_ATTENTION: _ClassVar[AssignmentRule]
+    CLUSTERING: _ClassVar[AssignmentRule]
+    KMEANS: _ClassVar[AssignmentRule]
+
+class Precision(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PRECISION_UNSPECIFIED: _ClassVar[Precision]
+    KERAS_POLICY: _ClassVar[Precision]
+    FLOAT32: _ClassVar[Precision]
+    MIXED_BFLOAT16: _ClassVar[Precision]
 ACTIVATION_UNSPECIFIED: Activation
 GELU: Activation
 RELU: Activation
+ASSIGNMENT_RULE_UNSPECIFIED: AssignmentRule
+CROSS_ATTENTION: AssignmentRule
+CLUSTERING: AssignmentRule
+KMEANS: AssignmentRule
+PRECISION_UNSPECIFIED: Precision
+KERAS_POLICY: Precision
+FLOAT32: Precision
+MIXED_BFLOAT16: Precision
 
 class ModelConfig(_message.Message):
-    __slots__ = ("num_classes", "num_centers", "activation", "backbone", "decoder", "transformer", "clustering", "location", "heads", "auxiliary_semantic", "norm")
+    __slots__ = ("num_classes", "num_centers", "activation", "backbone", "decoder", "transformer", "location", "heads", "auxiliary_semantic", "norm", "rfn", "recompute", "precision")
     NUM_CLASSES_FIELD_NUMBER: _ClassVar[int]
     NUM_CENTERS_FIELD_NUMBER: _ClassVar[int]
     ACTIVATION_FIELD_NUMBER: _ClassVar[int]
     BACKBONE_FIELD_NUMBER: _ClassVar[int]
     DECODER_FIELD_NUMBER: _ClassVar[int]
     TRANSFORMER_FIELD_NUMBER: _ClassVar[int]
-    CLUSTERING_FIELD_NUMBER: _ClassVar[int]
     LOCATION_FIELD_NUMBER: _ClassVar[int]
     HEADS_FIELD_NUMBER: _ClassVar[int]
     AUXILIARY_SEMANTIC_FIELD_NUMBER: _ClassVar[int]
     NORM_FIELD_NUMBER: _ClassVar[int]
+    RFN_FIELD_NUMBER: _ClassVar[int]
+    RECOMPUTE_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
     num_classes: int
     num_centers: int
     activation: Activation
     backbone: BackboneConfig
     decoder: DecoderConfig
     transformer: TransformerConfig
-    clustering: ClusteringConfig
     location: LocationConfig
     heads: HeadsConfig
     auxiliary_semantic: AuxiliarySemanticConfig
     norm: NormConfig
-    def __init__(self, num_classes: _Optional[int] = ..., num_centers: _Optional[int] = ..., activation: _Optional[_Union[Activation, str]] = ..., backbone: _Optional[_Union[BackboneConfig, _Mapping]] = ..., decoder: _Optional[_Union[DecoderConfig, _Mapping]] = ..., transformer: _Optional[_Union[TransformerConfig, _Mapping]] = ..., clustering: _Optional[_Union[ClusteringConfig, _Mapping]] = ..., location: _Optional[_Union[LocationConfig, _Mapping]] = ..., heads: _Optional[_Union[HeadsConfig, _Mapping]] = ..., auxiliary_semantic: _Optional[_Union[AuxiliarySemanticConfig, _Mapping]] = ..., norm: _Optional[_Union[NormConfig, _Mapping]] = ...) -> None: ...
+    rfn: bool
+    recompute: RecomputeConfig
+    precision: Precision
+    def __init__(self, num_classes: _Optional[int] = ..., num_centers: _Optional[int] = ..., activation: _Optional[_Union[Activation, str]] = ..., backbone: _Optional[_Union[BackboneConfig, _Mapping]] = ..., decoder: _Optional[_Union[DecoderConfig, _Mapping]] = ..., transformer: _Optional[_Union[TransformerConfig, _Mapping]] = ..., location: _Optional[_Union[LocationConfig, _Mapping]] = ..., heads: _Optional[_Union[HeadsConfig, _Mapping]] = ..., auxiliary_semantic: _Optional[_Union[AuxiliarySemanticConfig, _Mapping]] = ..., norm: _Optional[_Union[NormConfig, _Mapping]] = ..., rfn: bool = ..., recompute: _Optional[_Union[RecomputeConfig, _Mapping]] = ..., precision: _Optional[_Union[Precision, str]] = ...) -> None: ...
+
+class RecomputeConfig(_message.Message):
+    __slots__ = ("bottleneck_blocks", "axial_blocks", "transformer_layers")
+    BOTTLENECK_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    AXIAL_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    TRANSFORMER_LAYERS_FIELD_NUMBER: _ClassVar[int]
+    bottleneck_blocks: bool
+    axial_blocks: bool
+    transformer_layers: bool
+    def __init__(self, bottleneck_blocks: bool = ..., axial_blocks: bool = ..., transformer_layers: bool = ...) -> None: ...
 
 class BackboneConfig(_message.Message):
     __slots__ = ("stem1_channels", "stem2_channels", "stem3_channels", "stage2_blocks", "stage3_blocks", "stage4_blocks", "stage5_blocks", "stage2_channels", "stage3_channels", "stage4_channels", "stage5_channels", "num_heads", "max_relative_positions", "drop_path_rate")
@@ -90,36 +126,34 @@ class DecoderConfig(_message.Message):
     def __init__(self, stronger: bool = ..., stage5_layers: _Optional[int] = ..., stage4_layers: _Optional[int] = ..., basic_layers: _Optional[int] = ..., stride8_blocks: _Optional[int] = ..., stride4_blocks: _Optional[int] = ...) -> None: ...
 
 class TransformerConfig(_message.Message):
-    __slots__ = ("center_channels", "bottleneck_channels", "key_channels", "value_channels", "num_heads", "ffn_channels")
+    __slots__ = ("center_channels", "bottleneck_channels", "key_channels", "value_channels", "num_heads", "ffn_channels", "assignment")
     CENTER_CHANNELS_FIELD_NUMBER: _ClassVar[int]
     BOTTLENECK_CHANNELS_FIELD_NUMBER: _ClassVar[int]
     KEY_CHANNELS_FIELD_NUMBER: _ClassVar[int]
     VALUE_CHANNELS_FIELD_NUMBER: _ClassVar[int]
     NUM_HEADS_FIELD_NUMBER: _ClassVar[int]
     FFN_CHANNELS_FIELD_NUMBER: _ClassVar[int]
+    ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
     center_channels: int
     bottleneck_channels: int
     key_channels: int
     value_channels: int
     num_heads: int
     ffn_channels: int
-    def __init__(self, center_channels: _Optional[int] = ..., bottleneck_channels: _Optional[int] = ..., key_channels: _Optional[int] = ..., value_channels: _Optional[int] = ..., num_heads: _Optional[int] = ..., ffn_channels: _Optional[int] = ...) -> None: ...
-
-class ClusteringConfig(_message.Message):
-    __slots__ = ("enabled",)
-    ENABLED_FIELD_NUMBER: _ClassVar[int]
-    enabled: bool
-    def __init__(self, enabled: bool = ...) -> None: ...
+    assignment: AssignmentRule
+    def __init__(self, center_channels: _Optional[int] = ..., bottleneck_channels: _Optional[int] = ..., key_channels: _Optional[int] = ..., value_channels: _Optional[int] = ..., num_heads: _Optional[int] = ..., ffn_channels: _Optional[int] = ..., assignment: _Optional[_Union[AssignmentRule, str]] = ...) -> None: ...
 
 class LocationConfig(_message.Message):
-    __slots__ = ("enabled", "num_points", "mlp_channels")
+    __slots__ = ("enabled", "num_points", "mlp_channels", "coordinate_convolution")
     ENABLED_FIELD_NUMBER: _ClassVar[int]
     NUM_POINTS_FIELD_NUMBER: _ClassVar[int]
     MLP_CHANNELS_FIELD_NUMBER: _ClassVar[int]
+    COORDINATE_CONVOLUTION_FIELD_NUMBER: _ClassVar[int]
     enabled: bool
     num_points: int
     mlp_channels: int
-    def __init__(self, enabled: bool = ..., num_points: _Optional[int] = ..., mlp_channels: _Optional[int] = ...) -> None: ...
+    coordinate_convolution: bool
+    def __init__(self, enabled: bool = ..., num_points: _Optional[int] = ..., mlp_channels: _Optional[int] = ..., coordinate_convolution: bool = ...) -> None: ...
 
 class HeadsConfig(_message.Message):
     __slots__ = ("center_feature_channels", "pixel_hidden_channels", "pixel_feature_channels")

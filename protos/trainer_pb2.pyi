@@ -31,7 +31,7 @@ MIRRORED: Strategy
 TPU: Strategy
 
 class TrainerConfig(_message.Message):
-    __slots__ = ("steps", "global_batch_size", "seed", "learning_rate", "optimizer", "strategy", "log_every_steps", "checkpoint_every_steps", "keep_checkpoints", "evaluate_every_steps")
+    __slots__ = ("steps", "global_batch_size", "seed", "learning_rate", "optimizer", "strategy", "log_every_steps", "checkpoint_every_steps", "keep_checkpoints", "evaluate_every_steps", "initial_checkpoint", "allow_partial_backbone")
     STEPS_FIELD_NUMBER: _ClassVar[int]
     GLOBAL_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
@@ -42,6 +42,8 @@ class TrainerConfig(_message.Message):
     CHECKPOINT_EVERY_STEPS_FIELD_NUMBER: _ClassVar[int]
     KEEP_CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
     EVALUATE_EVERY_STEPS_FIELD_NUMBER: _ClassVar[int]
+    INITIAL_CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_PARTIAL_BACKBONE_FIELD_NUMBER: _ClassVar[int]
     steps: int
     global_batch_size: int
     seed: int
@@ -52,7 +54,9 @@ class TrainerConfig(_message.Message):
     checkpoint_every_steps: int
     keep_checkpoints: int
     evaluate_every_steps: int
-    def __init__(self, steps: _Optional[int] = ..., global_batch_size: _Optional[int] = ..., seed: _Optional[int] = ..., learning_rate: _Optional[_Union[LearningRateConfig, _Mapping]] = ..., optimizer: _Optional[_Union[OptimizerConfig, _Mapping]] = ..., strategy: _Optional[_Union[StrategyConfig, _Mapping]] = ..., log_every_steps: _Optional[int] = ..., checkpoint_every_steps: _Optional[int] = ..., keep_checkpoints: _Optional[int] = ..., evaluate_every_steps: _Optional[int] = ...) -> None: ...
+    initial_checkpoint: str
+    allow_partial_backbone: bool
+    def __init__(self, steps: _Optional[int] = ..., global_batch_size: _Optional[int] = ..., seed: _Optional[int] = ..., learning_rate: _Optional[_Union[LearningRateConfig, _Mapping]] = ..., optimizer: _Optional[_Union[OptimizerConfig, _Mapping]] = ..., strategy: _Optional[_Union[StrategyConfig, _Mapping]] = ..., log_every_steps: _Optional[int] = ..., checkpoint_every_steps: _Optional[int] = ..., keep_checkpoints: _Optional[int] = ..., evaluate_every_steps: _Optional[int] = ..., initial_checkpoint: _Optional[str] = ..., allow_partial_backbone: bool = ...) -> None: ...
 
 class LearningRateConfig(_message.Message):
     __slots__ = ("base", "power", "warmup_steps", "backbone_multiplier")

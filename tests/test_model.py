@@ -104,14 +104,15 @@ def test_a_center_starts_as_void():
 
 @pytest.mark.parametrize("stronger", [True, False])
 @pytest.mark.parametrize("location", [True, False])
-@pytest.mark.parametrize("clustering", [True, False])
-def test_switches(clustering, location, stronger):
+@pytest.mark.parametrize("rule", ["CLUSTERING", "CROSS_ATTENTION", "KMEANS"])
+def test_switches(rule, location, stronger):
     settings = miniature(
-        f"clustering {{ enabled: {str(clustering).lower()} }}"
+        f"transformer {{ assignment: {rule} }}"
         f"location {{ enabled: {str(location).lower()} }}"
         f"decoder {{ stronger: {str(stronger).lower()} }}"
     )
     network = build(settings)
+    clustering = rule != "CROSS_ATTENTION"
     predictions = network(images(1), training=False)
     assert len(predictions.layers) == 2
     for layer in predictions.layers:
@@ -143,7 +144,7 @@ def test_the_last_affinity_is_part_of_the_mask_logits(model):
 
 def test_a_gradient_reaches_every_variable():
     """Residual branches start at zero: their scales are set to one for this."""
-    network = build(miniature())
+    network = build(miniature("backbone { drop_path_rate: 0 }"))
     for variable in network.trainable_variables:
         if "gamma" in variable.name:
             variable.assign(tf.ones_like(variable))
@@ -181,6 +182,140 @@ def test_compile_and_fit():
     assert float(loss(targets(2), network(images(2), training=True))) < before
 
 
+@pytest.mark.parametrize("rfn", [False, True])
+def test_config_and_keras_format_make_the_same_network_again(rfn, tmp_path):
+    network = build(miniature(f"rfn: {str(rfn).lower()}"))
+    again = type(network).from_config(network.get_config())
+    again.build((None, SIZE, SIZE, 3))
+    again.set_weights(network.get_weights())
+    expected = network(images(1))
+    np.testing.assert_array_equal(again(images(1)).mask_logits, expected.mask_logits)
+    network.save(tmp_path / "network.keras")
+    loaded = tf_keras.models.load_model(tmp_path / "network.keras")
+    np.testing.assert_array_equal(loaded(images(1)).mask_logits, expected.mask_logits)
+    network.save_weights(tmp_path / "weights.h5")
+    again.load_weights(tmp_path / "weights.h5")
+    lines = []
+    network.summary(print_fn=lines.append)
+    assert any("Trainable params" in line for line in lines)
+
+
+def test_rfn_is_two_networks(model):
+    """Sec. 3.4: no weights shared; the second sees the first one's features."""
+    network = build(miniature("rfn: true"))
+    assert network.count_params() == 2 * model.count_params()
+    assert len({v.name for v in network.variables}) == len(network.variables)
+    predictions = network(images(2))
+    first = network.first(images(2))
+    np.testing.assert_allclose(
+        predictions.first_pass.mask_logits, first.mask_logits, rtol=1e-6
+    )
+    second = network.second(images(2), stride4_features=first.stride4_features)
+    np.testing.assert_allclose(
+        predictions.mask_logits, second.mask_logits, rtol=1e-5, atol=1e-6
+    )
+    alone = network.second(images(2))
+    assert np.abs(alone.mask_logits - predictions.mask_logits).max() > 1e-3
+    both = [*network.backbone_variables, *network.other_variables]
+    assert {v.ref() for v in both} == {v.ref() for v in network.trainable_variables}
+    loss = build_loss(miniature(), losses_pb2.LossConfig())
+    with tf.GradientTape() as tape:
+        total = loss(targets(2), network(images(2), training=True))
+    stem = network.first.backbone.stem[0].conv.kernel
+    assert np.any(tape.gradient(total, stem).numpy())
+
+
+def test_the_second_pass_takes_the_average_of_both_stride_4_features():
+    backbone = build(miniature()).backbone
+    pixels = images(1) / 255
+    alone = backbone(pixels)
+    given = tf.ones_like(alone.stage2)
+    joined = backbone(pixels, stride4_features=given)
+    np.testing.assert_allclose(joined.stage2, (alone.stage2 + 1) / 2, rtol=1e-6)
+    assert np.abs(joined.stage3 - alone.stage3).max() > 1e-4
+
+
+RECOMPUTE_ALL = """
+  recompute { bottleneck_blocks: true axial_blocks: true transformer_layers: true }
+"""
+
+
+def test_recomputation_changes_no_number():
+    """Outputs, gradients, moving statistics, with drop path at work."""
+    results = []
+    for changes in ("", RECOMPUTE_ALL):
+        settings = miniature(changes)
+        settings.auxiliary_semantic.enabled = False  # Dropout draws numbers too.
+        tf_keras.utils.set_random_seed(0)
+        network = build(settings)
+        for variable in network.trainable_variables:
+            if "gamma" in variable.name:
+                variable.assign(tf.ones_like(variable))
+
+        @tf.function(autograph=False)
+        def step(network=network):
+            with tf.GradientTape() as tape:
+                logits = network(images(2), training=True).mask_logits
+                total = tf.reduce_sum(tf.sin(logits))
+            variables = network.trainable_variables
+            gradients = tape.gradient(total, variables, unconnected_gradients="zero")
+            return logits, gradients
+
+        tf.random.set_seed(3)
+        logits, gradients = step()
+        moving = [v.numpy() for v in network.non_trainable_variables]
+        operations = len(step.get_concrete_function().graph.get_operations())
+        results.append((logits, gradients, moving, operations))
+    (logits, gradients, moving, fewer), again = results[0], results[1]
+    assert again[3] > 1.3 * fewer  # It is computed again indeed.
+    np.testing.assert_allclose(again[0], logits, atol=1e-5)
+    for one, other in zip(again[1], gradients, strict=True):
+        scale = max(1.0, np.abs(other).max())
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-4 * scale)
+    for one, other in zip(again[2], moving, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_mixed_precision():
+    """bfloat16 inside; variables, predictions and their accumulation in float32."""
+    network = build(miniature("precision: MIXED_BFLOAT16"))
+    exact = build(miniature("precision: FLOAT32"))
+    assert tf_keras.mixed_precision.global_policy().name == "float32"
+    assert {v.dtype for v in network.variables} == {tf.float32}
+    network.set_weights(exact.get_weights())
+    low, high = network(images(2)), exact(images(2))
+    assert low.stride4_features.dtype == tf.bfloat16
+    for layer in low.layers:
+        assert layer.affinity_logits.dtype == tf.float32
+        assert layer.reference_points.dtype == tf.float32
+    for name in ("mask_logits", "class_logits", "pixel_features", "semantic_logits"):
+        one, other = getattr(low, name), getattr(high, name)
+        assert one.dtype == tf.float32
+        assert np.quantile(np.abs(one - other), 0.95) < 0.05 * np.abs(other).max()
+    loss = build_loss(miniature(), losses_pb2.LossConfig())
+    network.compile(optimizer=tf_keras.optimizers.Adam(1e-3), loss=loss)
+    batch = tf.data.Dataset.from_tensors((images(2), targets(2)))
+    history = network.fit(batch.repeat(3), verbose=0)
+    assert np.isfinite(history.history["loss"][0])
+
+
+def test_keras_policy_is_followed():
+    tf_keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        network = build(miniature())
+    finally:
+        tf_keras.mixed_precision.set_global_policy("float32")
+    assert network(images(1)).stride4_features.dtype == tf.bfloat16
+
+
+def test_list_models():
+    names = cmt.list_models()
+    assert "scenes/tiny" in names
+    assert cmt.build_model("scenes/tiny", num_classes=3).head.num_classes == 3
+    with pytest.raises(cmt.errors.InputError, match="scenes/tiny"):
+        cmt.build_model("scenes/tyni")
+
+
 def test_tiny_config_is_the_same_code():
     experiment = load_experiment("scenes/tiny")
     network = build(experiment.model, experiment.data.crop_height_pixels)
@@ -188,10 +323,10 @@ def test_tiny_config_is_the_same_code():
     assert network(np.zeros([1, 97, 97, 3])).mask_logits.shape == (1, 25, 25, 24)
 
 
+BASELINE = "transformer { assignment: CROSS_ATTENTION } location { enabled: false }"
 FULL_SIZES = {
-    "clustering { enabled: false } location { enabled: false } "
-    "decoder { stronger: false }": 61_900_200,  # MaX-DeepLab-S, paper: 61.9M
-    "clustering { enabled: false } location { enabled: false }": 90_963_656,  # 91.0M
+    f"{BASELINE} decoder {{ stronger: false }}": 61_900_200,  # MaX-DeepLab-S: 61.9M
+    BASELINE: 90_963_656,  # 91.0M
     "location { enabled: false }": 90_963_656 + 6 * 498,  # 91.0M
     "": 92_602_084,  # the paper's 94.9M: its location module could not be matched
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import types
@@ -32,6 +33,7 @@ STAND_INS = {
         "Fuse",
         "PanopticHead",
         "PanopticLoss",
+        "RecursiveCMTDeepLab",
         "SemanticBranch",
         "TransformerLayer",
     ),
@@ -96,6 +98,13 @@ def _outputs(monkeypatch, experiment: experiment_pb2.ExperimentConfig) -> str:
         text = repr(arguments)
         return types.SimpleNamespace(files=text, manifest=Manifest(text, categories))
 
+    policies = []
+
+    def policy_scope(policy: str | None) -> contextlib.nullcontext:
+        policies.append(policy)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(factory, "policy_scope", policy_scope)
     predictor = types.SimpleNamespace(categories=categories, crop_size=(33, 33))
     monkeypatch.setattr(data_factory.pipeline, "find_source", find_source)
     monkeypatch.setattr(evaluation_factory, "load_predictor", lambda *_: (predictor, 7))
@@ -109,11 +118,14 @@ def _outputs(monkeypatch, experiment: experiment_pb2.ExperimentConfig) -> str:
         trainer_factory.read_settings(experiment),
         trainer_factory.build_strategy(experiment.trainer.strategy),
         trainer_factory.build_schedule(experiment.trainer),
-        trainer_factory.build_trainer(experiment),
+        trainer_factory.build_trainer(
+            experiment, trainer_factory.build_network(experiment)
+        ),
         trainer_factory.training_dataset(experiment, first_step=0),
         evaluation_factory.build_predictor(experiment, Made("network"), categories),
         evaluation_factory.evaluate_predictor(experiment, predictor, "out", step=1),
         trainer_factory.export_checkpoint(experiment, "checkpoint", "out"),
+        policies,
     )
     return repr(made)
 

@@ -7,11 +7,17 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from cmt import checkpoint as files
 from cmt.errors import InputError, WorkError, tensorflow_reason
-from cmt.evaluation import checkpoint as reading
+from cmt.evaluation.checkpoint import check_network, read_step
 from cmt.trainer.trainer import Trainer
 
 _NAME = "step"
+
+
+def has_checkpoint(run_dir: Path) -> bool:
+    """True for a run that goes on; False for one that begins."""
+    return any((run_dir / files.CHECKPOINTS_FOLDER).glob("*.index"))
 
 
 class RunCheckpoints:
@@ -28,15 +34,15 @@ class RunCheckpoints:
         Raises:
           InputError: checkpoints are there, but not which is the latest.
         """
-        self._folder = run_dir / reading.CHECKPOINTS_FOLDER
+        self._folder = run_dir / files.CHECKPOINTS_FOLDER
         self._trainer = trainer
         self._checkpoint = tf.train.Checkpoint(
-            **{reading.MODEL_KEY: trainer.network, reading.STEP_KEY: trainer.step},
+            **{files.MODEL_KEY: trainer.network, files.STEP_KEY: trainer.step},
             **trainer.optimizers,
         )
         self.latest = None
-        if any(self._folder.glob("*.index")):
-            self.latest = reading.find_checkpoint(self._folder)
+        if has_checkpoint(run_dir):
+            self.latest = files.find_checkpoint(self._folder)
         self._keep = keep
         self._manager: tf.train.CheckpointManager | None = None
 
@@ -51,8 +57,8 @@ class RunCheckpoints:
         """
         if self.latest is None:
             return 0
-        reading.check_network(self._trainer.network, self.latest)
-        step = reading.read_step(self.latest)
+        check_network(self._trainer.network, self.latest)
+        step = read_step(self.latest)
         try:
             status = self._checkpoint.restore(self.latest)
             try:
@@ -68,7 +74,7 @@ class RunCheckpoints:
                 "run directory"
             ) from error
         except tf.errors.OpError as error:
-            raise reading.unreadable(self.latest, error) from error
+            raise files.unreadable(self.latest, error) from error
         return step
 
     def save(self, step: int) -> str:

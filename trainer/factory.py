@@ -37,6 +37,8 @@ class Settings(NamedTuple):
       global_batch_size: images in a step, over all replicas.
       keep_checkpoints: how many stay.
       backbone_multiplier: the backbone's learning rate over that of the rest.
+      initial_checkpoint: where a new run has its first weights from; "" for random.
+      allow_partial_backbone: go on where it holds little of the backbone.
       intervals: when things happen, in steps.
     """
 
@@ -45,6 +47,8 @@ class Settings(NamedTuple):
     global_batch_size: int
     keep_checkpoints: int
     backbone_multiplier: float
+    initial_checkpoint: str
+    allow_partial_backbone: bool
     intervals: Intervals
 
 
@@ -57,6 +61,8 @@ def read_settings(experiment: experiment_pb2.ExperimentConfig) -> Settings:
         global_batch_size=trainer.global_batch_size,
         keep_checkpoints=trainer.keep_checkpoints,
         backbone_multiplier=trainer.learning_rate.backbone_multiplier,
+        initial_checkpoint=trainer.initial_checkpoint,
+        allow_partial_backbone=trainer.allow_partial_backbone,
         intervals=Intervals(
             steps=trainer.steps,
             log=trainer.log_every_steps,
@@ -124,15 +130,27 @@ def build_optimizers(
     }
 
 
-def build_trainer(experiment: experiment_pb2.ExperimentConfig) -> Trainer:
+def build_network(experiment: experiment_pb2.ExperimentConfig) -> tf_keras.Model:
+    """The network with its variables, in the scope of the strategy."""
+    data = experiment.data
+    network = build_model(experiment.model)
+    network.build((None, data.crop_height_pixels, data.crop_width_pixels, 3))
+    return network
+
+
+def build_trainer(
+    experiment: experiment_pb2.ExperimentConfig, network: tf_keras.Model
+) -> Trainer:
     """Network, loss and optimizers, in the scope of the strategy.
+
+    Args:
+      experiment: the config.
+      network: of `build_network`, with its first weights: a Lookahead optimizer
+        begins with a copy of them.
 
     Raises:
       InputError: the kind of optimizer is not installed, or see `training_categories`.
     """
-    data = experiment.data
-    network = build_model(experiment.model)
-    network.build((None, data.crop_height_pixels, data.crop_width_pixels, 3))
     return Trainer(
         network,
         build_loss(

@@ -15,10 +15,12 @@ from cmt.data.categories import Category
 from cmt.data.files import atomic_write
 from cmt.errors import InputError
 from cmt.evaluation.inference import read_categories, write_categories
+from cmt.weights import Report
 
 CONFIG_FILE = "config.textproto"
 CATEGORIES_FILE = "categories.json"
 METRICS_FILE = "metrics.jsonl"
+WEIGHTS_FILE = "initial_weights.json"
 _FIXED = ("model.", "trainer.optimizer.kind")
 _NAMED_AT_MOST = 5
 
@@ -85,6 +87,12 @@ def write_head(
     with atomic_write(run_dir / CONFIG_FILE, "w") as file:
         file.write(config.to_text(experiment))
     write_categories(run_dir / CATEGORIES_FILE, categories)
+
+
+def write_weights(run_dir: Path, report: Report) -> None:
+    """Writes which of its first weights a run has from a checkpoint, atomically."""
+    with atomic_write(run_dir / WEIGHTS_FILE, "w") as file:
+        file.write(report.to_json())
 
 
 def drop_metrics_after(run_dir: Path, step: int) -> None:

@@ -15,10 +15,11 @@ from cmt import config
 from cmt.errors import WorkError, tensorflow_reason
 from cmt.trainer import factory, reporting, run_directory
 from cmt.trainer.callbacks import RunCallback, stop_on_signals
-from cmt.trainer.checkpoint import RunCheckpoints
+from cmt.trainer.checkpoint import RunCheckpoints, has_checkpoint
 from cmt.trainer.schedule import PolynomialWithWarmup
 from cmt.trainer.strategy import describe
 from cmt.trainer.trainer import Trainer
+from cmt.weights import load_initial_checkpoint
 
 LOGS_FOLDER = "logs"
 
@@ -77,8 +78,16 @@ def _train(experiment: Message, run_dir: Path) -> Summary:
     strategy = factory.build_strategy(experiment.trainer.strategy)
     config.check(experiment, num_replicas=strategy.num_replicas_in_sync)
     tf_keras.utils.set_random_seed(settings.seed)
+    weights = None
     with strategy.scope():
-        trainer = factory.build_trainer(experiment)
+        network = factory.build_network(experiment)
+        if settings.initial_checkpoint and not has_checkpoint(run_dir):
+            weights = load_initial_checkpoint(
+                network,
+                settings.initial_checkpoint,
+                allow_partial_backbone=settings.allow_partial_backbone,
+            )
+        trainer = factory.build_trainer(experiment, network)
     checkpoints = RunCheckpoints(run_dir, trainer, keep=settings.keep_checkpoints)
     first_step = checkpoints.restore_latest()
     dataset = factory.training_dataset(experiment, first_step=first_step)
@@ -87,9 +96,13 @@ def _train(experiment: Message, run_dir: Path) -> Summary:
         evaluate = factory.build_evaluation(experiment, trainer, categories, run_dir)
     run_directory.write_head(run_dir, experiment, categories)
     run_directory.drop_metrics_after(run_dir, first_step)
+    if weights is not None:
+        run_directory.write_weights(run_dir, weights)
     learning_rate = factory.build_schedule(experiment.trainer)
     _print_banner(settings, trainer, strategy, learning_rate)
     steps = settings.intervals.steps
+    for line in weights.summary_lines() if weights else ():
+        _say(line)
     if first_step:
         _say(f"continues at step {first_step} from {checkpoints.latest}")
     for change in changes:

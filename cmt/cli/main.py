@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 import cmt
-from cmt.cli import config, data, demo, evaluate, export, predict, score, train
+from cmt.cli import config, data, demo, evaluate, export, model, predict, score, train
 from cmt.errors import CmtError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")
+app.add_typer(model.app, name="model")
 app.command()(demo.demo)
 app.command()(train.train)
 app.command("eval")(evaluate.evaluate)

@@ -1,19 +1,35 @@
 """The network's layers, usable on their own."""
 
 from cmt.layers.attention import AxialAttention1D, AxialAttention2D
+from cmt.layers.base import policy_scope
 from cmt.layers.blocks import AxialBlock, BottleneckBlock
-from cmt.layers.conv import ConvNorm, DenseNorm, DepthwiseConvNorm, Style
-from cmt.layers.dual_path import DualPathState, TransformerLayer
+from cmt.layers.conv import ConvNorm, DenseNorm, DepthwiseConvNorm, DropPath, Style
+from cmt.layers.dual_path import (
+    CoordinateConvolution,
+    DualPathState,
+    ReferenceMask,
+    TransformerLayer,
+    TransformerSizes,
+)
+from cmt.layers.norm import BatchNorm
+from cmt.layers.recompute import recompute
 
 __all__ = [
     "AxialAttention1D",
     "AxialAttention2D",
     "AxialBlock",
+    "BatchNorm",
     "BottleneckBlock",
     "ConvNorm",
+    "CoordinateConvolution",
     "DenseNorm",
     "DepthwiseConvNorm",
+    "DropPath",
     "DualPathState",
+    "ReferenceMask",
     "Style",
     "TransformerLayer",
+    "TransformerSizes",
+    "policy_scope",
+    "recompute",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 import tf_keras
 
+from cmt.layers.base import Layer
 from cmt.layers.conv import Style
 
 
@@ -43,13 +44,18 @@ def relative_embeddings(table: tf.Tensor, length: int) -> tf.Tensor:
     return tf.reshape(flat, [length, 2 * length - 2, channels])[:, :length]
 
 
-class AxialAttention1D(tf_keras.layers.Layer):
+class AxialAttention1D(Layer):
     """Self-attention along one axis, relative positions for query, key and value.
 
     The three similarities (content, query-position, key-position) and the two
     retrieved values (content, position) each have a batch norm, per head.
 
     Shapes: [B, L, C] -> [B, L, value_channels].
+
+    Example:
+      >>> attention = AxialAttention1D(8, 16, 4, style=Style())
+      >>> attention(tf.zeros([2, 7, 12])).shape
+      TensorShape([2, 7, 16])
 
     Raises:
       ValueError: key or value channels are not divisible by the heads.
@@ -61,7 +67,7 @@ class AxialAttention1D(tf_keras.layers.Layer):
         value_channels: int,
         num_heads: int,
         *,
-        max_relative_positions: int,
+        max_relative_positions: int = 255,
         style: Style,
         **kwargs,
     ):
@@ -99,48 +105,171 @@ class AxialAttention1D(tf_keras.layers.Layer):
         self.query_positions = table("query_positions", self.key_channels)
         self.key_positions = table("key_positions", self.key_channels)
         self.value_positions = table("value_positions", self.value_channels)
+        heads, length = self.num_heads, input_shape[1]
+        depth = self.value_channels // heads
+        channels = 2 * self.key_channels + self.value_channels
+        for norm, shape in (
+            (self.projection_norm, [None, length, channels]),
+            (self.similarity_norm, [3, None, heads, length, length]),
+            (self.retrieved_norm, [2, None, heads, length, depth]),
+        ):
+            with tf.name_scope(norm.name):
+                norm.build(shape)
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor, *, training: bool | None = None) -> tf.Tensor:
         length = inputs.shape[1]
-        projected = self.projection_norm(
-            tf.einsum("blc,cd->bld", inputs, self.qkv_kernel), training=training
-        )
+        projected = self._project(inputs, training)
         query, key, value = (
-            tf.reshape(x, [-1, length, self.num_heads, x.shape[-1] // self.num_heads])
+            _heads_first(x, self.num_heads)
             for x in tf.split(
                 projected,
                 [self.key_channels, self.key_channels, self.value_channels],
                 axis=-1,
             )
         )
-        query_positions = relative_embeddings(self.query_positions, length)
-        key_positions = relative_embeddings(self.key_positions, length)
-        value_positions = relative_embeddings(self.value_positions, length)
-        similarity = tf.stack(
-            [
-                tf.einsum("blhd,bmhd->bhlm", query, key),
-                tf.einsum("blhd,lmd->bhlm", query, query_positions),
-                tf.einsum("bmhd,lmd->bhlm", key, key_positions),
-            ]
+        query_positions, key_positions, value_positions = (
+            relative_embeddings(tf.convert_to_tensor(table), length)
+            for table in (
+                self.query_positions,
+                self.key_positions,
+                self.value_positions,
+            )
         )
-        logits = tf.reduce_sum(self.similarity_norm(similarity, training=training), 0)
-        weights = tf.nn.softmax(logits, axis=-1)  # over keys
-        retrieved = tf.stack(
-            [
-                tf.einsum("bhlm,bmhd->bhld", weights, value),
-                tf.einsum("bhlm,lmd->bhld", weights, value_positions),
-            ]
+        key_positions = tf.transpose(key_positions, [1, 0, 2])  # key first
+        content, query_scale, key_scale = self._similarity_scales(
+            query, key, query_positions, key_positions, training
         )
-        outputs = tf.reduce_sum(self.retrieved_norm(retrieved, training=training), 0)
-        outputs = tf.transpose(outputs, [0, 2, 1, 3])
-        return tf.reshape(outputs, [-1, length, self.value_channels])
+        # The norms' scales multiply queries and keys, which are far smaller than the
+        # similarities; their offsets are the same for all keys, so that the softmax
+        # takes them away.
+        of_query = _dot_positions(query * query_scale, query_positions)
+        of_key = _dot_positions(key * key_scale, key_positions)
+        logits = (
+            tf.matmul(query * content, key, transpose_b=True)
+            + tf.transpose(of_query, [1, 2, 0, 3])
+            + tf.transpose(of_key, [1, 2, 3, 0])
+        )
+        # In float32 whatever the layer computes with.
+        weights = tf.nn.softmax(tf.cast(logits, tf.float32), axis=-1)  # over keys
+        weights = tf.cast(weights, value.dtype)
+        retrieved = [
+            tf.transpose(tf.matmul(weights, value), [0, 2, 1, 3]),
+            tf.transpose(_mix_positions(weights, value_positions), [1, 0, 2, 3]),
+        ]
+        flat = [-1, length, self.value_channels]
+        retrieved = tf.concat([tf.reshape(x, flat) for x in retrieved], axis=-1)
+        retrieved = self.retrieved_norm.normalize_channels(retrieved, training=training)
+        return tf.add_n(tf.split(retrieved, 2, axis=-1))
+
+    def _project(self, inputs: tf.Tensor, training: bool | None) -> tf.Tensor:
+        """Query, key and value side by side, [B, L, 2 key + value channels]."""
+        # As a 1x1 convolution, which TensorFlow fuses with the norm in inference.
+        projected = tf.nn.conv2d(
+            inputs[tf.newaxis],
+            tf.convert_to_tensor(self.qkv_kernel)[tf.newaxis, tf.newaxis],
+            strides=1,
+            padding="SAME",
+        )
+        projected = self.projection_norm.normalize_channels(
+            projected, training=training
+        )
+        return tf.squeeze(projected, axis=0)
+
+    def _similarity_scales(
+        self, query, key, query_positions, key_positions, training
+    ) -> list[tf.Tensor]:
+        """Scales [heads, 1, 1] of the norms of the three similarities."""
+        if training:
+            scale, offset = self.similarity_norm.use_batch(
+                *_similarity_moments(query, key, query_positions, key_positions)
+            )
+        else:
+            scale, offset = self.similarity_norm.affine(None)
+        # So that a gradient reaches beta: it is 0, since offsets drop out.
+        scale += 0.0 * offset
+        scale = tf.cast(tf.reshape(scale, [3, self.num_heads, 1, 1]), query.dtype)
+        return tf.unstack(scale)
 
 
-class AxialAttention2D(tf_keras.layers.Layer):
+# Products with relative positions are batched over the position that both sides have.
+# Written as matrix products of explicit layout, because `tf.einsum` transposes what it
+# takes and gives once more than they need, which took a third of the layer's time.
+
+
+def _heads_first(x: tf.Tensor, num_heads: int) -> tf.Tensor:
+    """[B, L, heads d] to [B, heads, L, d]."""
+    x = tf.reshape(x, [-1, x.shape[1], num_heads, x.shape[2] // num_heads])
+    return tf.transpose(x, [0, 2, 1, 3])
+
+
+def _positions_first(x: tf.Tensor) -> tf.Tensor:
+    """[B, heads, L, d] to [L, B heads, d]."""
+    return tf.reshape(tf.transpose(x, [2, 0, 1, 3]), [x.shape[2], -1, x.shape[3]])
+
+
+def _dot_positions(x: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
+    """x [B, heads, L, d] . positions [L, K, d] at equal l, to [L, B, heads, K]."""
+    products = tf.matmul(_positions_first(x), positions, transpose_b=True)
+    return tf.reshape(products, [x.shape[2], -1, x.shape[1], positions.shape[1]])
+
+
+def _mix_positions(weights: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
+    """Sums over m of weights [B, heads, L, M] positions [L, M, d]: [L, B, heads, d]."""
+    sums = tf.matmul(_positions_first(weights), positions)
+    _, heads, length, _ = weights.shape
+    return tf.reshape(sums, [length, -1, heads, positions.shape[2]])
+
+
+def _similarity_moments(
+    query: tf.Tensor,
+    key: tf.Tensor,
+    query_positions: tf.Tensor,
+    key_positions: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean and mean square of the three similarities over b, l and m, [3, heads].
+
+    From Gram matrices: the sum over m of (q . k_m)^2 is q^T (K^T K) q. So the
+    similarities themselves, [B, heads, L, L] each, are not read for it.
+
+    Args:
+      query: [B, heads, L, d].
+      key: [B, heads, L, d].
+      query_positions: [L, L, d], query first.
+      key_positions: [L, L, d], key first.
+    """
+    query, key, query_positions, key_positions = (
+        tf.cast(x, tf.float32) for x in (query, key, query_positions, key_positions)
+    )
+    heads, length = query.shape[1:3]
+    count = tf.cast(tf.shape(query)[0] * length * length, tf.float32)
+    products = tf.matmul(query, tf.matmul(key, key, transpose_a=True)) * query
+    squares = [tf.reduce_sum(tf.reduce_sum(products, [2, 3]), 0)]
+    sums = [tf.reduce_sum(tf.reduce_sum(query, 2) * tf.reduce_sum(key, 2), [0, 2])]
+    for x, positions in ((query, query_positions), (key, key_positions)):
+        x = _positions_first(x)
+        products = tf.matmul(x, tf.matmul(positions, positions, transpose_a=True)) * x
+        of_sums = x * tf.reduce_sum(positions, axis=1, keepdims=True)
+        sums.append(_sum_by_head(of_sums, heads))
+        squares.append(_sum_by_head(products, heads))
+    return tf.stack(sums) / count, tf.stack(squares) / count
+
+
+def _sum_by_head(x: tf.Tensor, heads: int) -> tf.Tensor:
+    """[L, B heads, d] to [heads]; rows first, which is one pass over memory."""
+    rows = tf.reduce_sum(tf.reshape(x, [-1, heads * x.shape[2]]), axis=0)
+    return tf.reduce_sum(tf.reshape(rows, [heads, -1]), axis=1)
+
+
+class AxialAttention2D(Layer):
     """Axial attention along height, then along width.
 
     Shapes: [B, H, W, C] -> [B, H, W, value_channels]; H and W are static.
+
+    Example:
+      >>> attention = AxialAttention2D(8, 16, 4, style=Style())
+      >>> attention(tf.zeros([2, 7, 9, 12])).shape
+      TensorShape([2, 7, 9, 16])
     """
 
     def __init__(
@@ -149,7 +278,7 @@ class AxialAttention2D(tf_keras.layers.Layer):
         value_channels: int,
         num_heads: int,
         *,
-        max_relative_positions: int,
+        max_relative_positions: int = 255,
         style: Style,
         **kwargs,
     ):

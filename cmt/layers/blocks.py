@@ -7,19 +7,27 @@ The last batch norm of a branch starts at 0, so that a block starts as its short
 from __future__ import annotations
 
 import tensorflow as tf
-import tf_keras
 
 from cmt.layers.attention import AxialAttention2D
-from cmt.layers.conv import ConvNorm, Style, drop_path
+from cmt.layers.base import Layer, policy_scope
+from cmt.layers.conv import ConvNorm, DropPath, Style
+from cmt.layers.recompute import recompute as recompute_layer
 
 
-class ResidualBlock(tf_keras.layers.Layer):
+class ResidualBlock(Layer):
     """Shortcut and drop path around the branch that a subclass defines.
 
     The shortcut is the activated input, subsampled by the stride, or a 1x1
     convolution and batch norm of it where the channels change.
 
     Shapes: [B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), 4 channels].
+
+    Args:
+      channels: bottleneck width f.
+      style: activation and norms.
+      stride: of the whole block.
+      drop_path_rate: of the branch.
+      recompute: compute the block again in the backward pass, to save memory.
     """
 
     def __init__(
@@ -29,24 +37,28 @@ class ResidualBlock(tf_keras.layers.Layer):
         style: Style,
         stride: int = 1,
         drop_path_rate: float = 0.0,
+        recompute: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
+        if recompute:
+            recompute_layer(self)
         self.channels = channels
         self.style = style
         self.stride = stride
         self.shortcut: ConvNorm | None = None
-        self.drop_path = drop_path(drop_path_rate, rank=4)
+        self.drop_path = DropPath(drop_path_rate)
 
     def build(self, input_shape):
         if input_shape[-1] != 4 * self.channels:
-            self.shortcut = ConvNorm(
-                4 * self.channels,
-                style=self.style,
-                stride=self.stride,
-                activate=False,
-                name="shortcut",
-            )
+            with policy_scope(self.dtype_policy):
+                self.shortcut = ConvNorm(
+                    4 * self.channels,
+                    style=self.style,
+                    stride=self.stride,
+                    activate=False,
+                    name="shortcut",
+                )
         super().build(input_shape)
 
     def branch(self, inputs: tf.Tensor, *, training: bool | None) -> tf.Tensor:
@@ -64,7 +76,12 @@ class ResidualBlock(tf_keras.layers.Layer):
 
 
 class BottleneckBlock(ResidualBlock):
-    """1x1, 3x3 with the stride, 1x1 convolutions."""
+    """1x1, 3x3 with the stride, 1x1 convolutions.
+
+    Example:
+      >>> BottleneckBlock(8, style=Style(), stride=2)(tf.zeros([2, 9, 9, 16])).shape
+      TensorShape([2, 5, 5, 32])
+    """
 
     def __init__(self, channels: int, **kwargs):
         super().__init__(channels, **kwargs)
@@ -84,10 +101,21 @@ class BottleneckBlock(ResidualBlock):
 
 
 class AxialBlock(ResidualBlock):
-    """1x1 convolution, axial attention over height and width, 1x1 convolution."""
+    """1x1 convolution, axial attention over height and width, 1x1 convolution.
+
+    Example:
+      >>> block = AxialBlock(8, num_heads=4, style=Style())
+      >>> block(tf.zeros([2, 7, 9, 16])).shape
+      TensorShape([2, 7, 9, 32])
+    """
 
     def __init__(
-        self, channels: int, *, num_heads: int, max_relative_positions: int, **kwargs
+        self,
+        channels: int,
+        *,
+        num_heads: int,
+        max_relative_positions: int = 255,
+        **kwargs,
     ):
         super().__init__(channels, **kwargs)
         style = self.style

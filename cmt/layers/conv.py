@@ -8,9 +8,12 @@ from collections.abc import Sequence
 import tensorflow as tf
 import tf_keras
 
+from cmt.layers.base import Layer
 from cmt.layers.norm import BatchNorm
+from cmt.layers.recompute import draw
 
 
+@tf_keras.saving.register_keras_serializable(package="cmt")
 @dataclasses.dataclass(frozen=True)
 class Style:
     """What all layers of a network share.
@@ -33,39 +36,44 @@ class Style:
                 f"activation must be 'gelu' or 'relu'; got {self.activation!r}"
             )
 
+    def get_config(self) -> dict:
+        """The attributes, as Keras keeps them in the config of a layer."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict) -> Style:
+        """The style whose `get_config` gave `config`."""
+        return cls(**config)
+
     def activate(self, x: tf.Tensor) -> tf.Tensor:
         """The activation of the network."""
         return tf.nn.relu(x) if self.activation == "relu" else tf.nn.gelu(x)
 
     def norm(
         self, *, axis: int | Sequence[int] = -1, gamma: float = 1.0, name: str
-    ) -> tf_keras.layers.Layer:
+    ) -> BatchNorm:
         """A batch norm over all axes but `axis`, its scale starting at `gamma`."""
-        if not self.norm_synchronized:
-            return BatchNorm(
-                axis,
-                momentum=self.norm_momentum,
-                epsilon=self.norm_epsilon,
-                gamma=gamma,
-                name=name,
-            )
-        return tf_keras.layers.BatchNormalization(
-            axis=axis,
+        return BatchNorm(
+            axis,
             momentum=self.norm_momentum,
             epsilon=self.norm_epsilon,
-            gamma_initializer=tf_keras.initializers.Constant(gamma),
-            synchronized=True,
+            gamma=gamma,
+            synchronized=self.norm_synchronized,
             name=name,
         )
 
 
-class ConvNorm(tf_keras.layers.Layer):
+class ConvNorm(Layer):
     """Convolution without bias, batch norm, and the activation if `activate`.
 
     A strided kernel wider than 1 pads (kernel_size - 1) / 2 zeros on both sides, so
     that sizes 2^k m + 1 keep their corner pixels (129 -> 65 -> 33); others use SAME.
 
     Shapes: [B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), filters].
+
+    Example:
+      >>> ConvNorm(8, 3, style=Style(), stride=2)(tf.zeros([2, 9, 5, 4])).shape
+      TensorShape([2, 5, 3, 8])
     """
 
     def __init__(
@@ -104,10 +112,14 @@ class ConvNorm(tf_keras.layers.Layer):
         return self.style.activate(outputs) if self.activate else outputs
 
 
-class DepthwiseConvNorm(tf_keras.layers.Layer):
+class DepthwiseConvNorm(Layer):
     """Depthwise convolution without bias, batch norm, activation.
 
     Shapes: [B, H, W, C] -> [B, H, W, C].
+
+    Example:
+      >>> DepthwiseConvNorm(5, style=Style())(tf.zeros([2, 9, 5, 4])).shape
+      TensorShape([2, 9, 5, 4])
     """
 
     def __init__(self, kernel_size: int, *, style: Style, **kwargs):
@@ -123,10 +135,14 @@ class DepthwiseConvNorm(tf_keras.layers.Layer):
         return self.style.activate(outputs)
 
 
-class DenseNorm(tf_keras.layers.Layer):
+class DenseNorm(Layer):
     """Dense layer without bias, batch norm, and the activation if `activate`.
 
     Shapes: [B, n, C] -> [B, n, units].
+
+    Example:
+      >>> DenseNorm(8, style=Style("relu"))(tf.zeros([2, 5, 4])).shape
+      TensorShape([2, 5, 8])
     """
 
     def __init__(
@@ -152,15 +168,39 @@ class DenseNorm(tf_keras.layers.Layer):
         return self.style.activate(outputs) if self.activate else outputs
 
 
-def drop_path(rate: float, rank: int) -> tf_keras.layers.Dropout:
-    """A layer that drops the whole tensor of an image with probability `rate`.
+class DropPath(Layer):
+    """Drops the whole tensor of an image with probability `rate`, in training.
 
-    What is kept is scaled by 1 / (1 - rate). `rank` is that of the tensor.
+    What is kept is scaled by 1 / (1 - rate).
     Source: Huang et al., stochastic depth; drop path of the paper, Sec. 4.
+
+    Shapes: [B, ...] -> [B, ...].
+
+    Example:
+      >>> outputs = DropPath(0.5)(tf.ones([4, 3, 3, 2]), training=True)
+      >>> bool(tf.reduce_all((outputs == 0) | (outputs == 2)))
+      True
+
+    Raises:
+      ValueError: the rate is not in [0, 1).
     """
-    return tf_keras.layers.Dropout(rate, noise_shape=(None,) + (1,) * (rank - 1))
+
+    def __init__(self, rate: float, **kwargs):
+        super().__init__(**kwargs)
+        if not 0 <= rate < 1:
+            raise ValueError(f"rate must be at least 0 and below 1; got {rate}")
+        self.rate = rate
+
+    def call(self, inputs: tf.Tensor, *, training: bool | None = None) -> tf.Tensor:
+        if not training or not self.rate:
+            return inputs
+        shape = [tf.shape(inputs)[0]] + [1] * (inputs.shape.rank - 1)
+        uniform = draw(lambda: tf.random.uniform(shape))
+        kept = tf.cast(uniform >= self.rate, inputs.dtype)
+        return inputs * kept / (1 - self.rate)
 
 
 def resize_align_corners(images: tf.Tensor, size: Sequence[int]) -> tf.Tensor:
     """Bilinear resize that keeps the corner pixels, [B, h, w, C] -> [B, *size, C]."""
-    return tf.raw_ops.ResizeBilinear(images=images, size=size, align_corners=True)
+    resized = tf.raw_ops.ResizeBilinear(images=images, size=size, align_corners=True)
+    return tf.cast(resized, images.dtype)

@@ -11,7 +11,11 @@ import tensorflow as tf
 import tf_keras
 
 from cmt import clustering
-from cmt.layers.conv import DenseNorm, Style, drop_path
+from cmt.layers.base import Layer, policy_scope
+from cmt.layers.conv import DenseNorm, DropPath, Style
+from cmt.layers.recompute import recompute as recompute_layer
+
+ASSIGNMENT_RULES = ("cross_attention", "clustering", "kmeans")
 
 
 class DualPathState(NamedTuple):
@@ -31,6 +35,14 @@ class DualPathState(NamedTuple):
     reference_embedding: tf.Tensor | None = None
 
 
+class _Projected(NamedTuple):
+    """[B, n, channels] each."""
+
+    query: tf.Tensor
+    key: tf.Tensor
+    value: tf.Tensor
+
+
 class TransformerSizes(NamedTuple):
     """Channels and heads of a transformer layer; protos/model.proto says of what."""
 
@@ -42,10 +54,15 @@ class TransformerSizes(NamedTuple):
     ffn_channels: int = 2048
 
 
-class CoordinateConvolution(tf_keras.layers.Layer):
+class CoordinateConvolution(Layer):
     """1x1 convolution, with bias, of features and coordinates (Eq. 11, 12).
 
     Shapes: [B, n, D] and [B or 1, n, K] -> [B, n, units].
+
+    Example:
+      >>> layer = CoordinateConvolution(8)
+      >>> layer((tf.zeros([2, 5, 4]), tf.zeros([1, 5, 2]))).shape
+      TensorShape([2, 5, 8])
     """
 
     def __init__(self, units: int, **kwargs):
@@ -69,54 +86,81 @@ class CoordinateConvolution(tf_keras.layers.Layer):
         )
 
 
-class ReferenceMask(tf_keras.layers.Layer):
+class ReferenceMask(Layer):
     """MLP(C) of Eq. 9: two hidden layers, then 2 M numbers a center.
 
     Shapes: [B, N, D] -> [B, N, 2 num_points].
+
+    Example:
+      >>> ReferenceMask(8, 16, style=Style())(tf.zeros([2, 5, 4])).shape
+      TensorShape([2, 5, 16])
     """
 
     def __init__(self, num_points: int, mlp_channels: int, *, style: Style, **kwargs):
         super().__init__(**kwargs)
         dense = tf_keras.layers.Dense
-        self.hidden1 = dense(mlp_channels, activation=style.activate, name="hidden1")
-        self.hidden2 = dense(mlp_channels, activation=style.activate, name="hidden2")
+        activation = style.activation
+        self.hidden1 = dense(mlp_channels, activation=activation, name="hidden1")
+        self.hidden2 = dense(mlp_channels, activation=activation, name="hidden2")
         self.output_layer = dense(2 * num_points, name="output")
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return self.output_layer(self.hidden2(self.hidden1(inputs)))
 
 
-class TransformerLayer(tf_keras.layers.Layer):
+class TransformerLayer(Layer):
     """One transformer layer between pixels and cluster centers.
 
-    With clustering (Eq. 5-8) the assignment Z joins the attention in the update of
-    the centers and replaces it in that of the pixels; without, the layer is
-    MaX-DeepLab's dual path. With location (Eq. 9-12) both know their coordinates.
+    Three rules of assignment. "cross_attention" is MaX-DeepLab's dual path.
+    "clustering" (Eq. 5-8): the assignment Z joins the attention in the update of the
+    centers and replaces it in that of the pixels. "kmeans" (kMaX-DeepLab): Z is hard
+    and not differentiated; the centers attend to one another alone and get the sum of
+    their pixels. With location (Eq. 9-12) pixels and centers know their coordinates.
 
     Args:
       sizes: channels and heads.
-      clustering_enabled: Eq. 5-8.
+      assignment: one of the three rules.
       num_points: M of a reference mask; 0 switches location off.
       mlp_channels: of the MLP of Eq. 9.
+      coordinate_convolution: Eq. 11 and 12; off, reference masks are only predicted.
       style: activation and norms.
       drop_path_rate: of the branches added to pixels and centers.
+      recompute: compute the layer again in the backward pass, to save memory.
 
     Raises:
-      ValueError: key or value channels are not divisible by the heads.
+      ValueError: the rule is none of the three, or key or value channels are not
+        divisible by the heads.
+
+    Example:
+      >>> sizes = TransformerSizes(12, 16, 8, 16, num_heads=4, ffn_channels=24)
+      >>> layer = TransformerLayer(sizes, style=Style())
+      >>> state = layer(DualPathState(tf.zeros([2, 5, 7, 20]), tf.zeros([2, 6, 12])))
+      >>> state.affinity_logits.shape
+      TensorShape([2, 35, 6])
     """
 
     def __init__(
         self,
         sizes: TransformerSizes,
         *,
-        clustering_enabled: bool,
-        num_points: int,
-        mlp_channels: int,
+        assignment: str = "clustering",
+        num_points: int = 0,
+        mlp_channels: int = 256,
+        coordinate_convolution: bool = True,
         style: Style,
         drop_path_rate: float = 0.0,
+        recompute: bool = False,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        # Affinity logits and reference points of the state stay in float32.
+        super().__init__(autocast=False, **kwargs)
+        if recompute:
+            recompute_layer(self)
+        if assignment not in ASSIGNMENT_RULES:
+            raise ValueError(
+                f"assignment must be one of {ASSIGNMENT_RULES}; got {assignment!r}"
+            )
+        sizes = TransformerSizes(*sizes)
         for name in ("key_channels", "value_channels"):
             if getattr(sizes, name) % sizes.num_heads:
                 raise ValueError(
@@ -125,15 +169,17 @@ class TransformerLayer(tf_keras.layers.Layer):
                 )
         self.sizes = sizes
         self.style = style
-        self.clustering_enabled = clustering_enabled
-        self.location_enabled = num_points > 0
+        self.assignment = assignment
+        self.predicts_points = num_points > 0
+        self.knows_coordinates = num_points > 0 and coordinate_convolution
         bottleneck = sizes.bottleneck_channels
         self.center_input = DenseNorm(bottleneck, style=style, name="center_input")
         self.pixel_input = DenseNorm(bottleneck, style=style, name="pixel_input")
-        if self.location_enabled:
+        if self.predicts_points:
             self.reference_mask = ReferenceMask(
                 num_points, mlp_channels, style=style, name="reference_mask"
             )
+        if self.knows_coordinates:
             self.center_coordinates = CoordinateConvolution(
                 bottleneck, name="center_coordinates"
             )
@@ -161,7 +207,7 @@ class TransformerLayer(tf_keras.layers.Layer):
         self.pixel_projection = projection("pixel_projection")
         self.center_similarity_norm = style.norm(axis=1, name="center_similarity_norm")
         self.center_retrieved_norm = style.norm(name="center_retrieved_norm")
-        if self.clustering_enabled:
+        if self.assignment != "cross_attention":
             self.affinity_norm = style.norm(gamma=0.1, name="affinity_norm")
             self.pooled_norm = style.norm(name="pooled_norm")
         else:
@@ -187,65 +233,54 @@ class TransformerLayer(tf_keras.layers.Layer):
             gamma=0.0,
             name="ffn_output",
         )
-        self.pixel_drop_path = drop_path(drop_path_rate, rank=4)
-        self.center_drop_path = drop_path(drop_path_rate, rank=3)
-        self.ffn_drop_path = drop_path(drop_path_rate, rank=3)
+        self.pixel_drop_path = DropPath(drop_path_rate)
+        self.center_drop_path = DropPath(drop_path_rate)
+        self.ffn_drop_path = DropPath(drop_path_rate)
 
     def build(self, input_shape):
-        self.pixel_output = DenseNorm(
-            input_shape.pixel_features[-1],
-            style=self.style,
-            activate=False,
-            gamma=0.0,
-            name="pixel_output",
-        )
+        input_shape = DualPathState(*input_shape)
+        with policy_scope(self.dtype_policy):
+            self.pixel_output = DenseNorm(
+                input_shape.pixel_features[-1],
+                style=self.style,
+                activate=False,
+                gamma=0.0,
+                name="pixel_output",
+            )
         super().build(input_shape)
 
     def call(
         self, state: DualPathState, *, training: bool | None = None
     ) -> DualPathState:
         embedding = state.reference_embedding
-        if self.location_enabled:
+        if self.predicts_points:
+            change = self.reference_mask(state.cluster_centers)
             embedding = clustering.update_reference_embedding(
-                embedding, self.reference_mask(state.cluster_centers)
+                embedding, tf.cast(change, embedding.dtype)
             )
         centers, pixels = self._inputs(state, embedding, training)
-        center_query, center_key, center_value = self._project(
-            self.center_projection, centers, training
-        )
-        pixel_query, pixel_key, pixel_value = self._project(
-            self.pixel_projection, pixels, training
-        )
+        center = self._project(self.center_projection, centers, training)
+        pixel = self._project(self.pixel_projection, pixels, training)
+        affinity, pooled = state.affinity_logits, None
+        if self.assignment == "cross_attention":
+            spread = self._attend(
+                pixel.query, [center], self.pixel_similarity_norm, training
+            )
+        else:
+            affinity = self._update_affinity(affinity, pixel, center, training)
+            is_hard = self.assignment == "kmeans"
+            assign = clustering.assign_to_best if is_hard else clustering.assign
+            assignment = tf.cast(assign(affinity), pixel.value.dtype)
+            pooled = self.pooled_norm(
+                clustering.pool_pixels(assignment, pixel.value), training=training
+            )
+            spread = clustering.spread_centers(assignment, center.value)
+        # MaX-DeepLab: pixels and centers in one softmax, pixels first.
+        attended_to = [center] if self.assignment == "kmeans" else [pixel, center]
         attended = self._attend(
-            center_query,
-            tf.concat([pixel_key, center_key], axis=1),
-            tf.concat([pixel_value, center_value], axis=1),
-            self.center_similarity_norm,
-            training,
+            center.query, attended_to, self.center_similarity_norm, training
         )
         attended = self.center_retrieved_norm(attended, training=training)
-        affinity, pooled = state.affinity_logits, None
-        if self.clustering_enabled:
-            # K~p and Q~c of Eq. 6 are the pixel query and the center key, one head.
-            affinity = clustering.update_affinity(
-                affinity,
-                pixel_query,
-                center_key,
-                normalize=lambda x: self._scalar_norm(x, training),
-            )
-            assignment = clustering.assign(affinity)
-            pooled = self.pooled_norm(
-                clustering.pool_pixels(assignment, pixel_value), training=training
-            )
-            spread = clustering.spread_centers(assignment, center_value)
-        else:
-            spread = self._attend(
-                pixel_query,
-                center_key,
-                center_value,
-                self.pixel_similarity_norm,
-                training,
-            )
         spread = self.pixel_retrieved_norm(spread, training=training)
         return DualPathState(
             pixel_features=self._update_pixels(state, spread, training),
@@ -260,7 +295,7 @@ class TransformerLayer(tf_keras.layers.Layer):
         centers = self.center_input(state.cluster_centers, training=training)
         pixels = tf.reshape(state.pixel_features, [-1, height * width, channels])
         pixels = self.pixel_input(self.style.activate(pixels), training=training)
-        if self.location_enabled:
+        if self.knows_coordinates:
             points = clustering.reference_mask(embedding)
             flat = [-1, points.shape[1], 2 * points.shape[2]]
             centers = self.center_coordinates((centers, tf.reshape(points, flat)))
@@ -270,17 +305,19 @@ class TransformerLayer(tf_keras.layers.Layer):
             )
         return centers, pixels
 
-    def _project(self, projection, inputs, training):
+    def _project(self, projection, inputs, training) -> _Projected:
         """Query, key and value, [B, n, channels] each, heads side by side."""
         sizes = self.sizes
-        return tf.split(
-            projection(inputs, training=training),
-            [sizes.key_channels, sizes.key_channels, sizes.value_channels],
-            axis=-1,
+        return _Projected(
+            *tf.split(
+                projection(inputs, training=training),
+                [sizes.key_channels, sizes.key_channels, sizes.value_channels],
+                axis=-1,
+            )
         )
 
-    def _attend(self, query, key, value, similarity_norm, training):
-        """Multi-head attention, [B, n, value_channels]."""
+    def _attend(self, query, attended_to, similarity_norm, training):
+        """Multi-head attention to all of `attended_to`, [B, n, value_channels]."""
 
         def heads(x):
             depth = x.shape[-1] // self.sizes.num_heads
@@ -288,16 +325,23 @@ class TransformerLayer(tf_keras.layers.Layer):
 
         retrieved = clustering.attend(
             heads(query),
-            heads(key),
-            heads(value),
+            heads(tf.concat([x.key for x in attended_to], axis=1)),
+            heads(tf.concat([x.value for x in attended_to], axis=1)),
             normalize=lambda x: similarity_norm(x, training=training),
         )
         return tf.reshape(retrieved, [-1, query.shape[1], self.sizes.value_channels])
 
-    def _scalar_norm(self, logits, training):
-        """One scale and one offset for all pixels and centers."""
-        logits = self.affinity_norm(logits[..., tf.newaxis], training=training)
-        return tf.squeeze(logits, axis=-1)
+    def _update_affinity(self, affinity, pixel, center, training):
+        """S' of Eq. 6; K~p and Q~c are the pixel query and the center key, one head."""
+
+        def scalar_norm(logits):
+            # One scale and one offset for all pixels and centers.
+            logits = tf.cast(logits, tf.float32)[..., tf.newaxis]
+            return tf.squeeze(self.affinity_norm(logits, training=training), axis=-1)
+
+        return clustering.update_affinity(
+            affinity, pixel.query, center.key, normalize=scalar_norm
+        )
 
     def _update_centers(self, state, attended, pooled, training):
         """Eq. 7 behind activation and output projection, then the FFN."""

@@ -1,8 +1,7 @@
 """Batch norm over any axes, in few operations.
 
-Keras's layer is used where statistics are synchronised over replicas; alone, on
-tensors that are not images, it makes dozens of small operations, and there are a
-hundred such norms in a network.
+Keras's layer makes dozens of small operations on tensors that are not images, and
+there are a hundred such norms in a network.
 """
 
 from __future__ import annotations
@@ -12,42 +11,57 @@ from collections.abc import Sequence
 import tensorflow as tf
 import tf_keras
 
+from cmt.layers.base import Layer
+from cmt.layers.recompute import is_recomputing
 
-class BatchNorm(tf_keras.layers.Layer):
+
+class BatchNorm(Layer):
     """(x - mean) / sqrt(variance + epsilon) * gamma + beta.
 
-    The moving variance follows the batch's biased variance; the unbiased one, as in
-    Keras, for a single axis of a tensor of rank 4.
+    Statistics are in float32 whatever the inputs are; outputs have their type. The
+    moving variance follows the batch's biased variance; the unbiased one, as in Keras,
+    for a single axis of a tensor of rank 4 that is not synchronised.
 
     Args:
       axis: the axes that keep statistics of their own; all others are averaged.
       momentum: weight of the old moving statistics in an update.
       epsilon: added to the variance.
       gamma: initial scale.
+      synchronized: statistics over all replicas, which have equal batches.
+
+    Example:
+      >>> norm = BatchNorm(axis=1)
+      >>> norm(tf.zeros([2, 3, 5, 7]), training=True).shape
+      TensorShape([2, 3, 5, 7])
+      >>> norm.gamma.shape
+      TensorShape([3])
     """
 
     def __init__(
         self,
         axis: int | Sequence[int] = -1,
         *,
-        momentum: float,
-        epsilon: float,
-        gamma: float,
+        momentum: float = 0.99,
+        epsilon: float = 1e-3,
+        gamma: float = 1.0,
+        synchronized: bool = False,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.axis = [axis] if isinstance(axis, int) else list(axis)
         self.momentum = momentum
         self.epsilon = epsilon
         self.gamma_start = gamma
+        self.synchronized = synchronized
 
     def build(self, input_shape):
         rank = len(input_shape)
         kept = [axis % rank for axis in self.axis]
         self.reduced = [axis for axis in range(rank) if axis not in kept]
-        self.is_unbiased = rank == 4 and len(kept) == 1
-        self.channels_last = kept == [rank - 1]
+        self.is_unbiased = rank == 4 and len(kept) == 1 and not self.synchronized
+        self.is_channels_last = kept == [rank - 1]
         shape = [input_shape[axis] if axis in kept else 1 for axis in range(rank)]
+        self.broadcast_shape = shape
         if len(kept) == 1:
             shape = [input_shape[kept[0]]]
 
@@ -74,56 +88,133 @@ class BatchNorm(tf_keras.layers.Layer):
         self.beta = weight("beta", 0.0, True)
         self.moving_mean = weight("moving_mean", 0.0, False)
         self.moving_variance = weight("moving_variance", 1.0, False)
-        self.broadcast_shape = [
-            input_shape[axis] if axis in kept else 1 for axis in range(rank)
-        ]
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor, *, training: bool | None = None) -> tf.Tensor:
-        if self.channels_last:
-            return self._fused(inputs, bool(training))
-        gamma, beta, mean, variance = (
-            tf.reshape(v, self.broadcast_shape)
-            for v in (self.gamma, self.beta, self.moving_mean, self.moving_variance)
-        )
+        if self.is_channels_last:
+            return self.normalize_channels(inputs, training=training)
+        moments = None
         if training:
-            mean, variance = tf.nn.moments(
-                tf.cast(inputs, tf.float32), self.reduced, keepdims=True
-            )
-            unbiased = variance
-            if self.is_unbiased:
-                count = tf.cast(tf.size(inputs) // tf.size(mean), tf.float32)
-                unbiased *= count / (count - 1)
-            self._update(mean, unbiased)
-        scale = gamma * tf.math.rsqrt(variance + self.epsilon)
-        offset = beta - mean * scale
-        return inputs * tf.cast(scale, inputs.dtype) + tf.cast(offset, inputs.dtype)
+            values = tf.cast(inputs, tf.float32)
+            moments = tf.nn.moments(values, self.reduced, keepdims=True)
+            if self.synchronized:
+                moments = _over_replicas(*moments)
+            count = tf.size(inputs) // tf.size(moments[0])
+            self.update(*moments, count=count if self.is_unbiased else None)
+        scale, offset = self.affine(moments)
+        scale, offset = (
+            tf.cast(tf.reshape(v, self.broadcast_shape), inputs.dtype)
+            for v in (scale, offset)
+        )
+        return inputs * scale + offset
+
+    def affine(
+        self, moments: tuple[tf.Tensor, tf.Tensor] | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """What a normalised value is times and plus, in float32.
+
+        Args:
+          moments: mean and biased variance of the batch, as many numbers as the
+            variables have; None for the moving statistics.
+
+        Returns:
+          Scale and offset, shaped like the variables.
+        """
+        mean, variance = moments or (self.moving_mean, self.moving_variance)
+        shape = self.gamma.shape
+        mean, variance = tf.reshape(mean, shape), tf.reshape(variance, shape)
+        scale = self.gamma * tf.math.rsqrt(variance + self.epsilon)
+        return scale, self.beta - mean * scale
+
+    def normalize_channels(
+        self, inputs: tf.Tensor, *, training: bool | None = None
+    ) -> tf.Tensor:
+        """The norm of [..., C], C as many as the variables have numbers."""
+        if not self.synchronized:
+            return self._fused(inputs, bool(training))
+        moments = None
+        if training:
+            values = tf.cast(inputs, tf.float32)
+            moments = tf.nn.moments(values, list(range(inputs.shape.rank - 1)))
+            moments = _over_replicas(*moments)
+            self.update(*moments)
+        scale, offset = (
+            tf.cast(tf.reshape(v, [-1]), inputs.dtype) for v in self.affine(moments)
+        )
+        return inputs * scale + offset
 
     def _fused(self, inputs: tf.Tensor, training: bool) -> tf.Tensor:
         channels = inputs.shape[-1]
         is_image = inputs.shape.rank == 4
         images = inputs if is_image else tf.reshape(inputs, [-1, 1, 1, channels])
+        scale, offset, mean, variance = (
+            tf.reshape(v, [-1])
+            for v in (self.gamma, self.beta, self.moving_mean, self.moving_variance)
+        )
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=images,
-            scale=self.gamma,
-            offset=self.beta,
-            mean=tf.zeros([0]) if training else self.moving_mean,
-            variance=tf.zeros([0]) if training else self.moving_variance,
+            scale=scale,
+            offset=offset,
+            mean=tf.zeros([0]) if training else mean,
+            variance=tf.zeros([0]) if training else variance,
             epsilon=self.epsilon,
             is_training=training,
         )
         if training:
-            if not self.is_unbiased:
+            if not self.is_unbiased:  # The kernel's variance is.
                 count = tf.cast(tf.size(inputs) / channels, tf.float32)
                 variance *= (count - 1) / count
-            self._update(mean, variance)
+            self.update(mean, variance)
         return outputs if is_image else tf.reshape(outputs, tf.shape(inputs))
 
-    def _update(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
-        """Moves the moving statistics towards those of the batch."""
+    def update(
+        self, mean: tf.Tensor, variance: tf.Tensor, *, count: tf.Tensor | None = None
+    ) -> None:
+        """Moves the moving statistics towards those of the batch.
+
+        Args:
+          mean: of the batch, as many numbers as the variables have.
+          variance: likewise.
+          count: values behind each number, to unbias a biased variance; None to leave
+            it.
+        """
+        if is_recomputing():
+            return
+        if count is not None:
+            count = tf.cast(count, tf.float32)
+            variance *= count / (count - 1)
         for moving, batch in (
             (self.moving_mean, mean),
             (self.moving_variance, variance),
         ):
             batch = tf.reshape(batch, moving.shape)
             moving.assign_sub((moving - batch) * (1 - self.momentum))
+
+    def use_batch(
+        self, mean: tf.Tensor, mean_square: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Scale and offset in training, for who knows the moments without the values.
+
+        Args:
+          mean: of the batch, as many numbers as the variables have, float32.
+          mean_square: likewise.
+
+        Returns:
+          As `affine`; the moving statistics are updated.
+        """
+        moments = mean, tf.maximum(mean_square - mean * mean, 0.0)
+        if self.synchronized:
+            moments = _over_replicas(*moments)
+        self.update(*moments)
+        return self.affine(moments)
+
+
+def _over_replicas(mean: tf.Tensor, variance: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Moments of the global batch from those of each replica's, equal in size."""
+    replica = tf.distribute.get_replica_context()
+    if replica is None or replica.num_replicas_in_sync == 1:
+        return mean, variance
+    sums = tf.stack([mean, variance + mean * mean])
+    sums = replica.all_reduce(tf.distribute.ReduceOp.SUM, sums)
+    mean, mean_square = tf.unstack(sums / replica.num_replicas_in_sync)
+    return mean, tf.maximum(mean_square - mean * mean, 0.0)

@@ -97,9 +97,7 @@ def bottleneck_stride2():
 
 def transformer():
     sizes = TransformerSizes(12, 32, 16, 32, 4, 24)
-    return Pixels(
-        sizes, clustering_enabled=False, num_points=0, mlp_channels=0, style=RELU
-    )
+    return Pixels(sizes, assignment="cross_attention", style=RELU)
 
 
 CASES = {

@@ -50,6 +50,14 @@ class TinyObjective:
         return 2.0 * terms["squared"] + terms["absolute"]
 
 
+def build_network(width: int = 2, seed: int = 7) -> TinyNetwork:
+    """The tiny network, always with the same initial weights."""
+    tf_keras.utils.set_random_seed(seed)
+    network = TinyNetwork(width)
+    network.build((None, CHANNELS))
+    return network
+
+
 def build(
     *,
     kind: str = "ADAM",
@@ -59,11 +67,10 @@ def build(
     multiplier: float = 0.1,
     seed: int = 7,
     weight_decay: float = 0.0,
+    network: TinyNetwork | None = None,
 ) -> Trainer:
-    """A trainer of the tiny network, always with the same initial weights."""
-    tf_keras.utils.set_random_seed(seed)
-    network = TinyNetwork(width)
-    network.build((None, CHANNELS))
+    """A trainer of the tiny network, a new one if it is not given."""
+    network = network or build_network(width, seed)
     optimizers = {
         name: build_optimizer(
             kind,
@@ -104,5 +111,5 @@ def data(
 
 @pytest.fixture
 def tiny() -> types.SimpleNamespace:
-    """`tiny.build(...)` makes a trainer, `tiny.data(...)` its batches."""
-    return types.SimpleNamespace(build=build, data=data)
+    """`build(...)` and `build_network(...)` make a trainer, `data(...)` its batches."""
+    return types.SimpleNamespace(build=build, build_network=build_network, data=data)

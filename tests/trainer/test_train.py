@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import types
 
+import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras
 
 from cmt.config import load_experiment
 from cmt.data.categories import Category
 from cmt.errors import InputError, WorkError
 from cmt.trainer import factory
+from cmt.trainer.checkpoint import RunCheckpoints
 from cmt.trainer.train import train
 
 CATEGORIES = [Category(i, f"c{i}", True, (i, 0, 0)) for i in range(1, 11)]
@@ -25,12 +29,14 @@ def run(tiny, tmp_path, monkeypatch):
     options = {"bad_step": -1, "evaluation": lambda step: {"total": 1.0, "pq": 50.0}}
     folder = tmp_path / "run"
 
-    def trainer(experiment):
-        return tiny.build(batch=experiment.trainer.global_batch_size)
+    def trainer(experiment, network):
+        batch = experiment.trainer.global_batch_size
+        return tiny.build(batch=batch, network=network)
 
     def dataset(experiment, *, first_step):
         return tiny.data(first_step=first_step, bad_step=options["bad_step"])
 
+    monkeypatch.setattr(factory, "build_network", lambda _: tiny.build_network())
     monkeypatch.setattr(factory, "build_trainer", trainer)
     monkeypatch.setattr(factory, "training_dataset", dataset)
     monkeypatch.setattr(factory, "training_categories", lambda _: CATEGORIES)
@@ -130,6 +136,57 @@ def test_another_config(run, override, field):
         run.call("trainer.steps=3", override)
     assert field in str(error.value)
     assert (run.folder / "config.textproto").read_text() == before
+
+
+@pytest.fixture
+def arrived(monkeypatch):
+    """Weights that the network had when its trainer and optimizers were built."""
+    found = []
+    build = factory.build_trainer
+
+    def record(experiment, network):
+        found.append([w.numpy() for w in network.weights])
+        return build(experiment, network)
+
+    monkeypatch.setattr(factory, "build_trainer", record)
+    return found
+
+
+def test_initial_checkpoint(run, arrived, tiny, tmp_path, capsys):
+    source = tiny.build(seed=9)
+    prefix = RunCheckpoints(tmp_path / "other", source, keep=1).save(5)
+    override = f'trainer.initial_checkpoint="{tmp_path / "other"}"'
+    run.call(override, "trainer.steps=2", smoke=True)
+    assert not run.folder.exists()
+    run.call(override, "trainer.steps=2")
+    for weights in arrived:
+        for ours, theirs in zip(weights, source.network.weights, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    assert len(arrived) == 2
+    shown = capsys.readouterr().err
+    assert shown.count(f"initial weights from {prefix} (cmt): 5 variables, 100%") == 2
+    report = json.loads((run.folder / "initial_weights.json").read_text())
+    assert report["share"] == report["backbone_share"] == 1.0
+
+    shutil.rmtree(tmp_path / "other")
+    assert run.call(override, "trainer.steps=4").step == 4
+    shown = capsys.readouterr().err
+    assert "continues at step 2" in shown and "initial weights" not in shown
+
+
+def test_refused_initial_checkpoints(run, tiny, tmp_path, capsys):
+    with pytest.raises(InputError, match="there is no checkpoint .*nowhere"):
+        run.call('trainer.initial_checkpoint="nowhere"')
+    headless = tf.Module()
+    headless.backbone = tf.Module()
+    headless.head = tiny.build(seed=9).network.head
+    prefix = tf.train.Checkpoint(model=headless).write(str(tmp_path / "head"))
+    override = f'trainer.initial_checkpoint="{prefix}"'
+    with pytest.raises(InputError, match="holds 0% of the backbone's parameters"):
+        run.call(override)
+    assert not run.folder.exists()
+    run.call(override, "trainer.allow_partial_backbone=true", "trainer.steps=1")
+    assert "0% of the backbone's" in capsys.readouterr().err
 
 
 def test_other_categories(run, monkeypatch):

@@ -1,0 +1,130 @@
+"""`cmt model summary`: table, json, what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cmt.cli import model as command
+from cmt.cli.main import main
+from cmt.config import load_experiment, to_text
+from cmt.cost import Count
+from cmt.published import PUBLISHED
+
+R50 = "coco/cmt_deeplab_axial_r50_1281"
+
+
+def run(capsys, *arguments: str) -> tuple[int, str, str]:
+    """Runs `cmt model summary` in this process; returns code, stdout, stderr."""
+    with pytest.raises(SystemExit) as caught:
+        main(["model", "summary", *arguments])
+    captured = capsys.readouterr()
+    return int(caught.value.code or 0), captured.out, captured.err
+
+
+@pytest.fixture
+def counts(monkeypatch):
+    """Counts that need no network; returns the sizes that were asked for."""
+    asked = []
+
+    def count(experiment, size):
+        asked.append(size)
+        parts = {"stem": 1_234_567, "dual_path_axial_blocks": 2}
+        costs = {"stem": 3_456_000_000, "dual_path_axial_blocks": 5_000_000_000}
+        return Count(1_234_569, parts, 77), Count(8_456_000_000, costs, 9_000_000_000)
+
+    monkeypatch.setattr(command, "_count", count)
+    return asked
+
+
+def test_json_of_a_real_network(capsys):
+    code, out, err = run(capsys, "scenes/tiny", "--size", "33x49", "--json")
+    assert code == 0
+    assert "building" in err
+    result = json.loads(out)
+    assert list(result) == ["model", "parameters", "multiply_adds", "paper"]
+    assert result["model"] == "tiny"
+    assert list(result["parameters"]) == ["total", "by_part"]
+    assert list(result["multiply_adds"]) == ["total", "by_part", "size"]
+    assert result["multiply_adds"]["size"] == [33, 49]
+    for counted in (result["parameters"], result["multiply_adds"]):
+        assert counted["total"] == sum(counted["by_part"].values()) > 0
+    assert result["paper"] == {}
+
+
+def test_the_size_is_that_of_the_crop_if_none_is_given(capsys, counts):
+    assert run(capsys, "scenes/tiny", "--json")[0] == 0
+    changes = ("--set", "data.crop_width_pixels=113")
+    assert run(capsys, "scenes/tiny", *changes, "--json")[0] == 0
+    assert counts == [(97, 97), (97, 113)]
+
+
+def test_json_has_the_paper_beside(capsys, counts):
+    _, out, _ = run(capsys, R50, "--json")
+    assert json.loads(out)["paper"] == {
+        "parameters": {"total": 94_900_000},
+        "multiply_adds": {"total": 396_000_000_000, "size": [800, 1200]},
+        "pq_val": {"all": 53.0, "things": 57.7, "stuff": 45.9},
+        "pq_test_dev": {"all": 53.4, "things": 58.3, "stuff": 46.0},
+        "source": "Tables 1, 3",
+    }
+
+
+def test_the_table_has_parts_totals_and_the_paper(capsys, counts):
+    code, out, _ = run(capsys, R50)
+    assert code == 0
+    rows = [[c.strip() for c in line.split("│")[1:-1]] for line in out.splitlines()]
+    rows = [row for row in rows if row]
+    assert ["dual path axial blocks", "2", "5.000G"] in rows
+    assert ["total", "1,234,569", "8.456G"] in rows
+    assert ["paper", "94.9M", "396G at 800 x 1200"] in rows
+    assert ["semantic branch, not counted", "77", "9.000G"] in rows
+    assert "all 53.0, things 57.7, stuff 45.9" in out
+    _, out, _ = run(capsys, R50, "--size", "800x1200")
+    assert "800 x 1200" in out.splitlines()[1]
+    assert "396G at" not in out
+    _, out, _ = run(capsys, "scenes/tiny")
+    assert "PQ" not in out
+
+
+def test_paper_figures_stay_with_what_they_are_of(capsys, counts, tmp_path):
+    def paper(*arguments):
+        return json.loads(run(capsys, *arguments, "--json")[1])["paper"]
+
+    full = paper(R50)
+    assert paper(R50, "--set", "model.num_centers=129") == {}
+    # Another schedule: the network is the same, its quality is not.
+    other = paper(R50, "--set", "trainer.steps=100001")
+    assert other == {k: full[k] for k in ("parameters", "multiply_adds")}
+    assert paper(R50, "--set", 'data.train.tfrecords="elsewhere-*"') == full
+    # The config of a run directory is known by its name.
+    path = tmp_path / "config.textproto"
+    path.write_text(to_text(load_experiment(R50)))
+    assert paper(str(path)) == full
+    assert "note" in paper("coco/max_deeplab_s_relu_641")
+    assert "pq_val" not in paper("coco/max_deeplab_s_relu_1025")
+
+
+def test_every_published_row_is_found(capsys, counts):
+    for name, row in PUBLISHED.items():
+        found = command._published(load_experiment(name))
+        assert ("pq_val" in found) == (row.val is not None)
+        assert ("parameters" in found) == (row.parameters_millions is not None)
+
+
+@pytest.mark.parametrize("size", ["800", "800x", "0x5", "800 x 1200", "8x99999", "axb"])
+def test_a_wrong_size_is_refused(capsys, counts, size):
+    code, out, err = run(capsys, "scenes/tiny", "--size", size)
+    assert (code, out) == (2, "")
+    assert err == (
+        "error: --size must be HEIGHTxWIDTH in whole pixels, 1 to 9999, such as"
+        f" 800x1200; got '{size}'\n"
+    )
+    assert not counts
+
+
+def test_an_unknown_config_is_refused(capsys):
+    code, out, err = run(capsys, "coco/cmt_deeplab_axial_r50_1282", "--json")
+    assert (code, out) == (2, "")
+    assert "did you mean 'coco/cmt_deeplab_axial_r50_1281" in err

@@ -1,0 +1,198 @@
+"""What every layer has to pass, whatever it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from cmt.layers.base import policy_scope
+
+Make = Callable[..., tf_keras.layers.Layer]
+
+
+class Step(NamedTuple):
+    """What a layer does in one training step."""
+
+    outputs: list[tf.Tensor]
+    input_gradients: list[tf.Tensor]
+    gradients: list[tf.Tensor | None]
+    moving: list[np.ndarray]
+
+
+def check_layer(
+    make: Make,
+    inputs,
+    *,
+    without_gradient: Collection[str] = (),
+    recomputes: bool = False,
+) -> None:
+    """Builds, runs, differentiates, compiles and saves a layer.
+
+    Args:
+      make: the layer, from keywords for its constructor.
+      inputs: first argument of its call, float32, of a batch of 2 or more.
+      without_gradient: parts of the names of variables whose gradient is 0 by nature.
+      recomputes: whether its constructor takes `recompute`.
+    """
+    layer = make()
+    layer(inputs)
+    _start_branches(layer)
+    expected = layer(inputs)
+    step = _step(layer, inputs)
+    _check_symbolic(layer, inputs, expected)
+    _check_gradients(layer, step, without_gradient)
+    _check_xla(layer, inputs)
+    _check_saving(layer, inputs, expected)
+    _check_bfloat16(make, layer, inputs, expected)
+    if recomputes:
+        _check_recompute(make, layer, inputs)
+
+
+def tensors(structure) -> list[tf.Tensor]:
+    """The tensors of a structure, without the places that are None."""
+    return [x for x in tf.nest.flatten(structure) if x is not None]
+
+
+def _map(function, inputs):
+    return tf.nest.map_structure(lambda x: None if x is None else function(x), inputs)
+
+
+def _start_branches(layer) -> None:
+    """Residual branches start at zero; here they take part."""
+    for variable in layer.trainable_variables:
+        if "gamma" in variable.name:
+            shape = variable.shape
+            variable.assign(tf.random.stateless_uniform(shape, [1, 2], 0.5, 1.5))
+
+
+def _close(actual, expected, tolerance: float) -> None:
+    for one, other in zip(tensors(actual), tensors(expected), strict=True):
+        one, other = (np.asarray(tf.cast(x, tf.float32)) for x in (one, other))
+        assert np.all(np.isfinite(one))
+        scale = max(np.abs(other).max(initial=0.0), 1.0)
+        np.testing.assert_allclose(one, other, rtol=0, atol=tolerance * scale)
+
+
+def _weighted_sum(outputs: list[tf.Tensor]) -> tf.Tensor:
+    """Weighted by noise: gradients pass what a softmax or a norm makes constant."""
+    rng = np.random.default_rng(7)
+    return tf.add_n(
+        [
+            tf.reduce_sum(
+                tf.cast(y, tf.float32) * rng.normal(size=y.shape).astype(np.float32)
+            )
+            for y in outputs
+        ]
+    )
+
+
+def _step(layer, inputs, wrap=lambda function: function, training=True) -> Step:
+    """One step; the moving statistics are put back after it."""
+
+    def run(*flat):
+        given = iter(flat)
+        with tf.GradientTape() as tape:
+            tape.watch(flat)
+            outputs = tensors(
+                layer(_map(lambda _: next(given), inputs), training=training)
+            )
+            total = _weighted_sum(outputs)
+        return outputs, *tape.gradient(total, (flat, layer.trainable_variables))
+
+    before = [v.numpy() for v in layer.non_trainable_variables]
+    tf.random.set_seed(5)
+    outputs, of_inputs, of_variables = wrap(run)(*tensors(inputs))
+    moving = [v.numpy() for v in layer.non_trainable_variables]
+    for variable, value in zip(layer.non_trainable_variables, before, strict=True):
+        variable.assign(value)
+    return Step(outputs, list(of_inputs), list(of_variables), moving)
+
+
+def _graph(function):
+    return tf.function(function, autograph=False)
+
+
+def _xla(function):
+    return tf.function(function, autograph=False, jit_compile=True)
+
+
+def _check_symbolic(layer, inputs, expected) -> None:
+    """A traced call with unknown batch size gives what the eager one does."""
+
+    @_graph
+    def traced(given):
+        outputs = tensors(layer(given))
+        for one, other in zip(outputs, tensors(expected), strict=True):
+            assert one.shape.is_compatible_with(other.shape)
+            assert one.shape[1:] == other.shape[1:]
+            assert one.dtype == other.dtype
+        return outputs
+
+    specification = _map(lambda x: tf.TensorSpec([None, *x.shape[1:]], x.dtype), inputs)
+    function = traced.get_concrete_function(specification)
+    _close(function(*tensors(inputs)), expected, 1e-5)
+
+
+def _check_gradients(layer, step: Step, without_gradient) -> None:
+    """Dense and, where they can be, not zero."""
+    for variable, gradient in zip(
+        layer.trainable_variables, step.gradients, strict=True
+    ):
+        assert isinstance(gradient, tf.Tensor), f"{variable.name}: {gradient}"
+        if not any(part in variable.name for part in without_gradient):
+            assert np.any(gradient.numpy()), variable.name
+
+
+def _check_xla(layer, inputs) -> None:
+    """Forward and backward in one XLA program, equal to the same without XLA."""
+    compiled = _step(layer, inputs, _xla, training=False)
+    _close(compiled, _step(layer, inputs, training=False), 1e-4)
+    # What is drawn at random differs in training; it has to compile and be finite.
+    for array in tensors(_step(layer, inputs, _xla)):
+        assert np.all(np.isfinite(array))
+
+
+def _names(layer) -> list[str]:
+    return [v.name.removeprefix(f"{layer.name}/") for v in layer.variables]
+
+
+def _check_saving(layer, inputs, expected) -> None:
+    """Config and weights make the same layer again."""
+    again = type(layer).from_config(layer.get_config())
+    again(inputs)
+    assert _names(again) == _names(layer)
+    again.set_weights(layer.get_weights())
+    _close(again(inputs), expected, 1e-6)
+
+
+def _check_bfloat16(make, layer, inputs, expected) -> None:
+    """Mixed precision: variables in float32, outputs near those of float32."""
+    with policy_scope("mixed_bfloat16"):
+        mixed = make()
+    low = _map(lambda x: tf.cast(x, tf.bfloat16), inputs)
+    outputs = mixed(low)
+    assert {v.dtype for v in mixed.variables} <= {tf.float32}
+    mixed.set_weights(layer.get_weights())
+    assert tf.bfloat16 in {y.dtype for y in tensors(outputs)}
+    for one, other in zip(tensors(mixed(low)), tensors(expected), strict=True):
+        error = np.abs(tf.cast(one, tf.float32) - other)
+        # With a hard assignment a few pixels go to another center.
+        assert np.quantile(error, 0.95) < 0.05 * max(np.abs(other).max(), 1.0)
+    for array in tensors(_step(mixed, low)):
+        assert np.all(np.isfinite(tf.cast(array, tf.float32)))
+
+
+def _check_recompute(make, layer, inputs) -> None:
+    """With recomputation: the same outputs, gradients and moving statistics."""
+    again = make(recompute=True)
+    again(inputs)
+    assert _names(again) == _names(layer)
+    again.set_weights(layer.get_weights())
+    for wrap in (lambda function: function, _graph):
+        _close(_step(again, inputs, wrap), _step(layer, inputs, wrap), 1e-5)
+    for array in tensors(_step(again, inputs, _xla)):
+        assert np.all(np.isfinite(array))
