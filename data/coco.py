@@ -2,74 +2,33 @@
 
 from __future__ import annotations
 
-import json
+import io
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from cmt.data.categories import Category
+# The names after "as" are for those who import them from here.
+from cmt.data.annotations import LABEL_DIVISOR, MAX_LABEL_PART, PanopticAnnotations
+from cmt.data.annotations import MAX_CATEGORY_ID as MAX_CATEGORY_ID
+from cmt.data.annotations import PanopticImage as PanopticImage
+from cmt.data.annotations import Segment as Segment
+from cmt.data.check_json import JsonCheck
+from cmt.data.storage import read_bytes, read_json
 from cmt.errors import InputError
 
-# Largest class and largest instance a label, class * 256 + instance, can hold.
-MAX_LABEL_PART = 255
-# Predictions are PNGs of category id * 1000 + instance in three bytes.
-MAX_CATEGORY_ID = (2**24 - 1) // 1000
-
-
-class Segment(NamedTuple):
-    """An entry of "segments_info".
-
-    Attributes:
-      id: R + 256 G + 65536 B of its pixels in the PNG.
-      category_id: id of its category.
-      area: pixels.
-      is_crowd: several objects in one segment.
-    """
-
-    id: int
-    category_id: int
-    area: int
-    is_crowd: bool
-
-
-class PanopticImage(NamedTuple):
-    """An image and its annotation.
-
-    Attributes:
-      image_id: id in the json.
-      file_name: of the image, below the images folder.
-      mask_name: of the PNG, below the masks folder.
-      height: in pixels.
-      width: in pixels.
-      segments: in the order of the json.
-    """
-
-    image_id: int
-    file_name: str
-    mask_name: str
-    height: int
-    width: int
-    segments: list[Segment]
-
-    @property
-    def name(self) -> str:
-        """The image's file name without extension, as records have it."""
-        return str(PurePosixPath(self.file_name).with_suffix(""))
-
-
-class PanopticAnnotations(NamedTuple):
-    """A COCO panoptic json.
-
-    Attributes:
-      categories: the classes; contiguous class = index + 1.
-      images: in the order of "annotations".
-    """
-
-    categories: list[Category]
-    images: list[PanopticImage]
+# Faults that leave an entry readable: what it says is clear, though not allowed.
+_READABLE = {
+    "category not in list",
+    "crowd",
+    "empty data set",
+    "image without annotation",
+    "stuff twice",
+}
+# What Pillow raises for files that are no images or damaged.
+DECODING_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 def load_json(path: Path | str) -> dict[str, Any]:
@@ -78,11 +37,12 @@ def load_json(path: Path | str) -> dict[str, Any]:
     Raises:
       InputError: the file is missing or not a json object.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such annotation file")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such annotation file") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{path}: a folder, not an annotation file") from error
     except ValueError as error:
         raise InputError(f"{path}: not a json file: {error}") from error
     if not isinstance(content, dict):
@@ -91,61 +51,35 @@ def load_json(path: Path | str) -> dict[str, Any]:
 
 
 def read_annotations(
-    path: Path | str, content: dict[str, Any] | None = None
+    path: Path | str,
+    content: dict[str, Any] | None = None,
+    *,
+    is_prediction: bool = False,
 ) -> PanopticAnnotations:
     """Reads a COCO panoptic json.
+
+    What can be read is taken, though `cmt data convert` would refuse it (crowd on
+    stuff, an image without annotation, ...).
 
     Args:
       path: of the json.
       content: what `load_json` gave for it; read from `path` if None.
+      is_prediction: "images", "categories" and areas may be missing; the images then
+        have no file name and size.
 
     Raises:
-      InputError: the file is missing, or not in this format. `cmt data validate`
-        says all that is wrong with it; this stops at the first.
+      InputError: the file is missing, or not in this format; the first fault is
+        named, `cmt data validate` says all.
     """
     content = load_json(path) if content is None else content
-    try:
-        return parse_annotations(content)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else error
+    check = JsonCheck(path, content, is_prediction=is_prediction)
+    faults = [problem for problem in check.problems if problem.kind not in _READABLE]
+    if faults:
         raise InputError(
-            f"{path}: not COCO panoptic annotations: {reason}; `cmt data validate` "
-            "lists all problems"
-        ) from error
-
-
-def parse_annotations(content: dict[str, Any]) -> PanopticAnnotations:
-    """The typed form of a json that follows the format.
-
-    Raises:
-      KeyError, TypeError, ValueError, AttributeError: it does not.
-    """
-    images = {entry["id"]: entry for entry in content["images"]}
-    parsed = []
-    for annotation in content["annotations"]:
-        if annotation["image_id"] not in images:
-            raise ValueError(f"no image has the id {annotation['image_id']}")
-        entry = images[annotation["image_id"]]
-        parsed.append(
-            PanopticImage(
-                image_id=entry["id"],
-                file_name=str(entry["file_name"]),
-                mask_name=str(annotation["file_name"]),
-                height=int(entry["height"]),
-                width=int(entry["width"]),
-                segments=[
-                    Segment(
-                        id=int(segment["id"]),
-                        category_id=int(segment["category_id"]),
-                        area=int(segment["area"]),
-                        is_crowd=bool(int(segment.get("iscrowd", 0))),
-                    )
-                    for segment in annotation["segments_info"]
-                ],
-            )
+            f"{faults[0].line} (not COCO panoptic annotations; `cmt data validate` "
+            "lists all problems)"
         )
-    categories = [Category.from_json(entry) for entry in content["categories"]]
-    return PanopticAnnotations(categories, parsed)
+    return PanopticAnnotations(check.categories, check.images)
 
 
 def read_ids(path: Path | str) -> np.ndarray:
@@ -154,17 +88,44 @@ def read_ids(path: Path | str) -> np.ndarray:
     Raises:
       InputError: the file is missing or not an RGB image.
     """
-    path = Path(path)
     try:
-        with Image.open(path) as image:
-            if image.mode not in ("RGB", "RGBA"):
-                raise InputError(f"{path}: must be an RGB image; got mode {image.mode}")
-            colors = np.asarray(image.convert("RGB"), np.int32)
+        content = read_bytes(path)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such mask file") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: not an image that can be read: {error}") from error
-    return colors[..., 0] | colors[..., 1] << 8 | colors[..., 2] << 16
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+    try:
+        return decode_ids(content)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def decode_ids(content: bytes) -> np.ndarray:
+    """[H, W] int32 segment ids, 0 for void, of the bytes of a COCO panoptic PNG.
+
+    Raises:
+      InputError: they are not an RGB image; without the file's name.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            if image.mode not in ("RGB", "RGBA"):
+                raise InputError(f"must be an RGB image; got mode {image.mode}")
+            # Four bytes a pixel are one number, and what Pillow has in memory.
+            colors = image.tobytes("raw", "RGBX" if image.mode == "RGB" else "RGBA")
+            height, width = image.height, image.width
+    except DECODING_ERRORS as error:
+        if isinstance(error, InputError):
+            raise
+        reason = decoding_reason(error)
+        raise InputError(f"not an image that can be read: {reason}") from error
+    return (np.frombuffer(colors, "<i4") & 0xFFFFFF).reshape(height, width)
+
+
+def decoding_reason(error: Exception) -> str:
+    """One of DECODING_ERRORS in a few words."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it has no known image format"
+    return next(iter(str(error).splitlines()), "it is damaged")
 
 
 def write_ids(path: Path | str, ids: np.ndarray) -> None:
@@ -175,12 +136,14 @@ def write_ids(path: Path | str, ids: np.ndarray) -> None:
 
 
 def segment_index(ids: np.ndarray, segments: Sequence[Segment]) -> np.ndarray:
-    """[H, W] index in `segments` of each pixel, -1 for void, -2 for unknown ids."""
-    known = np.array([0, *(segment.id for segment in segments)])
-    order = np.argsort(known, kind="stable")
-    place = np.searchsorted(known[order], ids)
-    index = order[np.minimum(place, len(known) - 1)]
-    return np.where(known[index] == ids, index - 1, -2)
+    """[H, W] unsigned: 0 for unknown ids, 1 for void, 2 + index in `segments` else."""
+    known = [segment.id for segment in segments]
+    kind = np.uint16 if len(known) + 2 <= 2**16 else np.uint32
+    # Fresh zeros cost nothing until they are touched, and few of them are.
+    table = np.zeros(2**24, kind)
+    table[0] = 1
+    table[known] = np.arange(2, len(known) + 2, dtype=kind)
+    return table.take(ids)
 
 
 def label_values(
@@ -214,7 +177,7 @@ def label_values(
                 f"label; got class {number}; convert fewer categories"
             )
         if segment.is_crowd:
-            values.append(number * 256 if keep_crowd else 0)
+            values.append(number * LABEL_DIVISOR if keep_crowd else 0)
         elif is_thing[number - 1]:
             counts[number] = counts.get(number, 0) + 1
             if counts[number] > MAX_LABEL_PART:
@@ -223,7 +186,7 @@ def label_values(
                     f"class fit in a label; class {number} has more; make some of "
                     "them crowd"
                 )
-            values.append(number * 256 + counts[number])
+            values.append(number * LABEL_DIVISOR + counts[number])
         else:
-            values.append(number * 256)
+            values.append(number * LABEL_DIVISOR)
     return values

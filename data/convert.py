@@ -1,89 +1,94 @@
-"""COCO panoptic data -> TFRecord shards and a manifest.
-
-Shards are made in a hidden folder beside their final place and moved there when all
-are done. After a fault nothing is left; after an interruption the hidden folder is,
-for `resume`.
-"""
+"""COCO panoptic data -> TFRecord shards and a manifest."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import hashlib
-import io
-import json
-import math
+import importlib.metadata
+import itertools
 import re
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
-from PIL import Image
-
-from cmt.data.categories import Category, class_of_id
-from cmt.data.check_files import check_files
-from cmt.data.check_json import JsonCheck
-from cmt.data.coco import (
-    MAX_LABEL_PART,
-    PanopticImage,
-    label_values,
-    load_json,
-    read_annotations,
+from cmt.data import storage
+from cmt.data.annotations import MAX_LABEL_PART, PanopticImage
+from cmt.data.encode import EncodingOptions, encode_images
+from cmt.data.manifest import (
+    Contents,
+    Manifest,
+    Origin,
+    Skipped,
+    manifest_path,
 )
-from cmt.data.files import atomic_write
-from cmt.data.manifest import Manifest, Shard, manifest_path
 from cmt.data.parallel import parallel_map
 from cmt.data.progress import track
-from cmt.data.tfrecord import encode_example, frame
+from cmt.data.reconcile import reconcile
+from cmt.data.registry import Paths
+from cmt.data.shards import (
+    Budget,
+    MadeShard,
+    ShardTask,
+    finished_shards,
+    has_finished,
+    plan_shards,
+    publish,
+    shard_files,
+    shifted_json,
+    write_shard,
+)
+from cmt.data.source import Source, open_source
+from cmt.data.storage import Location, join
 from cmt.errors import InputError
 
-_SHARD_BYTES = 128 * 2**20
-_SHARD_IMAGES = 1000
+_DISTRIBUTION = "cmt-deeplab"
+# Images a process works on before it hands over: enough that handing over is cheap,
+# few enough that no process waits for the last one.
+_CHUNK_IMAGES = 8
+# Starting processes takes as long as converting so many.
+_ALONE_IMAGES = 32
+
+# Makes shards: (tasks, encoding, work folder, budget) -> the shards, in order.
+Maker = Callable[[Sequence[ShardTask], EncodingOptions, str, Budget], list[MadeShard]]
 
 
-class _Source(NamedTuple):
-    """What all shards have in common."""
-
-    images: Path
-    masks: Path
-    categories: list[Category]
-    keep_crowd: bool
-
-
-class _Task(NamedTuple):
-    """One shard for one process.
+@dataclasses.dataclass(frozen=True)
+class ConvertOptions:
+    """How a data set is converted.
 
     Attributes:
-      path: where it is made.
-      final: where it goes in the end.
-      entries: its images.
-      source: where their files are.
-      known: what earlier runs recorded of a shard of this name.
+      shards: number of files; 0 for as many as 200 MB each needs.
+      limit: only the first images; 0 for all.
+      keep_crowd: crowd is its class with instance 0 instead of void.
+      exif: "auto", "apply" or "ignore", see `FileOptions`; None for what the data
+        set says.
+      max_bad: images with faults that are left out before it is refused.
+      resume: keep the finished shards of an earlier run that have not changed.
+      overwrite: replace the split if it exists.
     """
 
-    path: Path
-    final: Path
-    entries: list[PanopticImage]
-    source: _Source
-    known: list[Shard]
+    shards: int = 0
+    limit: int = 0
+    keep_crowd: bool = False
+    exif: str | None = None
+    max_bad: int = 0
+    resume: bool = False
+    overwrite: bool = False
 
 
 def convert(
     *,
-    images: Path | str,
-    annotations: Path | str,
-    masks: Path | str,
-    output: Path | str,
+    images: Location,
+    annotations: Location,
+    masks: Location,
+    output: Location,
     split: str,
-    shards: int = 0,
     workers: int = 0,
-    limit: int = 0,
-    keep_crowd: bool = False,
-    resume: bool = False,
-    overwrite: bool = False,
+    **options: bool | int | str | None,
 ) -> Manifest:
     """Writes `{split}-00000-of-0000N.tfrecord` and `{split}.manifest.json`.
+
+    Folders and files may be local or what `tf.io.gfile` reads.
 
     Args:
       images: folder of the images.
@@ -91,269 +96,303 @@ def convert(
       masks: folder of its PNG files.
       output: folder of the shards.
       split: first part of their names.
-      shards: number of files; 0 for one a 1000 images or 128 MiB, whichever is more.
       workers: number of processes; 0 for one a processor.
-      limit: convert the first images only; 0 for all.
-      keep_crowd: crowd is its class with instance 0 instead of void.
-      resume: keep the finished shards of an earlier run that have not changed.
-      overwrite: replace the split if it exists.
+      **options: those of `ConvertOptions`.
 
     Returns:
       The manifest, as written.
 
     Raises:
-      InputError: the data has a fault (the first is named), or the split exists.
+      InputError: the data has faults (the first is named), or the split exists.
     """
-    output = Path(output)
-    _check_options(output, split, resume, overwrite)
-    categories, entries = _read(Path(annotations), Path(images), Path(masks))
-    entries = entries[:limit] if limit else entries
-    source = _Source(Path(images), Path(masks), categories, keep_crowd)
-    num_shards = _num_shards(shards, source, entries)
-    with _work_folder(output, split, resume) as work:
-        known = _known_shards(work, output, split) if resume else {}
-        tasks = _tasks(work, output, split, num_shards, entries, source, known)
-        made = _make_shards(tasks, workers)
-    manifest = Manifest(
+    return convert_paths(
+        Paths(images, annotations, masks),
+        output=output,
         split=split,
-        categories=categories,
-        num_images=len(entries),
-        shards=made,
-        annotations=Path(annotations),
-        masks=Path(masks),
-        crowd_kept=keep_crowd,
-        folder=output,
+        options=ConvertOptions(**options),
+        maker=functools.partial(make_shards, workers=workers),
     )
-    _publish(work, tasks, manifest)
-    return manifest
 
 
-def _check_options(output: Path, split: str, resume: bool, overwrite: bool) -> None:
+def convert_paths(
+    paths: Paths,
+    *,
+    output: Location,
+    split: str,
+    options: ConvertOptions,
+    maker: Maker,
+) -> Manifest:
+    """Converts a data set; see `convert`.
+
+    Args:
+      paths: where it is.
+      output: folder of the shards.
+      split: first part of their names.
+      options: how.
+      maker: makes the shards.
+    """
+    _check_options(output, split, options)
+    source = open_source(paths, options.exif)
+    budget = Budget(options.max_bad)
+    entries = _usable(source, budget, options.limit)
+    encoding = EncodingOptions(
+        source.files, source.check.categories, options.keep_crowd
+    )
+    with _work_folder(output, split, options.resume) as work:
+        tasks = _plan(source, entries, split, options.shards, encoding, budget)
+        early = list(budget.skipped)
+        finished = {}
+        if options.resume:
+            finished = finished_shards(tasks, work, output, split)
+        for made in finished.values():
+            for skipped in made.skipped:
+                budget.add(skipped)
+        needed = [task for task in tasks if task.name not in finished]
+        new = maker(needed, encoding, work, budget)
+        finished |= {made.shard.name: made for made in new}
+        ordered = [finished[task.name] for task in tasks]
+        # In the order of the shards, whichever of them were there before.
+        left_out = early + [image for made in ordered for image in made.skipped]
+        manifest = _manifest(source, tasks, ordered, left_out, options.keep_crowd)
+        manifest = dataclasses.replace(manifest, split=split, folder=output)
+        if source.shifted is not None:
+            storage.write_json(join(work, shifted_json(split)), source.shifted)
+            path = join(output, shifted_json(split))
+            manifest = dataclasses.replace(manifest, annotations=path)
+        publish(work, tasks, manifest)
+    return Manifest.read(manifest_path(output, split))
+
+
+def _check_options(output: Location, split: str, options: ConvertOptions) -> None:
     if not re.fullmatch(r"[A-Za-z0-9_.]+", split):
         raise InputError(
             f"--split must be a name of letters, digits, '_' and '.'; got {split!r}"
         )
-    if resume and overwrite:
+    if options.resume and options.overwrite:
         raise InputError("--resume and --overwrite exclude each other; give one")
-    existing = [*_shard_files(output, split), manifest_path(output, split)]
-    if not (resume or overwrite) and any(path.exists() for path in existing):
+    existing = shard_files(output, split)
+    if storage.is_file(manifest_path(output, split)):
+        existing.append(manifest_path(output, split))
+    if existing and not (options.resume or options.overwrite):
         raise InputError(
             f"{output}: already holds the split {split}; give --overwrite to replace "
             "it, --resume to complete it, or another --output"
         )
 
 
-def _read(
-    annotations: Path, images: Path, masks: Path
-) -> tuple[list[Category], list[PanopticImage]]:
-    """Reads the json and refuses it if it has any fault by itself."""
-    content = load_json(annotations)
-    problems = JsonCheck(annotations, content).problems
-    if problems:
-        more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise InputError(
-            f"{problems[0].line}{more}; `cmt data validate` lists all problems"
+def _usable(source: Source, budget: Budget, limit: int) -> list[PanopticImage]:
+    """The images whose entries have no fault; the others go to the budget."""
+    check = source.check
+    faulty: dict[str, Skipped] = {}
+    for problem in check.problems:
+        if problem.image is None:
+            others = len(check.problems) - 1
+            more = f" ({others} more)" if others else ""
+            raise InputError(
+                f"{problem.line}{more}; `cmt data validate` lists all problems"
+            )
+        faulty.setdefault(
+            problem.image, Skipped(problem.image, problem.kind, problem.line)
         )
-    for folder in (images, masks):
-        if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder; give that of the json's files")
-    parsed = read_annotations(annotations, content)
-    if len(parsed.categories) > MAX_LABEL_PART:
+    if len(check.categories) > MAX_LABEL_PART:
         raise InputError(
-            f"{annotations}: at most {MAX_LABEL_PART} categories fit in a label; got "
-            f"{len(parsed.categories)}; remove those not used"
+            f"{source.paths.annotations}: at most {MAX_LABEL_PART} categories fit in a "
+            f"label; got {len(check.categories)}; remove those not used"
         )
-    return parsed.categories, parsed.images
+    entries = check.images[:limit] if limit else check.images
+    names = {entry.file_name for entry in entries}
+    for skipped in faulty.values():
+        if not limit or skipped.image in names:
+            budget.add(skipped)
+    return [entry for entry in entries if entry.file_name not in faulty]
 
 
-def _num_shards(requested: int, source: _Source, entries: list[PanopticImage]) -> int:
-    if requested > len(entries):
-        raise InputError(
-            f"--shards must be at most the number of images, {len(entries)}; got "
-            f"{requested}"
+def _plan(
+    source: Source,
+    entries: list[PanopticImage],
+    split: str,
+    shards: int,
+    encoding: EncodingOptions,
+    budget: Budget,
+) -> list[ShardTask]:
+    """The shards to make of the images whose files are there."""
+    found = reconcile(source.files, entries)
+    missing = {problem.image: problem for problem in found.missing}
+    if len(missing) > 1:
+        counts = found.counts
+        summary = (
+            f"the json names {len(entries)} images and as many masks, of which "
+            f"{counts.missing_images} and {counts.missing_masks} are not there; the "
+            "first: "
         )
-    paths = [source.images / entry.file_name for entry in entries]
-    size = sum(path.stat().st_size for path in paths if path.is_file())
-    by_size = math.ceil(size / _SHARD_BYTES)
-    return requested or max(by_size, math.ceil(len(entries) / _SHARD_IMAGES))
+    else:
+        summary = ""
+    for image, problem in missing.items():
+        budget.add(Skipped(image, problem.kind, summary + problem.line))
+    kept = [
+        (entry, None if None in sizes else sum(sizes))
+        for entry, *sizes in zip(
+            entries, found.image_bytes, found.mask_bytes, strict=True
+        )
+        if entry.file_name not in missing
+    ]
+    if not kept:
+        raise InputError(
+            f"{source.paths.annotations}: no image is left to convert; `cmt data "
+            "validate` lists all problems"
+        )
+    return plan_shards(
+        [entry for entry, _ in kept],
+        split=split,
+        shards=shards,
+        num_bytes=[size for _, size in kept],
+        encoding=encoding,
+    )
 
 
 @contextlib.contextmanager
-def _work_folder(output: Path, split: str, resume: bool) -> Iterator[Path]:
-    """The hidden folder shards are made in; a fault in the block removes it."""
-    made = [folder for folder in (output, *output.parents) if not folder.exists()]
-    work = output / f".{split}.partial"
-    if work.exists() and not resume:
-        shutil.rmtree(work)
-    work.mkdir(parents=True, exist_ok=True)
-    try:
-        yield work
-    except Exception:
-        shutil.rmtree(work, ignore_errors=True)
-        for folder in made:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        raise
+def _work_folder(output: Location, split: str, resume: bool) -> Iterator[str]:
+    """The hidden folder shards are made in; stays after a fault if one is finished."""
+    above = storage.missing_folders(output)
+    work = join(output, f".{split}.partial")
+    storage.make_folder(work)
+    with storage.locked(work):
+        for name in storage.list_files(work):
+            # Those that end so are what a killed process was writing.
+            outdated = not resume or name.endswith(".partial")
+            if outdated and name != storage.LOCK:
+                storage.remove(join(work, name))
+        try:
+            yield work
+        except Exception as error:
+            if has_finished(work):
+                if isinstance(error, InputError):
+                    raise InputError(
+                        f"{error}; finished shards are kept for --resume"
+                    ) from error
+                raise
+            storage.remove_folder(work)
+            storage.remove_empty(above)
+            raise
 
 
-def _tasks(
-    work: Path,
-    output: Path,
-    split: str,
-    num_shards: int,
-    entries: list[PanopticImage],
-    source: _Source,
-    known: dict[str, list[Shard]],
-) -> list[_Task]:
-    bounds = [len(entries) * number // num_shards for number in range(num_shards + 1)]
-    tasks = []
-    for number in range(num_shards):
-        name = f"{split}-{number:05d}-of-{num_shards:05d}.tfrecord"
-        some = entries[bounds[number] : bounds[number + 1]]
-        earlier = known.get(name, [])
-        tasks.append(_Task(work / name, output / name, some, source, earlier))
-    return tasks
+def make_shards(
+    tasks: Sequence[ShardTask],
+    encoding: EncodingOptions,
+    work: str,
+    budget: Budget,
+    *,
+    workers: int = 0,
+) -> list[MadeShard]:
+    """Makes the shards one after the other, each by all processes.
 
-
-def _known_shards(work: Path, output: Path, split: str) -> dict[str, list[Shard]]:
-    """What the hidden folder and the manifest say of shards, by name."""
-    shards = []
-    for path in sorted(work.glob("*.json")):
-        shards.append(Shard(**json.loads(path.read_text(encoding="utf-8"))))
-    if manifest_path(output, split).is_file():
-        shards += Manifest.read(manifest_path(output, split)).shards
-    known: dict[str, list[Shard]] = {}
-    for shard in shards:
-        known.setdefault(shard.name, []).append(shard)
-    return known
-
-
-def _make_shards(tasks: list[_Task], workers: int) -> list[Shard]:
+    Args:
+      tasks: the shards.
+      encoding: how records are made.
+      work: folder to write them to.
+      budget: takes the images that have faults.
+      workers: number of processes; 0 for one a processor.
+    """
+    if not tasks:
+        return []
+    chunks = [
+        task.entries[start : start + _CHUNK_IMAGES]
+        for task in tasks
+        for start in range(0, len(task.entries), _CHUNK_IMAGES)
+    ]
     total = sum(len(task.entries) for task in tasks)
+    if total < _ALONE_IMAGES:
+        workers = 1
+    results = parallel_map(
+        functools.partial(encode_images, encoding), chunks, workers=workers
+    )
+    flat = itertools.chain.from_iterable(results)
+    encoded = track(flat, description="convert", total=total)
     made = []
-
-    def images_done() -> Iterator[int]:
-        for shard in parallel_map(
-            _make_shard, tasks, workers=workers if len(tasks) > 1 else 1
-        ):
-            made.append(shard)
-            yield from range(shard.num_images)
-
-    for _ in track(images_done(), description="convert", total=total):
-        pass
+    with contextlib.closing(results), contextlib.closing(encoded):
+        for task in tasks:
+            some = itertools.islice(encoded, len(task.entries))
+            made.append(write_shard(join(work, task.name), task, some, budget))
+        next(encoded, None)  # so that the progress ends
     return made
 
 
-def _make_shard(task: _Task) -> Shard:
-    """Writes the shard, unless it is there as recorded, and its record."""
-    source = _source_digest(task)
-    for shard in task.known:
-        for path in (task.path, task.final):
-            if (
-                shard.source == source
-                and path.is_file()
-                and _file_digest(path) == shard.sha256
-            ):
-                return shard
-    digest = hashlib.sha256()
-    with atomic_write(task.path) as file:
-        for entry in task.entries:
-            record = frame(_encode(task.source, entry))
-            digest.update(record)
-            file.write(record)
-    shard = Shard(task.path.name, len(task.entries), digest.hexdigest(), source)
-    with atomic_write(task.path.with_suffix(".json"), "w") as file:
-        json.dump(shard._asdict(), file)
-    return shard
+def _manifest(
+    source: Source,
+    tasks: Sequence[ShardTask],
+    made: Sequence[MadeShard],
+    skipped: Sequence[Skipped],
+    keep_crowd: bool,
+) -> Manifest:
+    shards = [one.shard for one in made]
+    digests = "".join(shard.source_sha256 for shard in shards)
+    origin = Origin(
+        images=source.paths.images,
+        annotations=source.paths.annotations,
+        dataset=source.paths.dataset,
+        exif=source.files.exif,
+        category_offset=source.paths.category_offset,
+        annotations_sha256=source.annotations_sha256,
+        source_sha256=hashlib.sha256(digests.encode()).hexdigest(),
+        tool_version=_tool_version(),
+    )
+    left_out = {image.image for image in skipped}
+    kept = [
+        entry
+        for task in tasks
+        for entry in task.entries
+        if entry.file_name not in left_out
+    ]
+    contents = _contents(kept, source.check.is_thing)._replace(
+        num_bytes=sum(shard.num_bytes for shard in shards),
+        skipped=tuple(skipped),
+    )
+    return Manifest(
+        split="",
+        categories=source.check.categories,
+        num_images=sum(shard.num_images for shard in shards),
+        shards=shards,
+        annotations=source.paths.annotations,
+        masks=source.paths.masks,
+        crowd_kept=keep_crowd,
+        origin=origin,
+        contents=contents,
+    )
 
 
-def _encode(source: _Source, entry: PanopticImage) -> bytes:
-    """The serialised example of an image.
+def _contents(
+    entries: Sequence[PanopticImage], is_thing: dict[int, bool | None]
+) -> Contents:
+    crowd = things = stuff = most = 0
+    for entry in entries:
+        masks = count_masks(entry, is_thing)
+        most = max(most, masks)
+        crowd += sum(segment.is_crowd for segment in entry.segments)
+        flat = sum(not is_thing[segment.category_id] for segment in entry.segments)
+        stuff += flat
+        things += masks - flat
+    return Contents(things + stuff + crowd, things, stuff, crowd, most)
 
-    Raises:
-      InputError: its files have a fault.
+
+def count_masks(entry: PanopticImage, is_thing: dict[int, bool | None]) -> int:
+    """Masks that training makes of an image: things that are not crowd, and stuff.
+
+    Args:
+      entry: the image.
+      is_thing: of each category id; those it does not tell are taken for things.
     """
-    files = check_files(source.images, source.masks, entry)
-    if files.problems:
-        raise InputError(
-            f"{files.problems[0].line}; `cmt data validate` lists all problems"
-        )
-    classes = class_of_id(source.categories)
-    is_thing = [category.is_thing for category in source.categories]
+    stuff = set()
+    things = 0
+    for segment in entry.segments:
+        if is_thing.get(segment.category_id) is False:
+            stuff.add(segment.category_id)
+        elif not segment.is_crowd:
+            things += 1
+    return things + len(stuff)
+
+
+def _tool_version() -> str:
     try:
-        values = label_values(
-            entry.segments, classes, is_thing, keep_crowd=source.keep_crowd
-        )
-    except InputError as error:
-        raise InputError(f"{entry.file_name}: {error}") from error
-    labels = np.array([0, *values], np.uint16)[files.index + 1]
-    image, image_format = _encoded_rgb(
-        source.images / entry.file_name, files.image_format, files.image_mode
-    )
-    return encode_example(
-        name=entry.name, image=image, image_format=image_format, labels=labels
-    )
-
-
-def _encoded_rgb(path: Path, image_format: str, mode: str) -> tuple[bytes, str]:
-    """The file as it is if it is an RGB JPEG or PNG; else encoded again."""
-    if mode == "RGB" and image_format in ("JPEG", "PNG"):
-        return path.read_bytes(), image_format.lower()
-    buffer = io.BytesIO()
-    with Image.open(path) as image:
-        rgb = image.convert("RGB")
-        if image_format == "JPEG":
-            rgb.save(buffer, "JPEG", quality=95, subsampling=0)
-            return buffer.getvalue(), "jpeg"
-        rgb.save(buffer, "PNG")
-        return buffer.getvalue(), "png"
-
-
-def _source_digest(task: _Task) -> str:
-    """Changes when the shard would: its entries, their files, or the options."""
-    images, masks, categories, keep_crowd = task.source
-    stamps = []
-    for entry in task.entries:
-        for path in (images / entry.file_name, masks / entry.mask_name):
-            if path.is_file():
-                status = path.stat()
-                stamps.append((status.st_size, status.st_mtime_ns))
-            else:
-                stamps.append(None)
-    content = [task.entries, categories, keep_crowd, stamps]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-
-def _file_digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _shard_files(output: Path, split: str) -> list[Path]:
-    return sorted(output.glob(f"{split}-[0-9]*-of-[0-9]*.tfrecord"))
-
-
-def _publish(work: Path, tasks: list[_Task], manifest: Manifest) -> None:
-    """Moves the shards to their place; the manifest comes last.
-
-    It is written first under a hidden name, so that a full disk leaves the split that
-    was there. If the moves are cut off, there is no manifest, and `resume` goes on
-    from `work`.
-    """
-    path = manifest_path(manifest.folder, manifest.split)
-    # Not in `work`: its source paths are relative to its folder.
-    written = path.with_name(f".{path.name}.partial")
-    manifest.write(written)
-    path.unlink(missing_ok=True)
-    for task in tasks:
-        if task.path.is_file():
-            task.path.replace(task.final)
-    current = {task.final for task in tasks}
-    for stale in _shard_files(manifest.folder, manifest.split):
-        if stale not in current:
-            stale.unlink()
-    written.replace(path)
-    shutil.rmtree(work)
+        return importlib.metadata.version(_DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

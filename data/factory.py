@@ -9,7 +9,10 @@ import tensorflow as tf
 
 from cmt.data import pipeline
 from cmt.data.augment import Augmentation
+from cmt.data.colour import ColorJitter, Policy
+from cmt.data.copy_paste import CopyPaste
 from cmt.data.manifest import Manifest
+from cmt.data.prepare import Changes, Sizes
 from cmt.protos import data_pb2
 
 
@@ -19,30 +22,80 @@ def training_dataset(
     global_batch_size: int,
     seed: int,
     first_step: int = 0,
+    input_context: tf.distribute.InputContext | None = None,
+    source: pipeline.Source | None = None,
 ) -> tf.data.Dataset:
     """Endless batches of (images, Targets); see `pipeline.training_dataset`.
+
+    They are those of `source` where it is given, else of the training split.
 
     Raises:
       InputError: the shards or their manifest are missing or damaged.
     """
-    augmentation = data_config.augmentation
     return pipeline.training_dataset(
-        _source(data_config.train),
-        crop_size=_crop_size(data_config),
-        max_masks=data_config.max_masks,
-        augmentation=Augmentation(
-            min_scale=augmentation.min_scale,
-            max_scale=augmentation.max_scale,
-            scale_step=augmentation.scale_step,
-            flip_probability=augmentation.flip_probability,
+        source or _source(data_config.train),
+        sizes=Sizes(
+            crop=_crop_size(data_config),
+            max_masks=data_config.max_masks,
+            min_thing_pixels=data_config.min_thing_pixels,
+        ),
+        changes=_changes(data_config.augmentation),
+        loading=pipeline.Loading(
+            parallel_calls=data_config.parallel_calls,
+            prefetch_batches=data_config.prefetch_batches,
+            cache_records=data_config.cache_records,
+            skip_damaged=data_config.skip_damaged_records,
+            snapshot_folder=data_config.snapshot_folder,
+            service=data_config.service,
         ),
         batch_size=global_batch_size,
         seed=seed,
         first_step=first_step,
-        shuffle_buffer=data_config.shuffle_buffer_images,
-        parallel_calls=data_config.parallel_calls,
-        prefetch_batches=data_config.prefetch_batches,
-        cache_records=data_config.cache_records,
+        input_context=input_context,
+    )
+
+
+def _changes(config: data_pb2.AugmentationConfig) -> Changes:
+    jitter, pasted = config.color_jitter, config.copy_paste
+    return Changes(
+        augmentation=Augmentation(
+            min_scale=config.min_scale,
+            max_scale=config.max_scale,
+            scale_step=config.scale_step,
+            flip_probability=config.flip_probability,
+        ),
+        jitter=ColorJitter(
+            brightness=jitter.brightness,
+            contrast=jitter.contrast,
+            saturation=jitter.saturation,
+            hue=jitter.hue,
+        ),
+        policy=Policy(
+            num_operations=config.policy.num_operations,
+            magnitude=config.policy.magnitude,
+        ),
+        copy_paste=CopyPaste(
+            probability=pasted.probability,
+            min_scale=pasted.min_scale,
+            max_scale=pasted.max_scale,
+            thing_probability=pasted.thing_probability,
+            stuff_probability=pasted.stuff_probability,
+            things=pasted.things,
+            stuff=pasted.stuff,
+        ),
+    )
+
+
+def record_names(
+    data_config: data_pb2.DataConfig, *, global_batch_size: int, seed: int, step: int
+) -> list[str]:
+    """The records of a training step's images; see `pipeline.record_names`."""
+    return pipeline.record_names(
+        _source(data_config.train),
+        batch_size=global_batch_size,
+        seed=seed,
+        step=step,
+        skip_damaged=data_config.skip_damaged_records,
     )
 
 
@@ -75,7 +128,9 @@ def validation_manifest(data_config: data_pb2.DataConfig) -> Manifest:
 
 
 def _source(dataset: data_pb2.DatasetConfig) -> pipeline.Source:
-    return pipeline.find_source(dataset.tfrecords, dataset.manifest)
+    return pipeline.find_source(
+        dataset.tfrecords, dataset.manifest, dataset.annotations, dataset.masks
+    )
 
 
 def _crop_size(data_config: data_pb2.DataConfig) -> tuple[int, int]:

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
 from cmt.data.categories import Category
-from cmt.data.files import atomic_write
+from cmt.data.contact_sheet import draw_cell, write_sheet
 from cmt.data.pipeline import Source, find_source
 from cmt.data.progress import track
-from cmt.data.tfrecord import Example, decode_example
+from cmt.data.reader import example_reader, why_damaged
+from cmt.data.record_index import index_records
+from cmt.data.targets import LABEL_DIVISOR
 from cmt.errors import InputError
+from cmt.outputs import Targets
 
-_CELL_PIXELS = 194
-_COLUMNS = 6
-_SHEET_IMAGES = 24
+SHEET_IMAGES = 24
+_THING_AREAS = (32**2, 96**2)  # where COCO's medium and large things begin
 
 
 class ClassCount(NamedTuple):
@@ -51,6 +52,10 @@ class Inspection:
       pixels: of all images.
       void_pixels: of these, those without a class.
       most_masks: masks of the image that has the most.
+      masks_per_image: images with 0, 1, 2, ... masks.
+      heights: smallest, median and largest, in pixels.
+      widths: likewise.
+      thing_sizes: things below 32 x 32 pixels, below 96 x 96, and the others.
       classes: in the order of the manifest.
     """
 
@@ -60,6 +65,10 @@ class Inspection:
     pixels: int
     void_pixels: int
     most_masks: int
+    masks_per_image: list[int]
+    heights: tuple[int, int, int]
+    widths: tuple[int, int, int]
+    thing_sizes: tuple[int, int, int]
     classes: list[ClassCount]
 
     def to_json(self) -> dict[str, Any]:
@@ -83,8 +92,12 @@ class Inspection:
         return content
 
 
-def find_sources(patterns: Sequence[str]) -> list[Source]:
+def find_sources(patterns: Sequence[str], annotations: str = "") -> list[Source]:
     """The splits that folders, patterns or shard files name, one source each.
+
+    Args:
+      patterns: folders, patterns or shard files.
+      annotations: COCO panoptic json with the classes of shards without manifest.
 
     Raises:
       InputError: nothing fits, or shards and manifest do not belong together.
@@ -106,7 +119,7 @@ def find_sources(patterns: Sequence[str]) -> list[Source]:
         for file in files
     }
     return [
-        find_source(str(folder / f"{split}-*.tfrecord"))
+        find_source(str(folder / f"{split}-*.tfrecord"), annotations=annotations)
         for folder, split in sorted(groups)
     ]
 
@@ -124,43 +137,102 @@ def inspect(source: Source, *, output: Path | str | None = None) -> Inspection:
     """
     _check_digests(source)
     categories = source.manifest.categories
-    counts = np.zeros((len(categories) + 1, 3), np.int64)  # images, instances, pixels
-    most_masks = num_images = 0
+    tally = _Tally(categories)
     cells = []
-    for name, image, labels in track(
+    for image, labels in track(
         _examples(source), description="inspect", total=source.num_images
     ):
-        num_images += 1
-        values, areas = np.unique(labels, return_counts=True)
-        if values.max() // 256 > len(categories):
-            raise InputError(
-                f"{source.files[0]}: image {name} has class {values.max() // 256}, but "
-                f"the manifest has {len(categories)}; convert the split again"
+        tally.add(labels)
+        if output is not None and len(cells) < SHEET_IMAGES:
+            cells.append(
+                draw_cell(image, *np.divmod(labels, LABEL_DIVISOR), categories)
             )
-        most_masks = max(most_masks, _count(counts, values, areas, categories))
-        if output is not None and len(cells) < _SHEET_IMAGES:
-            cells.append(_cell(image, labels, categories))
     split = source.manifest.split
     if output is not None:
-        with atomic_write(Path(output) / f"{split}.png") as file:
-            _sheet(cells).save(file, "PNG")
-    return Inspection(
-        split=split,
-        shards=len(source.files),
-        images=num_images,
-        pixels=int(counts[:, 2].sum()),
-        void_pixels=int(counts[0, 2]),
-        most_masks=most_masks,
-        classes=[
-            ClassCount(category, *counts[index + 1].tolist())
-            for index, category in enumerate(categories)
-        ],
-    )
+        write_sheet(Path(output) / f"{split}.png", cells)
+    return tally.inspection(split, len(source.files))
+
+
+def draw_batches(
+    batches: Iterable[tuple[tf.Tensor, Targets]],
+    categories: Sequence[Category],
+    path: Path | str,
+) -> None:
+    """Writes a sheet of what the network sees, with the targets drawn over it.
+
+    Args:
+      batches: of the training pipeline, at least one; the first images are drawn.
+      categories: the classes.
+      path: of the PNG.
+    """
+    cells = []
+    for images, targets in batches:
+        parts = (images, targets.semantic, targets.mask_ids)
+        for image, classes, segments in zip(*(p.numpy() for p in parts), strict=True):
+            cells.append(draw_cell(image, classes, segments, categories))
+        if len(cells) >= SHEET_IMAGES:
+            break
+    write_sheet(path, cells[:SHEET_IMAGES])
+
+
+class _Tally:
+    """Counts label maps."""
+
+    def __init__(self, categories: Sequence[Category]):
+        self._categories = categories
+        self._is_thing = np.array([False, *(c.is_thing for c in categories)])
+        # Of void and each class: images, instances, pixels.
+        self._counts = np.zeros((len(categories) + 1, 3), np.int64)
+        self._masks: list[int] = []
+        self._sizes: list[tuple[int, int]] = []
+        self._thing_sizes = np.zeros(3, np.int64)
+
+    def add(self, labels: np.ndarray) -> None:
+        """Adds [H, W] labels of an image."""
+        values, areas = np.unique(labels, return_counts=True)
+        classes = values // LABEL_DIVISOR
+        is_instance = self._is_thing[classes] & (values % LABEL_DIVISOR > 0)
+        present = np.unique(classes)
+        stuff = present[(present > 0) & ~self._is_thing[present]]
+        self._counts[present, 0] += 1
+        self._counts[stuff, 1] += 1
+        np.add.at(self._counts[:, 1], classes[is_instance], 1)
+        np.add.at(self._counts[:, 2], classes, areas)
+        sizes = np.searchsorted(_THING_AREAS, areas[is_instance], side="right")
+        self._thing_sizes += np.bincount(sizes, minlength=3)
+        self._masks.append(int(is_instance.sum()) + len(stuff))
+        self._sizes.append(labels.shape)
+
+    def inspection(self, split: str, shards: int) -> Inspection:
+        """What was counted."""
+        return Inspection(
+            split=split,
+            shards=shards,
+            images=len(self._masks),
+            pixels=int(self._counts[:, 2].sum()),
+            void_pixels=int(self._counts[0, 2]),
+            most_masks=max(self._masks),
+            masks_per_image=np.bincount(self._masks).tolist(),
+            heights=_spread([height for height, _ in self._sizes]),
+            widths=_spread([width for _, width in self._sizes]),
+            thing_sizes=tuple(self._thing_sizes.tolist()),
+            classes=[
+                ClassCount(category, *self._counts[index + 1].tolist())
+                for index, category in enumerate(self._categories)
+            ],
+        )
+
+
+def _spread(values: Sequence[int]) -> tuple[int, int, int]:
+    return min(values), int(np.median(values)), max(values)
 
 
 def _check_digests(source: Source) -> None:
     expected = {shard.name: shard.sha256 for shard in source.manifest.shards}
     for file in source.files:
+        # Made from annotations, a manifest knows no checksums.
+        if not expected[Path(file).name]:
+            continue
         with Path(file).open("rb") as opened:
             digest = hashlib.sha256()
             while block := opened.read(2**20):
@@ -172,70 +244,22 @@ def _check_digests(source: Source) -> None:
             )
 
 
-def _examples(source: Source) -> Iterator[Example]:
-    records = tf.data.TFRecordDataset(source.files)
-    examples = records.map(decode_example, tf.data.AUTOTUNE).as_numpy_iterator()
+def _examples(source: Source) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Image and labels of every record."""
+    index = index_records(source.files)
+    num_classes = len(source.manifest.categories)
+    numbers = tf.data.Dataset.range(index.num_records)
+    read = example_reader(index, num_classes=num_classes)
+    examples = numbers.map(read, tf.data.AUTOTUNE).as_numpy_iterator()
+    num_read = 0
     try:
-        for name, image, labels in examples:
-            yield Example(name.decode(), image, labels)
+        for example in examples:
+            yield example.image, example.labels
+            num_read += 1
     except tf.errors.OpError as error:
-        reason = error.message.splitlines()[0]
-        raise InputError(
-            f"{source.files[0]}: a record cannot be decoded ({reason}); convert the "
-            "split again"
-        ) from error
-
-
-def _count(
-    counts: np.ndarray,
-    values: np.ndarray,
-    areas: np.ndarray,
-    categories: Sequence[Category],
-) -> int:
-    """Adds the labels of an image to the counts; returns its number of masks."""
-    classes = values // 256
-    is_thing = np.array([False, *(category.is_thing for category in categories)])
-    is_instance = is_thing[classes] & (values % 256 > 0)
-    present = np.unique(classes)
-    stuff = present[(present > 0) & ~is_thing[present]]
-    counts[present, 0] += 1
-    counts[stuff, 1] += 1
-    np.add.at(counts[:, 1], classes[is_instance], 1)
-    np.add.at(counts[:, 2], classes, areas)
-    return int(is_instance.sum()) + len(stuff)
-
-
-def _cell(
-    image: np.ndarray, labels: np.ndarray, categories: Sequence[Category]
-) -> Image.Image:
-    """The image above its segments, in colours of their classes with white borders."""
-    colors = np.array(
-        [(0, 0, 0), *(category.color for category in categories)], np.float32
-    )
-    # Instances of a class differ a little.
-    shade = 1 - 0.12 * (labels % 256 % 4)
-    paint = colors[labels // 256] * shade[..., None]
-    mixed = np.where((labels > 0)[..., None], 0.4 * image + 0.6 * paint, 0.3 * image)
-    border = np.zeros(labels.shape, bool)
-    border[:, 1:] |= labels[:, 1:] != labels[:, :-1]
-    border[1:] |= labels[1:] != labels[:-1]
-    mixed[border] = 255
-    height, width = labels.shape
-    scale = _CELL_PIXELS / max(height, width)
-    size = (max(round(width * scale), 1), max(round(height * scale), 1))
-    cell = Image.new("RGB", (_CELL_PIXELS, 2 * _CELL_PIXELS), "white")
-    cell.paste(Image.fromarray(image).resize(size), (0, 0))
-    cell.paste(Image.fromarray(mixed.astype(np.uint8)).resize(size), (0, _CELL_PIXELS))
-    return cell
-
-
-def _sheet(cells: Sequence[Image.Image]) -> Image.Image:
-    gap = 6
-    columns = min(_COLUMNS, len(cells))
-    rows = -(-len(cells) // columns)
-    width, height = cells[0].width + gap, cells[0].height + gap
-    sheet = Image.new("RGB", (columns * width + gap, rows * height + gap), "white")
-    for number, cell in enumerate(cells):
-        row, column = divmod(number, columns)
-        sheet.paste(cell, (gap + column * width, gap + row * height))
-    return sheet
+        for record in range(num_read, index.num_records):
+            if reason := why_damaged(index, record, num_classes):
+                raise InputError(
+                    f"{index.describe(record)}: {reason}; convert the split again"
+                ) from error
+        raise

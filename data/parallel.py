@@ -6,8 +6,10 @@ import collections
 import concurrent.futures
 import itertools
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
@@ -27,9 +29,19 @@ def num_workers(requested: int) -> int:
     return os.cpu_count() or 1
 
 
-def _end_when_interrupted() -> None:
-    """Ctrl-C ends a worker at once and without a traceback."""
+def _prepare_worker() -> None:
+    """Ctrl-C ends a worker at once, without a traceback; so does its parent's end."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the one that started it is killed.
+
+    The pool alone would leave it waiting for work for ever.
+    """
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
 
 
 def parallel_map(
@@ -55,7 +67,7 @@ def parallel_map(
         return
     context = multiprocessing.get_context("spawn")
     pool = concurrent.futures.ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_end_when_interrupted
+        workers, mp_context=context, initializer=_prepare_worker
     )
     try:
         remaining = iter(items)

@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from cmt.data import preprocess
-from cmt.data.augment import Augmentation, augment
-from cmt.data.manifest import Manifest, manifest_path
-from cmt.data.targets import make_targets
-from cmt.data.tfrecord import decode_example
+from cmt.data.categories import Category
+from cmt.data.coco import load_json
+from cmt.data.manifest import Manifest, Shard, manifest_path
+from cmt.data.prepare import Changes, Preparation, Sizes, record_of
+from cmt.data.reader import ReadExample, example_reader, image_name
+from cmt.data.record_index import INDEX_SUFFIX, RecordIndex, index_records
+from cmt.data.snapshot import snapshot
+from cmt.data.targets import unpack
 from cmt.errors import InputError
-
-_GRAPH_SEED = 1
-_SHARDS_READ_AT_ONCE = 8
 
 
 class EvaluationBatch(NamedTuple):
@@ -49,12 +51,19 @@ class Source(NamedTuple):
     manifest: Manifest
 
 
-def find_source(pattern: str, manifest: str = "") -> Source:
+def find_source(
+    pattern: str, manifest: str = "", annotations: str = "", masks: str = ""
+) -> Source:
     """Finds the shards of a split and its manifest.
+
+    Shards of DeepLab2 have no manifest: it is then made from `annotations`.
 
     Args:
       pattern: of the shard files, such as "coco/val-*.tfrecord".
       manifest: path of the manifest; "" for the one beside the shards.
+      annotations: COCO panoptic json whose categories, in order, are the classes of
+        shards that have no manifest.
+      masks: folder of its PNG files.
 
     Raises:
       InputError: no file fits the pattern, the manifest is missing or damaged, or
@@ -62,137 +71,230 @@ def find_source(pattern: str, manifest: str = "") -> Source:
     """
     if not pattern:
         raise InputError("no TFRecord files given; set tfrecords to their pattern")
-    folder, name = Path(pattern).parent, Path(pattern).name
-    files = sorted(path for path in folder.glob(name) if path.is_file())
+    files = _find_files(pattern)
     if not files:
         raise InputError(
             f"{pattern}: no file fits this pattern; give the shards that `cmt data "
             'convert` wrote, such as "DIR/train-*.tfrecord"'
         )
     if not manifest:
-        splits = {path.name.rpartition("-of-")[0].rpartition("-")[0] for path in files}
+        names = [file.rpartition("/")[2] for file in files]
+        splits = {name.rpartition("-of-")[0].rpartition("-")[0] for name in names}
         if len(splits) != 1 or "" in splits:
             raise InputError(
                 f"{pattern}: must fit the shards of one split, named "
-                f"{{split}}-00000-of-00001.tfrecord; got {files[0].name} and others"
+                f"{{split}}-00000-of-00001.tfrecord; got {names[0]} and others"
             )
-        manifest = str(manifest_path(files[0].parent, splits.pop()))
+        split = splits.pop()
+        manifest = str(manifest_path(files[0].rpartition("/")[0] or ".", split))
+        if annotations and not tf.io.gfile.exists(manifest):
+            return _without_manifest(files, split, annotations, masks)
     return _matched(files, Manifest.read(manifest), manifest)
 
 
-def _matched(files: Sequence[Path], manifest: Manifest, path: str) -> Source:
+def _find_files(pattern: str) -> list[str]:
+    if "://" in pattern:
+        found = tf.io.gfile.glob(pattern)
+    else:
+        path = Path(pattern)
+        found = [str(file) for file in path.parent.glob(path.name) if file.is_file()]
+    return sorted(file for file in found if not file.endswith(INDEX_SUFFIX))
+
+
+def _without_manifest(
+    files: Sequence[str], split: str, annotations: str, masks: str
+) -> Source:
+    entries = load_json(annotations).get("categories")
+    try:
+        categories = [Category.from_json(entry) for entry in entries]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f'{annotations}: "categories" must list the classes of the shards, each '
+            f"with id, name and isthing ({error!r})"
+        ) from error
+    # Whether damage ends the run is decided when the records are read.
+    counts = np.bincount(
+        index_records(files, skip_damaged=True).file_numbers, minlength=len(files)
+    )
+    shards = [
+        Shard(file.rpartition("/")[2], int(count), sha256="")
+        for file, count in zip(files, counts, strict=True)
+    ]
+    manifest = Manifest(
+        split=split,
+        categories=categories,
+        num_images=sum(shard.num_images for shard in shards),
+        shards=shards,
+        annotations=Path(annotations),
+        masks=Path(masks or Path(annotations).with_suffix("")),
+        folder=Path(files[0]).parent,
+    )
+    return Source(list(files), manifest.num_images, manifest)
+
+
+def _matched(files: Sequence[str], manifest: Manifest, path: str) -> Source:
     sizes = {shard.name: shard.num_images for shard in manifest.shards}
-    for file in files:
-        if file.name not in sizes:
+    folder = files[0].rpartition("/")[0] or "."
+    found = [file.rpartition("/")[2] for file in files]
+    for file, name in zip(files, found, strict=True):
+        if name not in sizes:
             raise InputError(
                 f"{file}: not a shard of {path}; narrow the pattern or convert again"
             )
-    found = {file.name for file in files}
     for name in sizes:
-        if name not in found and not (files[0].parent / name).is_file():
+        if name not in found and not tf.io.gfile.exists(f"{folder}/{name}"):
             raise InputError(
-                f"{files[0].parent / name}: missing, though {path} lists it; copy it "
-                "or convert again with --resume"
+                f"{folder}/{name}: missing, though {path} lists it; copy it or convert "
+                "again with --resume"
             )
-    num_images = sum(sizes[file.name] for file in files)
+    num_images = sum(sizes[name] for name in found)
     if num_images == 0:
         raise InputError(f"{path}: the split has no images")
-    return Source([str(file) for file in files], num_images, manifest)
+    return Source(list(files), num_images, manifest)
+
+
+class Loading(NamedTuple):
+    """How records are read and batches are made.
+
+    Attributes:
+      parallel_calls: images prepared at a time; 0 lets tf.data choose.
+      prefetch_batches: batches made ahead.
+      cache_records: read all records first and keep them, encoded, in memory.
+      skip_damaged: use other records in place of damaged ones.
+      snapshot_folder: where a decoded copy of the split is kept and read from; "" to
+        decode each time.
+      service: address of a tf.data service that prepares the batches; "" for none.
+    """
+
+    parallel_calls: int = 0
+    prefetch_batches: int = 2
+    cache_records: bool = False
+    skip_damaged: bool = False
+    snapshot_folder: str = ""
+    service: str = ""
 
 
 def training_dataset(
     source: Source,
     *,
-    crop_size: tuple[int, int],
-    max_masks: int,
-    augmentation: Augmentation,
+    sizes: Sizes,
+    changes: Changes,
+    loading: Loading,
     batch_size: int,
     seed: int,
-    first_step: int,
-    shuffle_buffer: int,
-    parallel_calls: int,
-    prefetch_batches: int,
-    cache_records: bool,
+    first_step: int = 0,
+    input_context: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
     """Endless batches of (images, Targets), the same for the same seed.
 
+    Image i of step s is image s * batch_size + i of the run. Its record and its
+    random changes depend on that number and the seed alone, so a run can begin at
+    any step. (The order of a tf.data service is its own.)
+
     Args:
       source: the shards.
-      crop_size: height and width of the images, in pixels.
-      max_masks: G of `Targets`.
-      augmentation: ranges of the random changes.
-      batch_size: images in a batch.
-      seed: of order and augmentation.
-      first_step: batches to leave out; those after are what they would have been.
-      shuffle_buffer: encoded images the shuffle draws from.
-      parallel_calls: images decoded at a time; 0 lets tf.data choose.
-      prefetch_batches: batches made ahead.
-      cache_records: keep the encoded records in memory.
+      sizes: of images and targets.
+      changes: the random changes.
+      loading: how records are read.
+      batch_size: images in a step, over all hosts.
+      seed: of order and changes.
+      first_step: step of the first batch.
+      input_context: which part of each step is wanted, in batches of one replica's
+        images; None for whole steps.
 
     Returns:
       Dataset of images [B, crop height, crop width, 3] float32, 0 to 255, and
       Targets.
+
+    Raises:
+      InputError: a shard is cut off or damaged, or a category to paste is unknown.
     """
-    first_record = first_step * batch_size
-    records = _shuffled_records(
-        source,
+    reader, num_records = _reader(source, loading)
+    prepare = Preparation(
+        reader,
+        num_records=num_records,
+        categories=source.manifest.categories,
+        sizes=sizes,
+        changes=changes,
         seed=seed,
-        first_record=first_record,
-        buffer=shuffle_buffer,
-        cache=cache_records,
+    )
+    numbers, size = _image_numbers(batch_size, first_step, input_context)
+    dataset = numbers.map(prepare, loading.parallel_calls or tf.data.AUTOTUNE)
+    dataset = dataset.batch(size, drop_remainder=True)
+    if loading.service:
+        dataset = dataset.apply(
+            tf.data.experimental.service.distribute(
+                tf.data.experimental.service.ShardingPolicy.DYNAMIC, loading.service
+            )
+        )
+    # Last, so that the batches that wait and travel are small.
+    dataset = dataset.map(lambda images, masks: (images, unpack(masks)))
+    return dataset.prefetch(loading.prefetch_batches)
+
+
+def _index(source: Source, skip_damaged: bool) -> RecordIndex:
+    expected = {shard.name: shard.num_images for shard in source.manifest.shards}
+    return index_records(
+        source.files,
+        skip_damaged=skip_damaged,
+        expected={file: expected[file.rpartition("/")[2]] for file in source.files},
     )
 
-    def prepare(number: tf.Tensor, record: tf.Tensor) -> tuple:
-        example = decode_example(record)
-        image, labels = augment(
-            example.image,
-            example.labels,
-            seed=tf.stack([tf.constant(seed, tf.int64), number]),
-            crop_size=crop_size,
-            augmentation=augmentation,
-        )
-        targets = make_targets(
-            labels, is_thing=source.manifest.is_thing, max_masks=max_masks
-        )
-        return image, targets
 
-    dataset = records.enumerate(start=first_record)
-    dataset = dataset.map(prepare, parallel_calls or tf.data.AUTOTUNE)
-    return dataset.batch(batch_size, drop_remainder=True).prefetch(prefetch_batches)
+def _reader(source: Source, loading: Loading) -> tuple[ReadExample, int]:
+    """What reads a record of a split, and how many there are."""
+    index = _index(source, loading.skip_damaged)
+    damage = {
+        "num_classes": len(source.manifest.categories),
+        "skip_damaged": loading.skip_damaged,
+    }
+    if loading.snapshot_folder:
+        index = snapshot(index, loading.snapshot_folder, **damage)
+    read = example_reader(index, **damage, in_memory=loading.cache_records)
+    return read, index.num_records
 
 
-def _shuffled_records(
-    source: Source, *, seed: int, first_record: int, buffer: int, cache: bool
-) -> tf.data.Dataset:
-    """Serialised examples, epoch after epoch, each in an order of its own.
+def _image_numbers(
+    batch_size: int, first_step: int, context: tf.distribute.InputContext | None
+) -> tuple[tf.data.Dataset, int]:
+    """The numbers of the images of a run, and how many make a batch."""
+    hosts = context.num_input_pipelines if context else 1
+    of_host = batch_size // hosts
+    numbers = tf.data.Dataset.range(first_step * of_host, tf.int64.max)
+    if not context:
+        return numbers, batch_size
+    first = context.input_pipeline_id * of_host
+    numbers = numbers.map(lambda n: n // of_host * batch_size + first + n % of_host)
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.OFF
+    )
+    of_replica = context.get_per_replica_batch_size(batch_size)
+    return numbers.with_options(options), of_replica
 
-    The order of an epoch depends on the seed and its number alone, so whole epochs
-    before `first_record` are left out without being read.
+
+def record_names(
+    source: Source, *, batch_size: int, seed: int, step: int, skip_damaged: bool = False
+) -> list[str]:
+    """The records of a step's images, in order, as "FILE: record NUMBER (NAME)".
+
+    They follow from the seed, so batches need not carry them. (Not those of a tf.data
+    service, whose order is its own.)
+
+    Args:
+      source: the shards.
+      batch_size: images in a step, over all hosts.
+      seed: of the order.
+      step: the step, from 0.
+      skip_damaged: as in `Loading`.
     """
-    first_epoch, skipped = divmod(first_record, source.num_images)
-    files = tf.constant(source.files)
-    cached = tf.data.TFRecordDataset(files).cache() if cache else None
-
-    def epoch(number: tf.Tensor) -> tf.data.Dataset:
-        # Of this function's graph: makes the order independent of the global seed.
-        tf.random.set_seed(_GRAPH_SEED)
-        seeds = tf.stack([tf.constant(seed, tf.int64), number])
-        if cached is not None:
-            records = cached
-        else:
-            order = tf.random.experimental.stateless_shuffle(files, seed=seeds)
-            records = tf.data.Dataset.from_tensor_slices(order).interleave(
-                tf.data.TFRecordDataset, cycle_length=_SHARDS_READ_AT_ONCE
-            )
-        shuffle_seed = tf.random.stateless_uniform(
-            [], seed=seeds, minval=1, maxval=2**31, dtype=tf.int64
-        )
-        return records.shuffle(
-            buffer, seed=shuffle_seed, reshuffle_each_iteration=False
-        )
-
-    epochs = tf.data.Dataset.counter(start=first_epoch)
-    return epochs.flat_map(epoch).skip(skipped)
+    index = _index(source, skip_damaged)
+    names = []
+    for number in range(step * batch_size, (step + 1) * batch_size):
+        place = tf.constant(number, tf.int64)
+        record = int(record_of(place, seed, index.num_records))
+        names.append(f"{index.describe(record)} ({image_name(index, record)})")
+    return names
 
 
 def evaluation_dataset(
@@ -218,8 +320,12 @@ def evaluation_dataset(
       Dataset of EvaluationBatch.
     """
 
-    def prepare(record: tf.Tensor) -> EvaluationBatch:
-        example = decode_example(record)
+    index = _index(source, False)
+    read = example_reader(index, num_classes=len(source.manifest.categories))
+
+    @tf.autograph.experimental.do_not_convert
+    def prepare(number: tf.Tensor) -> EvaluationBatch:
+        example = read(number)
         image, resized = preprocess.resize_and_pad(example.image, crop_size)
         return EvaluationBatch(
             images=image,
@@ -228,8 +334,7 @@ def evaluation_dataset(
             resized_sizes=resized,
         )
 
-    dataset = tf.data.TFRecordDataset(source.files)
-    if max_images:
-        dataset = dataset.take(max_images)
-    dataset = dataset.map(prepare, parallel_calls or tf.data.AUTOTUNE)
+    count = index.num_records
+    numbers = tf.data.Dataset.range(min(max_images, count) if max_images else count)
+    dataset = numbers.map(prepare, parallel_calls or tf.data.AUTOTUNE)
     return dataset.batch(batch_size).prefetch(prefetch_batches)

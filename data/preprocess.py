@@ -56,15 +56,19 @@ def resize_image(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     return resized if image.shape.rank == 4 else resized[0]
 
 
-def resize_labels(labels: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+def resize_labels(
+    labels: tf.Tensor, size: tf.Tensor, *, flipped: tf.Tensor | bool = False
+) -> tf.Tensor:
     """Nearest-neighbour resize with aligned corners.
 
     Two gathers instead of TensorFlow's operation (with the same result), because
-    that has no integer kernel on GPUs.
+    that has no integer kernel on GPUs. Both gather rows, which are contiguous: four
+    times as fast as gathering columns, the transpositions included.
 
     Args:
       labels: [..., H, W], any type.
       size: [2] int32, new height and width.
+      flipped: [] bool, left and right change places.
 
     Returns:
       [..., h, w], same type.
@@ -72,7 +76,10 @@ def resize_labels(labels: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     shape = tf.shape(labels)
     rows = _nearest(shape[-2], size[0])
     columns = _nearest(shape[-1], size[1])
-    return tf.gather(tf.gather(labels, rows, axis=-2), columns, axis=-1)
+    if flipped is not False:
+        columns = tf.where(flipped, columns[::-1], columns)
+    turned = tf.gather(tf.linalg.matrix_transpose(labels), columns, axis=-2)
+    return tf.gather(tf.linalg.matrix_transpose(turned), rows, axis=-2)
 
 
 def _nearest(num_inputs: tf.Tensor, num_outputs: tf.Tensor) -> tf.Tensor:

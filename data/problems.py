@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 
 class Problem(NamedTuple):
-    """One fault of a data set.
+    """One fault of a data set, or one remark on it.
 
     Attributes:
       kind: a few words, the same for all faults of a kind.
@@ -14,6 +14,8 @@ class Problem(NamedTuple):
       segment: id of the segment, None where the fault is not in one.
       message: the rule and what arrived.
       fix: what to do.
+      image: the image it concerns, by its name in the json or its place there; None
+        where the data set as a whole is at fault.
     """
 
     kind: str
@@ -21,6 +23,7 @@ class Problem(NamedTuple):
     segment: int | None
     message: str
     fix: str
+    image: str | None = None
 
     @property
     def line(self) -> str:
@@ -31,3 +34,17 @@ class Problem(NamedTuple):
     def to_json(self) -> dict[str, Any]:
         """For programs."""
         return self._asdict()
+
+
+def missing_file(path: str, what: str, name: str, image: str) -> Problem:
+    """The fault of a file that the json names and that is not there.
+
+    Args:
+      path: where it should be.
+      what: "image" or "mask".
+      name: as the json has it.
+      image: the image it belongs to.
+    """
+    message = f"no such {what}, though the json names {name}"
+    fix = f"put it there or check the {what}s folder"
+    return Problem("missing file", path, None, message, fix, image)

@@ -2,60 +2,234 @@
 
 from __future__ import annotations
 
+import collections
+import dataclasses
 import functools
-from pathlib import Path
+import itertools
+from collections.abc import Sequence
+from typing import Any
 
-from cmt.data.check_files import check_files
-from cmt.data.check_json import JsonCheck
-from cmt.data.coco import PanopticImage, load_json
+from cmt.data.annotations import PanopticImage
+from cmt.data.check_files import FileOptions, check_boxes, check_files
+from cmt.data.coco import load_json
+from cmt.data.convert import count_masks
 from cmt.data.parallel import parallel_map
 from cmt.data.problems import Problem
 from cmt.data.progress import track
+from cmt.data.reconcile import FileCounts, reconcile
+from cmt.data.registry import Paths
+from cmt.data.source import Source, check_paths, open_source
+from cmt.data.storage import Location
 from cmt.errors import InputError
+
+_CHUNK_IMAGES = 8
+_ALONE_IMAGES = 50
+# Masks an image, in the report: up to 8, up to 16, ...
+_MASK_STEPS = (8, 16, 32, 64, 128, 256, 512)
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskCounts:
+    """How many masks the images have, against the centers of a model.
+
+    Attributes:
+      num_centers: of the model.
+      largest: masks of the image that has the most; so many centers hold all.
+      distribution: number of images with up to so many masks, by upper bound.
+      above: images with more masks than centers.
+    """
+
+    num_centers: int
+    largest: int
+    distribution: dict[int, int]
+    above: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Validation:
+    """What a check of a data set found.
+
+    Attributes:
+      images: entries of "images".
+      annotations: entries of "annotations".
+      annotated: images with an annotation that can be read.
+      files: how many files are there, missing and unused.
+      masks: how many masks the images have.
+      problems: all faults; `cmt data convert` refuses an image with any of them but
+        wrong boxes, which it does not use.
+      notes: what is no fault but good to know.
+    """
+
+    images: int
+    annotations: int
+    annotated: int
+    files: FileCounts
+    masks: MaskCounts
+    problems: list[Problem]
+    notes: list[Problem]
+
+    def kinds(self) -> dict[str, int]:
+        """How often each kind of fault occurs, the most frequent first."""
+        return _count_kinds(self.problems)
+
+    def note_kinds(self) -> dict[str, int]:
+        """How often each kind of remark occurs, the most frequent first."""
+        return _count_kinds(self.notes)
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "counts": {
+                "images": self.images,
+                "annotations": self.annotations,
+                "annotated_images": self.annotated,
+                **self.files._asdict(),
+            },
+            "masks_per_image": dataclasses.asdict(self.masks),
+            "kinds": self.kinds(),
+            "note_kinds": self.note_kinds(),
+            "problems": [problem.to_json() for problem in self.problems],
+            "notes": [note.to_json() for note in self.notes],
+        }
 
 
 def validate(
     *,
-    images: Path | str,
-    annotations: Path | str,
-    masks: Path | str,
+    images: Location,
+    annotations: Location,
+    masks: Location,
     workers: int = 0,
-) -> list[Problem]:
+    exif: str | None = None,
+    num_centers: int = 128,
+) -> Validation:
     """Checks a data set: the json by itself, then each image and mask against it.
+
+    Folders and files may be local or what `tf.io.gfile` reads.
 
     Args:
       images: folder of the images.
       annotations: COCO panoptic json.
       masks: folder of the PNG files.
       workers: number of processes; 0 for one a processor.
-
-    Returns:
-      All faults; empty if there is none.
+      exif: how EXIF orientations are taken, see `FileOptions`; None for "auto".
+      num_centers: of the model to be trained.
 
     Raises:
       InputError: the json or a folder is missing.
     """
-    images, masks = Path(images), Path(masks)
-    if not Path(annotations).is_file():
-        raise InputError(f"--annotations {annotations}: no such file; check the path")
-    for option, folder in (("--images", images), ("--masks", masks)):
-        if not folder.is_dir():
-            raise InputError(f"{option} {folder}: no such folder; check the path")
+    paths = Paths(images, annotations, masks)
+    return validate_paths(paths, workers=workers, exif=exif, num_centers=num_centers)
+
+
+def validate_paths(
+    paths: Paths,
+    *,
+    workers: int = 0,
+    exif: str | None = None,
+    num_centers: int = 128,
+) -> Validation:
+    """Checks a data set; see `validate`."""
+    check_paths(paths)
     try:
-        check = JsonCheck(annotations, load_json(annotations))
+        content = load_json(paths.annotations)
     except InputError as error:
-        message = str(error).removeprefix(f"{annotations}: ")
-        fix = "give a COCO panoptic json"
-        return [Problem("json file", str(annotations), None, message, fix)]
-    problems = check.problems
-    function = functools.partial(_problems, images, masks)
-    found = parallel_map(
-        function, check.images, workers=workers if len(check.images) > 50 else 1
+        return _unreadable(paths, str(error), num_centers)
+    source = open_source(paths, exif, content)
+    check = source.check
+    files = reconcile(source.files, check.images)
+    problems, notes = list(check.problems), check.notes + files.unused
+    for found in _check_all(source, workers):
+        problems += found[0]
+        notes += found[1]
+    masks, crowded = _count_all_masks(source, num_centers)
+    return Validation(
+        images=check.num_images,
+        annotations=check.num_annotations,
+        annotated=len(check.images),
+        files=files.counts,
+        masks=masks,
+        problems=problems,
+        notes=notes + crowded,
     )
-    for some in track(found, description="validate", total=len(check.images)):
-        problems.extend(some)
-    return problems
 
 
-def _problems(images: Path, masks: Path, entry: PanopticImage) -> list[Problem]:
-    return check_files(images, masks, entry).problems
+def _unreadable(paths: Paths, message: str, num_centers: int) -> Validation:
+    name = str(paths.annotations)
+    problem = Problem(
+        "json file",
+        name,
+        None,
+        message.removeprefix(f"{name}: "),
+        "give a COCO panoptic json",
+    )
+    return Validation(
+        0,
+        0,
+        0,
+        FileCounts(0, 0, 0, 0, 0, 0),
+        MaskCounts(num_centers, 0, {}, 0),
+        [problem],
+        [],
+    )
+
+
+def _check_all(source: Source, workers: int):
+    """Yields the problems and the notes of every image."""
+    entries = source.check.images
+    chunks = [
+        entries[start : start + _CHUNK_IMAGES]
+        for start in range(0, len(entries), _CHUNK_IMAGES)
+    ]
+    found = parallel_map(
+        functools.partial(_check_images, source.files),
+        chunks,
+        workers=workers if len(entries) > _ALONE_IMAGES else 1,
+    )
+    flat = itertools.chain.from_iterable(found)
+    return track(flat, description="validate", total=len(entries))
+
+
+def _check_images(
+    files: FileOptions, entries: Sequence[PanopticImage]
+) -> list[tuple[list[Problem], list[Problem]]]:
+    results = []
+    for entry in entries:
+        checked = check_files(files, entry)
+        problems = checked.problems
+        if checked.index is not None:
+            problems = problems + check_boxes(files, entry, checked.index)
+        results.append((problems, checked.notes))
+    return results
+
+
+def _count_all_masks(
+    source: Source, num_centers: int
+) -> tuple[MaskCounts, list[Problem]]:
+    """The distribution, and a note on every image that has more masks than centers."""
+    distribution: collections.Counter[int] = collections.Counter()
+    notes = []
+    largest = 0
+    for entry in source.check.images:
+        count = count_masks(entry, source.check.is_thing)
+        largest = max(largest, count)
+        bound = next((step for step in _MASK_STEPS if count <= step), count)
+        distribution[bound] += 1
+        if count > num_centers:
+            notes.append(
+                Problem(
+                    "more masks than centers",
+                    str(source.paths.annotations),
+                    None,
+                    f"{entry.file_name} has {count} masks, more than the {num_centers} "
+                    "centers of the model",
+                    "training makes the smallest void; or set model.num_centers and "
+                    f"data.max_masks to {count}",
+                    entry.file_name,
+                )
+            )
+    counts = dict(sorted(distribution.items()))
+    return MaskCounts(num_centers, largest, counts, len(notes)), notes
+
+
+def _count_kinds(problems: Sequence[Problem]) -> dict[str, int]:
+    return dict(collections.Counter(problem.kind for problem in problems).most_common())

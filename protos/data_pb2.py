@@ -15,7 +15,7 @@ _sym_db = _symbol_database.Default()
 from cmt.protos import options_pb2 as cmt_dot_protos_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x63mt/protos/data.proto\x12\x03\x63mt\x1a\x18\x63mt/protos/options.proto\"\xc5\x03\n\nDataConfig\x12!\n\x05train\x18\x01 \x01(\x0b\x32\x12.cmt.DatasetConfig\x12&\n\nvalidation\x18\x02 \x01(\x0b\x32\x12.cmt.DatasetConfig\x12\x32\n\x12\x63rop_height_pixels\x18\x03 \x01(\x05:\x03\x36\x34\x31\x42\x11\xa2\xbb\x18\r\t\x00\x00\x00\x00\x00\x80@@ \x10(\x01\x12\x31\n\x11\x63rop_width_pixels\x18\x04 \x01(\x05:\x03\x36\x34\x31\x42\x11\xa2\xbb\x18\r\t\x00\x00\x00\x00\x00\x80@@ \x10(\x01\x12.\n\tmax_masks\x18\x05 \x01(\x05:\x03\x31\x32\x38\x42\x16\xa2\xbb\x18\x12\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\xe0o@\x12-\n\x0c\x61ugmentation\x18\x06 \x01(\x0b\x32\x17.cmt.AugmentationConfig\x12\x32\n\x15shuffle_buffer_images\x18\x07 \x01(\x05:\x04\x31\x30\x30\x30\x42\r\xa2\xbb\x18\t\t\x00\x00\x00\x00\x00\x00\xf0?\x12(\n\x0eparallel_calls\x18\x08 \x01(\x05:\x01\x30\x42\r\xa2\xbb\x18\t\t\x00\x00\x00\x00\x00\x00\x00\x00\x12*\n\x10prefetch_batches\x18\t \x01(\x05:\x01\x32\x42\r\xa2\xbb\x18\t\t\x00\x00\x00\x00\x00\x00\xf0?\x12\x1c\n\rcache_records\x18\n \x01(\x08:\x05\x66\x61lse\"X\n\rDatasetConfig\x12\x11\n\ttfrecords\x18\x01 \x01(\t\x12\x10\n\x08manifest\x18\x02 \x01(\t\x12\x13\n\x0b\x61nnotations\x18\x03 \x01(\t\x12\r\n\x05masks\x18\x04 \x01(\t\"\xc5\x01\n\x12\x41ugmentationConfig\x12\'\n\tmin_scale\x18\x01 \x01(\x02:\x03\x30.5B\x0f\xa2\xbb\x18\x0b\t\x00\x00\x00\x00\x00\x00\x00\x00\x18\x01\x12\'\n\tmax_scale\x18\x02 \x01(\x02:\x03\x31.5B\x0f\xa2\xbb\x18\x0b\t\x00\x00\x00\x00\x00\x00\x00\x00\x18\x01\x12&\n\nscale_step\x18\x03 \x01(\x02:\x03\x30.1B\r\xa2\xbb\x18\t\t\x00\x00\x00\x00\x00\x00\x00\x00\x12\x35\n\x10\x66lip_probability\x18\x04 \x01(\x02:\x03\x30.5B\x16\xa2\xbb\x18\x12\t\x00\x00\x00\x00\x00\x00\x00\x00\x11\x00\x00\x00\x00\x00\x00\xf0?')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x63mt/protos/data.proto\x12\x03\x63mt\x1a\x18\x63mt/protos/options.proto\"\x92\x04\n\nDataConfig\x12!\n\x05train\x18\x01 \x01(\x0b\x32\x12.cmt.DatasetConfig\x12&\n\nvalidation\x18\x02 \x01(\x0b\x32\x12.cmt.DatasetConfig\x12\x32\n\x12\x63rop_height_pixels\x18\x03 \x01(\x05:\x03\x36\x34\x31\x42\x11\xa2\xbb\x18\r\t\x00\x00\x00\x00\x00\x80@@ \x10(\x01\x12\x31\n\x11\x63rop_width_pixels\x18\x04 \x01(\x05:\x03\x36\x34\x31\x42\x11\xa2\xbb\x18\r\t\x00\x00\x00\x00\x00\x80@@ \x10(\x01\x12.\n\tmax_masks\x18\x05 \x01(\x05:\x03\x31\x32\x38\x42\x16\xa2\xbb\x18\x12\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\xe0o@\x12-\n\x0c\x61ugmentation\x18\x06 \x01(\x0b\x32\x17.cmt.AugmentationConfig\x12(\n\x0eparallel_calls\x18\x08 \x01(\x05:\x01\x30\x42\r\xa2\xbb\x18\t\t\x00\x00\x00\x00\x00\x00\x00\x00\x12*\n\x10prefetch_batches\x18\t \x01(\x05:\x01\x32\x42\r\xa2\xbb\x18\t\t\x00\x00\x00\x00\x00\x00\xf0?\x12\x1c\n\rcache_records\x18\n \x01(\x08:\x05\x66\x61lse\x12\x17\n\x0fsnapshot_folder\x18\x0b \x01(\t\x12#\n\x14skip_damaged_records\x18\x0c \x01(\x08:\x05\x66\x61lse\x12*\n\x10min_thing_pixels\x18\r \x01(\x05:\x01\x30\x42\r\xa2\xbb\x18\t\t\x00\x00\x00\x00\x00\x00\x00\x00\x12\x0f\n\x07service\x18\x0e \x01(\tJ\x04\x08\x07\x10\x08\"X\n\rDatasetConfig\x12\x11\n\ttfrecords\x18\x01 \x01(\t\x12\x10\n\x08manifest\x18\x02 \x01(\t\x12\x13\n\x0b\x61nnotations\x18\x03 \x01(\t\x12\r\n\x05masks\x18\x04 \x01(\t\"\xc0\x02\n\x12\x41ugmentationConfig\x12\'\n\tmin_scale\x18\x01 \x01(\x02:\x03\x30.5B\x0f\xa2\xbb\x18\x0b\t\x00\x00\x00\x00\x00\x00\x00\x00\x18\x01\x12\'\n\tmax_scale\x18\x02 \x01(\x02:\x03\x31.5B\x0f\xa2\xbb\x18\x0b\t\x00\x00\x00\x00\x00\x00\x00\x00\x18\x01\x12&\n\nscale_step\x18\x03 \x01(\x02:\x03\x30.1B\r\xa2\xbb\x18\t\t\x00\x00\x00\x00\x00\x00\x00\x00\x12\x35\n\x10\x66lip_probability\x18\x04 \x01(\x02:\x03\x30.5B\x16\xa2\xbb\x18\x12\t\x00\x00\x00\x00\x00\x00\x00\x00\x11\x00\x00\x00\x00\x00\x00\xf0?\x12,\n\x0c\x63olor_jitter\x18\x05 \x01(\x0b\x32\x16.cmt.ColorJitterConfig\x12!\n\x06policy\x18\x06 \x01(\x0b\x32\x11.cmt.PolicyConfig\x12(\n\ncopy_paste\x18\x07 \x01(\x0b\x32\x14.cmt.CopyPasteConfig\"\xc6\x01\n\x11\x43olorJitterConfig\x12-\n\nbrightness\x18\x01 \x01(\x02:\x01\x30\x42\x16\xa2\xbb\x18\x12\t\x00\x00\x00\x00\x00\x00\x00\x00\x11\x00\x00\x00\x00\x00\x00\xf0?\x12+\n\x08\x63ontrast\x18\x02 \x01(\x02:\x01\x30\x42\x16\xa2\xbb\x18\x12\t\x00\x00\x00\x00\x00\x00\x00\x00\x11\x00\x00\x00\x00\x00\x00\xf0?\x12-\n\nsaturation\x18\x03 \x01(\x02:\x01\x30\x42\x16\xa2\xbb\x18\x12\t\x00\x00\x00\x00\x00\x00\x00\x00\x11\x00\x00\x00\x00\x00\x00\xf0?\x12&\n\x03hue\x18\x04 \x01(\x02:\x01\x30\x42\x16\xa2\xbb\x18\x12\t\x00\x00\x00\x00\x00\x00\x00\x00\x11\x00\x00\x00\x00\x00\x00\xe0?\"o\n\x0cPolicyConfig\x12\x31\n\x0enum_operations\x18\x01 \x01(\x05:\x01\x30\x42\x16\xa2\xbb\x18\x12\t\x00\x00\x00\x00\x00\x00\x00\x00\x11\x00\x00\x00\x00\x00\x00 @\x12,\n\tmagnitude\x18\x02 \x01(\x02:\x01\x35\x42\x16\xa2\xbb\x18\x12\t\x00\x00\x00\x00\x00\x00\x00\x00\x11\x00\x00\x00\x00\x00\x00$@\"\x9e\x02\n\x0f\x43opyPasteConfig\x12.\n\x0bprobability\x18\x01 \x01(\x02:\x01\x30\x42\x16\xa2\xbb\x18\x12\t\x00\x00\x00\x00\x00\x00\x00\x00\x11\x00\x00\x00\x00\x00\x00\xf0?\x12\'\n\tmin_scale\x18\x02 \x01(\x02:\x03\x30.5B\x0f\xa2\xbb\x18\x0b\t\x00\x00\x00\x00\x00\x00\x00\x00\x18\x01\x12%\n\tmax_scale\x18\x03 \x01(\x02:\x01\x31\x42\x0f\xa2\xbb\x18\x0b\t\x00\x00\x00\x00\x00\x00\x00\x00\x18\x01\x12\x36\n\x11thing_probability\x18\x04 \x01(\x02:\x03\x30.5B\x16\xa2\xbb\x18\x12\t\x00\x00\x00\x00\x00\x00\x00\x00\x11\x00\x00\x00\x00\x00\x00\xf0?\x12\x34\n\x11stuff_probability\x18\x05 \x01(\x02:\x01\x30\x42\x16\xa2\xbb\x18\x12\t\x00\x00\x00\x00\x00\x00\x00\x00\x11\x00\x00\x00\x00\x00\x00\xf0?\x12\x0e\n\x06things\x18\x06 \x01(\t\x12\r\n\x05stuff\x18\x07 \x01(\t')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -28,12 +28,12 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_DATACONFIG'].fields_by_name['crop_width_pixels']._serialized_options = b'\242\273\030\r\t\000\000\000\000\000\200@@ \020(\001'
   _globals['_DATACONFIG'].fields_by_name['max_masks']._options = None
   _globals['_DATACONFIG'].fields_by_name['max_masks']._serialized_options = b'\242\273\030\022\t\000\000\000\000\000\000\360?\021\000\000\000\000\000\340o@'
-  _globals['_DATACONFIG'].fields_by_name['shuffle_buffer_images']._options = None
-  _globals['_DATACONFIG'].fields_by_name['shuffle_buffer_images']._serialized_options = b'\242\273\030\t\t\000\000\000\000\000\000\360?'
   _globals['_DATACONFIG'].fields_by_name['parallel_calls']._options = None
   _globals['_DATACONFIG'].fields_by_name['parallel_calls']._serialized_options = b'\242\273\030\t\t\000\000\000\000\000\000\000\000'
   _globals['_DATACONFIG'].fields_by_name['prefetch_batches']._options = None
   _globals['_DATACONFIG'].fields_by_name['prefetch_batches']._serialized_options = b'\242\273\030\t\t\000\000\000\000\000\000\360?'
+  _globals['_DATACONFIG'].fields_by_name['min_thing_pixels']._options = None
+  _globals['_DATACONFIG'].fields_by_name['min_thing_pixels']._serialized_options = b'\242\273\030\t\t\000\000\000\000\000\000\000\000'
   _globals['_AUGMENTATIONCONFIG'].fields_by_name['min_scale']._options = None
   _globals['_AUGMENTATIONCONFIG'].fields_by_name['min_scale']._serialized_options = b'\242\273\030\013\t\000\000\000\000\000\000\000\000\030\001'
   _globals['_AUGMENTATIONCONFIG'].fields_by_name['max_scale']._options = None
@@ -42,10 +42,38 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_AUGMENTATIONCONFIG'].fields_by_name['scale_step']._serialized_options = b'\242\273\030\t\t\000\000\000\000\000\000\000\000'
   _globals['_AUGMENTATIONCONFIG'].fields_by_name['flip_probability']._options = None
   _globals['_AUGMENTATIONCONFIG'].fields_by_name['flip_probability']._serialized_options = b'\242\273\030\022\t\000\000\000\000\000\000\000\000\021\000\000\000\000\000\000\360?'
+  _globals['_COLORJITTERCONFIG'].fields_by_name['brightness']._options = None
+  _globals['_COLORJITTERCONFIG'].fields_by_name['brightness']._serialized_options = b'\242\273\030\022\t\000\000\000\000\000\000\000\000\021\000\000\000\000\000\000\360?'
+  _globals['_COLORJITTERCONFIG'].fields_by_name['contrast']._options = None
+  _globals['_COLORJITTERCONFIG'].fields_by_name['contrast']._serialized_options = b'\242\273\030\022\t\000\000\000\000\000\000\000\000\021\000\000\000\000\000\000\360?'
+  _globals['_COLORJITTERCONFIG'].fields_by_name['saturation']._options = None
+  _globals['_COLORJITTERCONFIG'].fields_by_name['saturation']._serialized_options = b'\242\273\030\022\t\000\000\000\000\000\000\000\000\021\000\000\000\000\000\000\360?'
+  _globals['_COLORJITTERCONFIG'].fields_by_name['hue']._options = None
+  _globals['_COLORJITTERCONFIG'].fields_by_name['hue']._serialized_options = b'\242\273\030\022\t\000\000\000\000\000\000\000\000\021\000\000\000\000\000\000\340?'
+  _globals['_POLICYCONFIG'].fields_by_name['num_operations']._options = None
+  _globals['_POLICYCONFIG'].fields_by_name['num_operations']._serialized_options = b'\242\273\030\022\t\000\000\000\000\000\000\000\000\021\000\000\000\000\000\000 @'
+  _globals['_POLICYCONFIG'].fields_by_name['magnitude']._options = None
+  _globals['_POLICYCONFIG'].fields_by_name['magnitude']._serialized_options = b'\242\273\030\022\t\000\000\000\000\000\000\000\000\021\000\000\000\000\000\000$@'
+  _globals['_COPYPASTECONFIG'].fields_by_name['probability']._options = None
+  _globals['_COPYPASTECONFIG'].fields_by_name['probability']._serialized_options = b'\242\273\030\022\t\000\000\000\000\000\000\000\000\021\000\000\000\000\000\000\360?'
+  _globals['_COPYPASTECONFIG'].fields_by_name['min_scale']._options = None
+  _globals['_COPYPASTECONFIG'].fields_by_name['min_scale']._serialized_options = b'\242\273\030\013\t\000\000\000\000\000\000\000\000\030\001'
+  _globals['_COPYPASTECONFIG'].fields_by_name['max_scale']._options = None
+  _globals['_COPYPASTECONFIG'].fields_by_name['max_scale']._serialized_options = b'\242\273\030\013\t\000\000\000\000\000\000\000\000\030\001'
+  _globals['_COPYPASTECONFIG'].fields_by_name['thing_probability']._options = None
+  _globals['_COPYPASTECONFIG'].fields_by_name['thing_probability']._serialized_options = b'\242\273\030\022\t\000\000\000\000\000\000\000\000\021\000\000\000\000\000\000\360?'
+  _globals['_COPYPASTECONFIG'].fields_by_name['stuff_probability']._options = None
+  _globals['_COPYPASTECONFIG'].fields_by_name['stuff_probability']._serialized_options = b'\242\273\030\022\t\000\000\000\000\000\000\000\000\021\000\000\000\000\000\000\360?'
   _globals['_DATACONFIG']._serialized_start=57
-  _globals['_DATACONFIG']._serialized_end=510
-  _globals['_DATASETCONFIG']._serialized_start=512
-  _globals['_DATASETCONFIG']._serialized_end=600
-  _globals['_AUGMENTATIONCONFIG']._serialized_start=603
-  _globals['_AUGMENTATIONCONFIG']._serialized_end=800
+  _globals['_DATACONFIG']._serialized_end=587
+  _globals['_DATASETCONFIG']._serialized_start=589
+  _globals['_DATASETCONFIG']._serialized_end=677
+  _globals['_AUGMENTATIONCONFIG']._serialized_start=680
+  _globals['_AUGMENTATIONCONFIG']._serialized_end=1000
+  _globals['_COLORJITTERCONFIG']._serialized_start=1003
+  _globals['_COLORJITTERCONFIG']._serialized_end=1201
+  _globals['_POLICYCONFIG']._serialized_start=1203
+  _globals['_POLICYCONFIG']._serialized_end=1314
+  _globals['_COPYPASTECONFIG']._serialized_start=1317
+  _globals['_COPYPASTECONFIG']._serialized_end=1603
 # @@protoc_insertion_point(module_scope)

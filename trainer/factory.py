@@ -193,9 +193,15 @@ def training_categories(experiment: experiment_pb2.ExperimentConfig) -> list[Cat
 
 
 def training_dataset(
-    experiment: experiment_pb2.ExperimentConfig, *, first_step: int
+    experiment: experiment_pb2.ExperimentConfig,
+    *,
+    first_step: int,
+    input_context: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
     """Endless batches of (images, Targets), those of the steps from `first_step` on.
+
+    With an `input_context`, only its host's part of each step, in the batches of its
+    replicas: for `tf.distribute.Strategy.distribute_datasets_from_function`.
 
     Raises:
       InputError: the data cannot be read.
@@ -205,6 +211,7 @@ def training_dataset(
         global_batch_size=experiment.trainer.global_batch_size,
         seed=experiment.trainer.seed,
         first_step=first_step,
+        input_context=input_context,
     )
 
 
@@ -224,8 +231,10 @@ def validation_dataset(
     config = type(experiment.data)()
     config.CopyFrom(experiment.data)
     config.train.CopyFrom(config.validation)
+    config.augmentation.Clear()  # Of what it leaves out, only these change images.
     config.augmentation.min_scale = config.augmentation.max_scale = 1.0
     config.augmentation.flip_probability = 0.0
+    config.service = ""
     batch = experiment.trainer.global_batch_size
     dataset = data_factory.training_dataset(config, global_batch_size=batch, seed=0)
     num_images = data_factory.validation_manifest(experiment.data).num_images

@@ -2,23 +2,45 @@
 
 from __future__ import annotations
 
+import enum
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cmt.cli.data_inspect import inspect
+
 if TYPE_CHECKING:
-    from cmt.data.inspect import Inspection
-    from cmt.data.problems import Problem
+    from cmt.data.registry import Paths
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 _IMAGES = typer.Option(metavar="DIR", help="Folder of the images.")
 _ANNOTATIONS = typer.Option(metavar="JSON", help="COCO panoptic annotations.")
 _MASKS = typer.Option(metavar="DIR", help="Folder of the PNG files of the json.")
+_DATASET = typer.Option(
+    metavar="NAME",
+    help="In place of the three paths: coco, cityscapes or ade20k, with --root; or "
+    "the manifest of a converted split.",
+)
+_ROOT = typer.Option(metavar="DIR", help="Where the files of --dataset are.")
+_CATEGORY_OFFSET = typer.Option(
+    min=0, metavar="N", help="Added to all category ids; 1 for a json that has id 0."
+)
 _WORKERS = typer.Option(min=0, help="Processes; 0 for one a processor.")
 _OVERWRITE = typer.Option("--overwrite", help="Replace what is there.")
+_MAX_BAD = typer.Option(min=0, help="Leave out up to so many images with problems.")
+_KEEP_CROWD = typer.Option(
+    "--keep-crowd", help="Crowd keeps its class, without instance, not void."
+)
+_RESUME = typer.Option("--resume", help="Keep finished shards that are still current.")
+_BEAM = typer.Option(
+    metavar="OPTIONS",
+    help="Run as an Apache Beam pipeline with these options, such as "
+    "'--runner=DirectRunner'; needs cmt-deeplab[beam].",
+)
 
 
 @app.callback()
@@ -70,178 +92,170 @@ def scenes(
     print(f"wrote {train} images to train on and {val} to evaluate on to {output}")
 
 
+class Exif(str, enum.Enum):
+    """How EXIF orientations are taken."""
+
+    AUTO = "auto"
+    APPLY = "apply"
+    IGNORE = "ignore"
+
+
+_EXIF = typer.Option(
+    help="EXIF orientation: apply it, ignore it, or whichever fits the masks."
+)
+
+
 @app.command()
 def validate(
-    images: Annotated[Path, _IMAGES],
-    annotations: Annotated[Path, _ANNOTATIONS],
-    masks: Annotated[Path, _MASKS],
+    images: Annotated[str | None, _IMAGES] = None,
+    annotations: Annotated[str | None, _ANNOTATIONS] = None,
+    masks: Annotated[str | None, _MASKS] = None,
+    dataset: Annotated[str | None, _DATASET] = None,
+    root: Annotated[str | None, _ROOT] = None,
+    split: Annotated[
+        str, typer.Option(metavar="NAME", help="Split of --dataset: train, val.")
+    ] = "val",
+    exif: Annotated[Exif | None, _EXIF] = None,
+    category_offset: Annotated[int | None, _CATEGORY_OFFSET] = None,
+    num_centers: Annotated[
+        int, typer.Option(min=1, help="Of the model; images with more masks are noted.")
+    ] = 128,
+    examples: Annotated[
+        int, typer.Option(min=0, help="Lines to print of each kind; 0 for all.")
+    ] = 10,
     workers: Annotated[int, _WORKERS] = 0,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print a list of problems as json.")
+        bool, typer.Option("--json", help="Print counts and all problems as json.")
     ] = False,
 ) -> None:
     """Check a COCO panoptic data set and report all problems; exit code 1 if any.
 
-    A json or folder that is not there is wrong usage, exit code 2.
+    Notes are no problems: conversion takes care of them, or they only say something
+    about the data. A json or folder that is not there is wrong usage, exit code 2.
+    Paths may be local or what TensorFlow reads, such as gs://.
 
     \b
     Example:
       cmt data validate --images val2017 --annotations panoptic_val2017.json \\
         --masks panoptic_val2017
+      cmt data validate --dataset coco --root coco --split val
     """
-    from cmt.data.validate import validate as find_problems
+    from cmt.cli.data_report import print_validation
+    from cmt.data.validate import validate_paths
 
-    problems = find_problems(
-        images=images, annotations=annotations, masks=masks, workers=workers
+    paths = _paths(images, annotations, masks, dataset, root, split, category_offset)
+    found = validate_paths(
+        paths,
+        workers=workers,
+        exif=exif.value if exif else None,
+        num_centers=num_centers,
     )
     if as_json:
-        print(json.dumps([problem.to_json() for problem in problems], indent=2))
+        print(json.dumps(found.to_json(), indent=2))
     else:
-        _print_problems(problems)
-    if problems:
+        print_validation(found, examples)
+    if found.problems:
         raise typer.Exit(1)
 
 
-def _print_problems(problems: list[Problem]) -> None:
-    import collections
+def _paths(
+    images: str | None,
+    annotations: str | None,
+    masks: str | None,
+    dataset: str | None,
+    root: str | None,
+    split: str,
+    category_offset: int | None,
+) -> Paths:
+    """The three paths, or those of a registered data set."""
+    from cmt.data.registry import Paths, find_paths
+    from cmt.errors import InputError
 
-    from rich.console import Console
-    from rich.table import Table
-
-    if not problems:
-        print("no problems")
-        return
-    for problem in sorted(problems, key=lambda problem: problem.kind):
-        print(f"{problem.kind}: {problem.line}")
-    table = Table("problem", "times")
-    kinds = collections.Counter(problem.kind for problem in problems)
-    for kind, times in kinds.most_common():
-        table.add_row(kind, str(times))
-    table.add_section()
-    table.add_row("all", str(len(problems)))
-    Console().print(table)
+    given = {"--images": images, "--annotations": annotations, "--masks": masks}
+    missing = [option for option, path in given.items() if path is None]
+    if dataset is not None and len(missing) < 3:
+        raise InputError(
+            "--dataset names images, annotations and masks itself; leave out those "
+            "three, or --dataset"
+        )
+    if dataset is None and root is not None:
+        raise InputError(f"--root {root} goes with --dataset; give both or neither")
+    if dataset is not None:
+        paths = find_paths(dataset, root, split)
+    elif missing:
+        raise InputError(
+            f"{missing[0]} is missing; give --images, --annotations and --masks, or "
+            "--dataset"
+        )
+    else:
+        paths = Paths(images, annotations, masks)
+    if category_offset is not None:
+        paths = paths._replace(category_offset=category_offset)
+    return paths
 
 
 @app.command()
 def convert(
-    images: Annotated[Path, _IMAGES],
-    annotations: Annotated[Path, _ANNOTATIONS],
-    masks: Annotated[Path, _MASKS],
-    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the shards.")],
+    output: Annotated[str, typer.Option(metavar="DIR", help="Folder of the shards.")],
     split: Annotated[
         str, typer.Option(metavar="NAME", help="First part of the shards' names.")
     ],
+    images: Annotated[str | None, _IMAGES] = None,
+    annotations: Annotated[str | None, _ANNOTATIONS] = None,
+    masks: Annotated[str | None, _MASKS] = None,
+    dataset: Annotated[str | None, _DATASET] = None,
+    root: Annotated[str | None, _ROOT] = None,
     shards: Annotated[
-        int,
-        typer.Option(min=0, help="Files; 0 for one a 1000 images or 128 MiB."),
+        int, typer.Option(min=0, help="Files; 0 for one for 200 MB.")
     ] = 0,
     workers: Annotated[int, _WORKERS] = 0,
     limit: Annotated[
         int, typer.Option(min=0, help="Only the first images; 0 for all.")
     ] = 0,
-    keep_crowd: Annotated[
-        bool,
-        typer.Option(
-            "--keep-crowd", help="Crowd keeps its class, without instance, not void."
-        ),
-    ] = False,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Keep finished shards that are still current."),
-    ] = False,
+    keep_crowd: Annotated[bool, _KEEP_CROWD] = False,
+    exif: Annotated[Exif | None, _EXIF] = None,
+    category_offset: Annotated[int | None, _CATEGORY_OFFSET] = None,
+    max_bad: Annotated[int, _MAX_BAD] = 0,
+    resume: Annotated[bool, _RESUME] = False,
     overwrite: Annotated[bool, _OVERWRITE] = False,
+    beam: Annotated[str | None, _BEAM] = None,
 ) -> None:
     """Write TFRecord shards and a manifest from COCO panoptic data.
+
+    A conversion that was interrupted, killed or stopped by a fault goes on with
+    --resume. Paths may be local or what TensorFlow reads, such as gs://.
 
     \b
     Example:
       cmt data convert --images val2017 --annotations panoptic_val2017.json \\
         --masks panoptic_val2017 --output tfrecords --split val
+      cmt data convert --dataset coco --root coco --output tfrecords --split val
     """
-    from cmt.data.convert import convert as write_shards
+    import functools
 
-    manifest = write_shards(
-        images=images,
-        annotations=annotations,
-        masks=masks,
-        output=output,
-        split=split,
+    from cmt.cli.data_report import print_conversion
+    from cmt.data.convert import ConvertOptions, convert_paths, make_shards
+
+    if beam is None:
+        maker = functools.partial(make_shards, workers=workers)
+    else:
+        from cmt.data.beam import beam_maker
+
+        maker = beam_maker(shlex.split(beam))
+    paths = _paths(images, annotations, masks, dataset, root, split, category_offset)
+    options = ConvertOptions(
         shards=shards,
-        workers=workers,
         limit=limit,
         keep_crowd=keep_crowd,
+        exif=exif.value if exif else None,
+        max_bad=max_bad,
         resume=resume,
         overwrite=overwrite,
     )
-    print(
-        f"wrote {manifest.num_images} images in {len(manifest.shards)} shards and "
-        f"{split}.manifest.json to {output}"
+    manifest = convert_paths(
+        paths, output=output, split=split, options=options, maker=maker
     )
+    print_conversion(manifest, output)
 
 
-@app.command()
-def inspect(
-    tfrecords: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="TFRECORDS", help="Shards, a pattern, or a folder of them."
-        ),
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder for pictures of the first images."),
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print a list of splits as json.")
-    ] = False,
-) -> None:
-    """Count images and classes in TFRecords, check them, and draw some.
-
-    With --output, DIR/{split}.png shows the first images, and their segments below
-    them in the colours of their classes.
-
-    \b
-    Example:
-      cmt data inspect tfrecords/val-*.tfrecord --output pictures
-    """
-    from cmt.data.inspect import find_sources
-    from cmt.data.inspect import inspect as look
-
-    splits = [look(source, output=output) for source in find_sources(tfrecords)]
-    if as_json:
-        print(json.dumps([split.to_json() for split in splits], indent=2))
-        return
-    for split in splits:
-        _print_inspection(split)
-        if output is not None:
-            print(f"pictures: {output / f'{split.split}.png'}")
-
-
-def _print_inspection(split: Inspection) -> None:
-    from rich.console import Console
-    from rich.table import Column, Table
-
-    pixels = max(split.pixels, 1)
-    print(
-        f"{split.split}: {split.images} images in {split.shards} shards, at most "
-        f"{split.most_masks} masks an image, "
-        f"{100 * split.void_pixels / pixels:.1f} % void"
-    )
-    table = Table(
-        "class",
-        "kind",
-        *(
-            Column(name, justify="right")
-            for name in ("id", "images", "instances", "% of pixels")
-        ),
-    )
-    for count in split.classes:
-        table.add_row(
-            count.category.name,
-            "thing" if count.category.is_thing else "stuff",
-            str(count.category.id),
-            str(count.images),
-            str(count.instances),
-            f"{100 * count.pixels / pixels:.2f}",
-        )
-    Console().print(table)
+app.command()(inspect)

@@ -1,15 +1,23 @@
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
+from cmt.cli.main import main
+from cmt.data.categories import Category
 from cmt.data.coco import read_annotations
-from cmt.data.inspect import find_sources, inspect
+from cmt.data.inspect import draw_batches, find_sources, inspect
+from cmt.data.manifest import Manifest, Shard
+from cmt.data.tfrecord import frame, read_records
 from cmt.errors import InputError
+from cmt.outputs import Targets
 
 
 def test_counts_are_those_of_the_json(scenes, shards, tmp_path):
@@ -35,6 +43,16 @@ def test_counts_are_those_of_the_json(scenes, shards, tmp_path):
     assert 0 < result.void_pixels == result.pixels - known
     assert json.loads(json.dumps(result.to_json()))["classes"][0]["name"] == "disc"
 
+    assert len(result.masks_per_image) == result.most_masks + 1
+    for number, images in enumerate(result.masks_per_image):
+        assert images == sum(len(some) == number for some in segments)
+    assert result.heights == result.widths == (65, 65, 65)
+    is_thing = {count.category.id: count.category.is_thing for count in result.classes}
+    areas = [s.area for some in segments for s in some if is_thing[s.category_id]]
+    small = sum(area < 32**2 for area in areas)
+    assert result.thing_sizes == (small, len(areas) - small, 0)
+    assert small > 100
+
     sheet = np.asarray(Image.open(tmp_path / "train.png"))
     assert sheet.shape[1] == 6 + 6 * (194 + 6)
     assert sheet[6:200, 6:200].std() > 10
@@ -59,3 +77,59 @@ def test_a_changed_shard_is_noticed(shards, tmp_path):
     (source,) = find_sources([str(path)])
     with pytest.raises(InputError, match="SHA-256 differs"):
         inspect(source)
+
+
+def test_a_damaged_record_is_named_with_its_fault(shards, tmp_path):
+    """Also where the checksums of the manifest are right, or unknown."""
+    good = next(iter(read_records(shards / "val-00000-of-00001.tfrecord")))
+    example = tf.train.Example.FromString(good)
+    example.features.feature["image/height"].int64_list.value[:] = [66]
+    path = tmp_path / "val-00000-of-00001.tfrecord"
+    path.write_bytes(frame(good) + frame(example.SerializeToString()))
+    manifest = Manifest.read(shards / "val.manifest.json")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    shard = Shard(path.name, 2, digest)
+    dataclasses.replace(manifest, shards=[shard], num_images=2).write(
+        tmp_path / "val.manifest.json"
+    )
+    (source,) = find_sources([str(tmp_path)])
+    with pytest.raises(InputError, match=r"tfrecord: record 1: .*impossible .* size"):
+        inspect(source)
+
+
+def test_what_the_network_sees_is_drawn(tmp_path):
+    images = np.full([2, 33, 49, 3], 100.0, np.float32)
+    semantic = np.zeros([2, 33, 49], np.int32)
+    semantic[:, 10:20, 10:30] = 1
+    targets = Targets(semantic, semantic - 1, np.ones([2, 1], np.int32))
+    batches = tf.data.Dataset.from_tensors((images, Targets(*targets)))
+    category = Category(1, "disc", True, (250, 0, 0))
+    draw_batches(batches, [category], tmp_path / "x.png")
+    sheet = np.asarray(Image.open(tmp_path / "x.png"))
+    assert sheet.shape == (6 + 2 * 194 + 6, 6 + 2 * 200, 3)
+    scale = 194 / 49
+    center = sheet[6 + 194 + int(15 * scale), 6 + int(20 * scale)]
+    np.testing.assert_allclose(center, 0.4 * 100 + 0.6 * np.array([250, 0, 0]), atol=2)
+    outside = sheet[6 + 194 + int(5 * scale), 6 + int(5 * scale)]
+    np.testing.assert_allclose(outside, 30, atol=1)
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        main(list(arguments))
+    return stopped.value.code
+
+
+@pytest.mark.parametrize("config", [[], ["--config", "scenes/tiny"]])
+def test_augmented_pictures_of_the_command(shards, tmp_path, config, capsys):
+    size = ["--set", "data.crop_height_pixels=65", "--set", "data.crop_width_pixels=65"]
+    arguments = ["data", "inspect", str(shards / "val-*"), "--output", str(tmp_path)]
+    assert run(*arguments, "--augmented", *config, *size, "--json") == 0
+    assert json.loads(capsys.readouterr().out)[0]["images"] == 6
+    first = (tmp_path / "val-augmented.png").read_bytes()
+    picture = np.asarray(Image.open(tmp_path / "val-augmented.png"))
+    assert picture.shape[0] == 6 + 4 * (2 * 194 + 6)
+    assert run(*arguments, "--augmented", *config, *size, "--seed", "1") == 0
+    assert (tmp_path / "val-augmented.png").read_bytes() != first
+    assert run(*arguments[:3], "--augmented") == 2
+    assert run(*arguments, "--set", "data.max_masks=3") == 2

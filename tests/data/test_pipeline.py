@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from cmt.data import factory
 from cmt.data.manifest import Manifest
 from cmt.data.pipeline import find_source
 from cmt.data.preprocess import resize_and_pad
+from cmt.data.record_index import index_records
 from cmt.errors import InputError
 from cmt.protos import data_pb2
 
@@ -22,7 +24,6 @@ def config(shards) -> data_pb2.DataConfig:
         crop_height_pixels=49,
         crop_width_pixels=65,
         max_masks=12,
-        shuffle_buffer_images=7,
         parallel_calls=2,
     )
 
@@ -89,13 +90,131 @@ def test_the_global_seed_changes_nothing(config, global_seed):
     assert same(expected, batches(config, 3))
 
 
-@pytest.mark.parametrize("cache", [False, True])
-@pytest.mark.parametrize("step", [4, 11])
-def test_a_continued_run_sees_what_it_would_have_seen(config, cache, step):
+@pytest.fixture
+def everything(config) -> data_pb2.DataConfig:
+    """All random changes together."""
+    augmentation = config.augmentation
+    augmentation.scale_step = 0
+    augmentation.color_jitter.brightness = augmentation.color_jitter.hue = 0.2
+    augmentation.policy.num_operations = 1
+    augmentation.copy_paste.probability = 0.7
+    augmentation.copy_paste.stuff_probability = 0.3
+    config.min_thing_pixels = 9
+    return config
+
+
+@pytest.mark.parametrize("step", [4, 11, 12])
+def test_a_continued_run_sees_what_it_would_have_seen(everything, step):
     """24 images in batches of 5: step 4 is in the first epoch, step 11 in the third."""
-    config.cache_records = cache
-    whole = batches(config, 13)
-    assert same(whole[step:], batches(config, 13 - step, first_step=step))
+    whole = batches(everything, 13)
+    assert same(whole[step:], batches(everything, 13 - step, first_step=step))
+
+
+@pytest.mark.parametrize("change", ["cache_records", "snapshot_folder"])
+def test_how_records_are_kept_changes_nothing(config, change, tmp_path):
+    expected = batches(config, 3, first_step=1)
+    setattr(config, change, str(tmp_path) if change == "snapshot_folder" else True)
+    assert same(expected, batches(config, 3, first_step=1))
+
+
+def test_nothing_is_read_but_what_is_used(config, shards, tmp_path):
+    """Damage in the records of the first step is not seen from the second on."""
+    for path in shards.glob("train*"):
+        shutil.copy(path, tmp_path)
+    config.train.tfrecords = str(tmp_path / "train-*.tfrecord")
+    expected = batches(config, 2, first_step=1)
+    source = find_source(config.train.tfrecords)
+    index = index_records(source.files)
+    for line in factory.record_names(config, global_batch_size=5, seed=1, step=0):
+        file, _, record = line.partition(": record ")
+        numbers = (index.file_numbers == source.files.index(file)) & (
+            index.record_numbers == int(record.split()[0])
+        )
+        with pathlib.Path(file).open("r+b") as opened:
+            opened.seek(int(index.offsets[numbers][0]) + 100)
+            opened.write(b"damage")
+    assert same(expected, batches(config, 2, first_step=1))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="cannot be read"):
+        batches(config, 1)
+    config.skip_damaged_records = True
+    skipped = batches(config, 3)
+    assert same(skipped[1:], expected)
+    assert same(skipped, batches(config, 3))
+
+
+def test_hosts_share_each_step(config):
+    """Two hosts with two replicas each, and a step of eight images."""
+    whole = batches(config, 3, size=8)
+    rows = []
+    for host in range(2):
+        context = tf.distribute.InputContext(2, host, num_replicas_in_sync=4)
+        dataset = factory.training_dataset(
+            config, global_batch_size=8, seed=1, first_step=1, input_context=context
+        )
+        assert dataset.element_spec[0].shape == (2, 49, 65, 3)
+        rows.append([tf.nest.flatten(batch) for batch in dataset.take(4)])
+    for step in range(2):
+        parts = [*rows[0][2 * step :][:2], *rows[1][2 * step :][:2]]
+        joined = [np.concatenate(part) for part in zip(*parts, strict=True)]
+        assert same([joined], [whole[1 + step]])
+
+
+def test_replicas_get_their_part(config):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    distributed = strategy.distribute_datasets_from_function(
+        lambda context: factory.training_dataset(
+            config, global_batch_size=5, seed=1, input_context=context
+        )
+    )
+    first = [part.numpy() for part in tf.nest.flatten(next(iter(distributed)))]
+    assert same([first], batches(config, 1))
+
+
+def test_a_data_service_prepares_the_same_images(config):
+    config.augmentation.min_scale = config.augmentation.max_scale = 1
+    config.augmentation.flip_probability = 0
+    dispatcher = tf.data.experimental.service.DispatchServer()
+    address = dispatcher.target.partition("://")[2]
+    worker = tf.data.experimental.service.WorkerServer(
+        tf.data.experimental.service.WorkerConfig(dispatcher_address=address)
+    )
+    expected = {
+        image.tobytes() for batch in batches(config, 6, size=4) for image in batch[0]
+    }
+    config.service = dispatcher.target
+    served = batches(config, 6, size=4)
+    assert {image.tobytes() for batch in served for image in batch[0]} == expected
+    del worker
+
+
+def test_records_of_a_step_are_known_by_name(config):
+    config.augmentation.min_scale = config.augmentation.max_scale = 1
+    config.augmentation.flip_probability = 0
+    config.validation.CopyFrom(config.train)
+    by_name = {
+        name.numpy().decode(): image.numpy()
+        for batch in factory.evaluation_dataset(config, batch_size=4)
+        for name, image in zip(batch.names, batch.images, strict=True)
+    }
+    batch = batches(config, 1, first_step=7)[0]
+    names = factory.record_names(config, global_batch_size=5, seed=1, step=7)
+    for image, name in zip(batch[0], names, strict=True):
+        np.testing.assert_array_equal(image, by_name[name.split("(")[1].rstrip(")")])
+
+
+def test_small_things_become_void(config):
+    config.augmentation.min_scale = config.augmentation.max_scale = 0.8
+    areas = []
+    for limit in (0, 60):
+        config.min_thing_pixels = limit
+        for _, semantic, mask_ids, classes in batches(config, 4):
+            for i in range(len(classes)):
+                things = np.flatnonzero((classes[i] >= 1) & (classes[i] <= 6))
+                areas += [(limit, np.sum(mask_ids[i] == k)) for k in things]
+                assert np.all(semantic[i][mask_ids[i] < 0] == 0)
+    assert min(area for limit, area in areas if limit == 0) < 50
+    # Counted before growing, so not to the pixel.
+    assert min(area for limit, area in areas if limit == 60) >= 50
 
 
 @pytest.mark.parametrize("cache", [False, True])
@@ -171,3 +290,30 @@ def test_some_of_the_shards(shards):
         "train-00000-of-00003.tfrecord",
         "train-00001-of-00003.tfrecord",
     ]
+
+
+def test_shards_of_deeplab2_need_no_manifest(shared, tmp_path):
+    folder = shared / "golden" / "coco_labels"
+    shutil.copy(folder / "val-00000-of-00001.tfrecord", tmp_path)
+    samples = shared / "coco_samples" / "annotations"
+    pattern = str(tmp_path / "val-*.tfrecord")
+    with pytest.raises(InputError, match="no such manifest"):
+        find_source(pattern)
+    config = data_pb2.DataConfig(
+        train=data_pb2.DatasetConfig(
+            tfrecords=pattern, annotations=str(samples / "panoptic_real.json")
+        ),
+    )
+    config.crop_height_pixels = config.crop_width_pixels = 321
+    manifest = factory.training_manifest(config)
+    assert (manifest.num_images, len(manifest.categories)) == (4, 133)
+    assert manifest.masks == samples / "panoptic_real"
+    labels = np.load(folder / "panoptic_labels.npz")
+    names = factory.record_names(config, global_batch_size=4, seed=1, step=2)
+    for image, semantic, name in zip(
+        *batches(config, 1, size=4, first_step=2)[0][:2], names, strict=True
+    ):
+        assert image.std() > 10
+        known = np.unique(labels[name.split("(")[1].rstrip(")")] // 256)
+        assert set(np.unique(semantic)) <= {0, *known}
+        assert semantic.any()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cmt.data.targets import make_targets
+from cmt.data.targets import make_targets, number_masks, unpack
 
 # Classes 1 and 2 are things, 3 and 4 stuff.
 IS_THING = [True, True, False, False]
@@ -72,3 +72,26 @@ def test_shapes_are_static():
         return targets.mask_classes
 
     shapes(tf.zeros([5, 7], tf.int32))
+
+
+def test_small_things_become_void_and_small_stuff_stays():
+    labels = tf.constant(
+        [[label(1, 1), label(1, 2), label(1, 2), label(3), label(2), 0]]
+    )
+    masks = number_masks(labels, is_thing=IS_THING, max_masks=3, min_thing_pixels=2)
+    targets = unpack(masks)
+    # Crowd (the last but one) is no thing of its own.
+    assert targets.semantic.numpy().tolist() == [[0, 1, 1, 3, 2, 0]]
+    assert targets.mask_ids.numpy().tolist() == [[-1, 0, 0, 1, -1, -1]]
+    assert targets.mask_classes.numpy().tolist() == [1, 3, 0]
+
+
+def test_other_divisors_and_the_largest_numbers():
+    """255 masks of class 255 fit into what the pipeline carries."""
+    labels = tf.range(1, 256)[tf.newaxis] + 255 * 512
+    masks = number_masks(labels, is_thing=[True] * 255, max_masks=255, divisor=512)
+    assert masks.pixels.dtype == tf.uint16
+    targets = unpack(masks)
+    assert targets.mask_ids.numpy().tolist() == [list(range(255))]
+    assert np.all(targets.semantic.numpy() == 255)
+    assert np.all(targets.mask_classes.numpy() == 255)

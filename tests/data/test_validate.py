@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cmt.data.coco import read_ids, write_ids
+from cmt.data.coco import Segment, read_ids, segment_index, write_ids
+from cmt.data.problems import Problem
 from cmt.data.validate import validate
 from cmt.errors import InputError
 
@@ -21,8 +22,12 @@ def edit(sources: Sources, change: Callable[[dict], None]) -> None:
     sources["annotations"].write_text(json.dumps(content))
 
 
+def problems_of(sources: Sources) -> list[Problem]:
+    return validate(**sources, workers=1).problems
+
+
 def kinds(sources: Sources) -> list[str]:
-    return [problem.kind for problem in validate(**sources, workers=1)]
+    return [problem.kind for problem in problems_of(sources)]
 
 
 def first_segment(content: dict, *, thing: bool) -> dict:
@@ -36,24 +41,25 @@ def first_segment(content: dict, *, thing: bool) -> dict:
 
 
 def test_scenes_are_clean(scene_sources):
-    assert validate(**scene_sources, workers=2) == []
+    assert validate(**scene_sources, workers=2).problems == []
 
 
 def test_real_images_are_clean(shared):
     folder = shared / "coco_samples"
-    problems = validate(
+    found = validate(
         images=folder / "images",
         annotations=folder / "annotations" / "panoptic_real.json",
         masks=folder / "annotations" / "panoptic_real",
         workers=1,
     )
-    assert problems == []
+    assert found.problems == []
+    assert set(found.note_kinds()) == {"category ids with gaps"}
 
 
 def test_missing_image_and_mask(broken):
     (broken["images"] / "000000000001.jpg").unlink()
     (broken["masks"] / "000000000002.png").unlink()
-    problems = validate(**broken, workers=1)
+    problems = problems_of(broken)
     assert [problem.kind for problem in problems] == ["missing file"] * 2
     assert problems[0].file.endswith("images/val/000000000001.jpg")
     assert problems[1].file.endswith("panoptic_val/000000000002.png")
@@ -75,7 +81,7 @@ def test_pixels_without_an_entry_and_entries_without_pixels(broken):
     renamed = int(ids[0, 0])
     ids[ids == renamed] = 12345
     write_ids(mask, ids)
-    problems = {problem.kind: problem for problem in validate(**broken, workers=1)}
+    problems = {problem.kind: problem for problem in problems_of(broken)}
     assert set(problems) == {"id not in json", "id not in PNG"}
     assert problems["id not in json"].segment == 12345
     assert problems["id not in PNG"].segment == renamed
@@ -90,7 +96,7 @@ def test_area_that_disagrees(broken):
         changed.update(info)
 
     edit(broken, change)
-    (problem,) = validate(**broken, workers=1)
+    (problem,) = problems_of(broken)
     assert problem.kind == "area"
     assert problem.segment == changed["id"]
     assert problem.fix == f'set "area" to {changed["area"] - 1}'
@@ -118,7 +124,7 @@ def test_crowd_on_stuff(broken):
 
 def test_category_without_isthing(broken):
     edit(broken, lambda content: content["categories"][3].pop("isthing"))
-    (problem,) = validate(**broken, workers=1)
+    (problem,) = problems_of(broken)
     assert problem.kind == "categories"
     assert "category 4" in problem.message
 
@@ -132,7 +138,7 @@ def test_duplicates(broken):
         infos.append(dict(infos[0]))
 
     edit(broken, change)
-    problems = validate(**broken, workers=1)
+    problems = problems_of(broken)
     assert {problem.kind for problem in problems} == {"duplicate"}
     text = " ".join(problem.message for problem in problems)
     for what in ("category id", "image id", "image file name", "mask", "segment id"):
@@ -203,7 +209,7 @@ def test_category_ids_that_no_prediction_can_hold(broken, number):
             {"id": number, "name": "x", "isthing": 1}
         ),
     )
-    (problem,) = validate(**broken, workers=1)
+    (problem,) = problems_of(broken)
     assert problem.kind == "categories"
     assert "id must be from 1 to 16777," in problem.message
     assert str(number) in problem.message
@@ -212,7 +218,7 @@ def test_category_ids_that_no_prediction_can_hold(broken, number):
 @pytest.mark.parametrize("color", ["red", [1, 2], [1, 2, 256], [1, 2, "3"], None])
 def test_colors_that_are_none(broken, color):
     edit(broken, lambda content: content["categories"][0].update(color=color))
-    (problem,) = validate(**broken, workers=1)
+    (problem,) = problems_of(broken)
     assert problem.kind == "categories" and '"color" must be three' in problem.message
 
 
@@ -242,3 +248,27 @@ def test_value_errors_of_the_decoder_are_input_errors(broken, monkeypatch):
     monkeypatch.setattr(Image, "open", fail)
     with pytest.raises(InputError, match="not an image that can be read: Decompressed"):
         read_ids(broken["masks"] / "000000000001.png")
+
+
+def test_a_category_that_does_not_say_if_it_is_a_thing_is_one_fault(broken):
+    """What depends on it is not guessed at."""
+
+    def change(content):
+        thing = first_segment(content, thing=True)["category_id"]
+        for category in content["categories"]:
+            if category["id"] == thing:
+                category.pop("isthing")
+        for annotation in content["annotations"]:
+            for info in annotation["segments_info"]:
+                info["category_id"] = thing
+
+    edit(broken, change)
+    assert kinds(broken) == ["categories"]
+
+
+def test_very_many_segments_in_an_image(tmp_path):
+    ids = np.arange(1, 70_001).reshape(250, 280)
+    index = segment_index(ids, [Segment(number, 1, 1, False) for number in ids.flat])
+    np.testing.assert_array_equal(index, ids + 1)
+    few = segment_index(np.array([[0, 7], [5, 9]]), [Segment(9, 1, 1, False)])
+    assert few.tolist() == [[1, 0], [0, 2]]

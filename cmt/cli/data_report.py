@@ -1,0 +1,94 @@
+"""What `cmt data validate` and `cmt data convert` print for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cmt.data.manifest import Manifest
+    from cmt.data.problems import Problem
+    from cmt.data.validate import Validation
+
+_SKIPPED_SHOWN = 10
+
+
+def print_validation(found: Validation, examples: int) -> None:
+    """Prints counts first, then each kind of problem with examples, then a summary.
+
+    Args:
+      found: the result.
+      examples: lines of each kind; 0 for all.
+    """
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    files = found.files
+    counts = Table("", *(Column(name, justify="right") for name in ("images", "masks")))
+    counts.add_row("in the json", str(found.images), str(found.annotations))
+    counts.add_row("files there", str(files.image_files), str(files.mask_files))
+    counts.add_row("missing", str(files.missing_images), str(files.missing_masks))
+    counts.add_row("not in the json", str(files.unused_images), str(files.unused_masks))
+    Console().print(counts)
+    _print_masks(found)
+    _print_examples(found.problems, found.kinds(), examples, "")
+    _print_examples(found.notes, found.note_kinds(), examples, "note: ")
+    if not found.problems:
+        print("no problems")
+    if not (found.problems or found.notes):
+        return
+    table = Table("problem", Column("times", justify="right"))
+    for kind, times in found.kinds().items():
+        table.add_row(kind, str(times))
+    if found.problems:
+        table.add_section()
+        table.add_row("all problems", str(len(found.problems)))
+    if found.notes:
+        table.add_section()
+    for kind, times in found.note_kinds().items():
+        table.add_row(f"note: {kind}", str(times))
+    Console().print(table)
+
+
+def _print_masks(found: Validation) -> None:
+    masks = found.masks
+    steps = ", ".join(
+        f"up to {bound}: {images}" for bound, images in masks.distribution.items()
+    )
+    if not steps:
+        return
+    print(
+        f"masks an image: at most {masks.largest} (so many centers hold all); images "
+        f"with more than {masks.num_centers}: {masks.above}; images with {steps}"
+    )
+
+
+def _print_examples(
+    problems: list[Problem], kinds: dict[str, int], examples: int, prefix: str
+) -> None:
+    by_kind: dict[str, list[Problem]] = {kind: [] for kind in kinds}
+    for problem in problems:
+        by_kind[problem.kind].append(problem)
+    for kind, some in by_kind.items():
+        shown = some[:examples] if examples else some
+        for problem in shown:
+            print(f"{prefix}{kind}: {problem.line}")
+        if len(shown) < len(some):
+            more = len(some) - len(shown)
+            print(f"{prefix}{kind}: {more} more; --examples 0 or --json shows all")
+
+
+def print_conversion(manifest: Manifest, output: str) -> None:
+    """Prints what was written and which images were left out."""
+    skipped = manifest.contents.skipped
+    for image in skipped[:_SKIPPED_SHOWN]:
+        print(f"left out: {image.image}: {image.kind}: {image.message}")
+    if len(skipped) > _SKIPPED_SHOWN:
+        print(f"left out: {len(skipped) - _SKIPPED_SHOWN} more; the manifest has all")
+    out = f" ({len(skipped)} left out)" if skipped else ""
+    shards = len(manifest.shards)
+    print(
+        f"wrote {manifest.num_images} images{out} in {shards} "
+        f"{'shard' if shards == 1 else 'shards'}, "
+        f"{manifest.contents.num_bytes / 1e6:.0f} MB, and "
+        f"{manifest.split}.manifest.json to {output}"
+    )

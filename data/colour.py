@@ -1,0 +1,176 @@
+"""Random changes of colour: jitter, and a policy of random operations.
+
+They change no geometry, so labels stay as they are. What is drawn depends on a seed
+given with the image alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+# Weights of red, green and blue in brightness (ITU-R BT.601).
+_LUMA = (0.299, 0.587, 0.114)
+MAX_MAGNITUDE = 10.0
+
+
+class ColorJitter(NamedTuple):
+    """How far colours may go; 0 leaves them.
+
+    Attributes:
+      brightness: factor from 1 - brightness to 1 + brightness.
+      contrast: likewise, on the distance to the mean brightness.
+      saturation: likewise, on the distance to grey.
+      hue: rotation of the hue by up to this share of a full turn, either way.
+    """
+
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+
+
+class Policy(NamedTuple):
+    """Random operations one after the other, in the manner of AutoAugment.
+
+    Attributes:
+      num_operations: operations an image gets; 0 for none.
+      magnitude: their strength, 0 to 10.
+    """
+
+    num_operations: int = 0
+    magnitude: float = 5.0
+
+
+def change_colors(
+    image: tf.Tensor, *, seed: tf.Tensor, jitter: ColorJitter, policy: Policy
+) -> tf.Tensor:
+    """Applies the policy, then the jitter.
+
+    Args:
+      image: [H, W, 3] uint8, 0 to 255.
+      seed: [2] int64.
+      jitter: its ranges.
+      policy: number and strength of operations.
+
+    Returns:
+      [H, W, 3] float32, 0 to 255; uint8 as it came where nothing is changed.
+    """
+    if not any(jitter) and not policy.num_operations:
+        return image
+    image = tf.cast(image, tf.float32)
+    for number in range(policy.num_operations):
+        own = tf.random.experimental.stateless_fold_in(seed, number)
+        image = _random_operation(image, own, policy.magnitude / MAX_MAGNITUDE)
+    if any(jitter):
+        own = tf.random.experimental.stateless_fold_in(seed, policy.num_operations)
+        image = _jitter(image, own, jitter)
+    return image
+
+
+def _jitter(image: tf.Tensor, seed: tf.Tensor, jitter: ColorJitter) -> tf.Tensor:
+    """All four changes are linear in a pixel, so they are one 3 x 3 product."""
+    draws = tf.random.stateless_uniform([4], seed, -1.0, 1.0) * tf.constant([*jitter])
+    brightness, contrast, saturation = tf.unstack(1.0 + draws[:3])
+    grey = tf.ones([3, 1]) * tf.constant([_LUMA])  # rows: red, green, blue
+    mixing = saturation * tf.eye(3) + (1.0 - saturation) * grey
+    mixing = brightness * contrast * tf.matmul(_hue_rotation(draws[3]), mixing)
+    mean = tf.tensordot(tf.reduce_mean(image, [0, 1]), tf.constant(_LUMA), 1)
+    shift = brightness * (1.0 - contrast) * mean
+    flat = tf.matmul(tf.reshape(image, [-1, 3]), mixing, transpose_b=True) + shift
+    return tf.reshape(tf.clip_by_value(flat, 0.0, 255.0), tf.shape(image))
+
+
+def _hue_rotation(turns: tf.Tensor) -> tf.Tensor:
+    """[3, 3]: rotation about the grey axis, which stays where it is (Rodrigues)."""
+    angle = turns * (2 * 3.141592653589793)
+    cross = tf.constant([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / 3.0**0.5
+    along = tf.fill([3, 3], 1.0 / 3.0)
+    cosine = tf.cos(angle)
+    return cosine * tf.eye(3) + tf.sin(angle) * cross + (1.0 - cosine) * along
+
+
+def _random_operation(image: tf.Tensor, seed: tf.Tensor, strength: float) -> tf.Tensor:
+    choice = tf.random.stateless_uniform(
+        [], seed, maxval=len(_OPERATIONS), dtype=tf.int32
+    )
+    own = tf.random.experimental.stateless_fold_in(seed, 1)
+    sign = 2.0 * tf.round(tf.random.stateless_uniform([], own)) - 1.0
+    factor = 1.0 + 0.9 * strength * sign
+
+    def branch(operation: Callable) -> Callable[[], tf.Tensor]:
+        return lambda: operation(image, factor, strength)
+
+    changed = tf.switch_case(choice, [branch(operation) for operation in _OPERATIONS])
+    return tf.clip_by_value(changed, 0.0, 255.0)
+
+
+def _brightness(image: tf.Tensor, factor: tf.Tensor, _: float) -> tf.Tensor:
+    return image * factor
+
+
+def _contrast(image: tf.Tensor, factor: tf.Tensor, _: float) -> tf.Tensor:
+    mean = tf.reduce_mean(_grey(image))
+    return mean + (image - mean) * factor
+
+
+def _saturation(image: tf.Tensor, factor: tf.Tensor, _: float) -> tf.Tensor:
+    grey = _grey(image)
+    return grey + (image - grey) * factor
+
+
+def _sharpness(image: tf.Tensor, factor: tf.Tensor, _: float) -> tf.Tensor:
+    """Between and beyond the image and a smoothed one; the border stays."""
+    weights = tf.constant([[1.0, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13.0
+    filters = tf.tile(weights[:, :, tf.newaxis, tf.newaxis], [1, 1, 3, 1])
+    padded = tf.pad(image, [[1, 1], [1, 1], [0, 0]], "SYMMETRIC")[tf.newaxis]
+    smooth = tf.nn.depthwise_conv2d(padded, filters, [1, 1, 1, 1], "VALID")[0]
+    return smooth + (image - smooth) * factor
+
+
+def _auto_contrast(image: tf.Tensor, *_: object) -> tf.Tensor:
+    low = tf.reduce_min(image, [0, 1])
+    high = tf.reduce_max(image, [0, 1])
+    return (image - low) * (255.0 / tf.maximum(high - low, 1.0))
+
+
+def _equalize(image: tf.Tensor, *_: object) -> tf.Tensor:
+    """Makes every value of a channel about equally frequent."""
+    values = tf.cast(tf.round(image), tf.int32)
+    places = values + tf.constant([0, 256, 512])
+    counts = tf.math.bincount(tf.reshape(places, [-1]), minlength=768, maxlength=768)
+    shares = tf.cumsum(tf.reshape(tf.cast(counts, tf.float32), [3, 256]), axis=1)
+    lowest = tf.reduce_min(tf.where(shares > 0, shares, shares[:, -1:]), axis=1)
+    lowest = lowest[:, tf.newaxis]
+    room = shares[:, -1:] - lowest
+    table = tf.where(
+        room > 0, (shares - lowest) * 255.0 / tf.maximum(room, 1.0), tf.range(256.0)
+    )
+    return tf.gather(tf.reshape(table, [-1]), places)
+
+
+def _posterize(image: tf.Tensor, _: object, strength: float) -> tf.Tensor:
+    step = 2.0 ** round(4 * strength)
+    return tf.floor(image / step) * step
+
+
+def _solarize(image: tf.Tensor, _: object, strength: float) -> tf.Tensor:
+    return tf.where(image < 256.0 * (1.0 - strength), image, 255.0 - image)
+
+
+def _grey(image: tf.Tensor) -> tf.Tensor:
+    return tf.tensordot(image, tf.constant(_LUMA), 1)[..., tf.newaxis]
+
+
+_OPERATIONS = (
+    _brightness,
+    _contrast,
+    _saturation,
+    _sharpness,
+    _auto_contrast,
+    _equalize,
+    _posterize,
+    _solarize,
+)

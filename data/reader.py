@@ -1,0 +1,190 @@
+"""Record number -> decoded example, in TensorFlow operations.
+
+Any record is read alone, at its place in its file: an epoch in any order, and a run
+that goes on in the middle of one, read nothing they do not need.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from cmt.data.record_index import RecordIndex
+from cmt.data.targets import LABEL_DIVISOR
+from cmt.data.tfrecord import Example, decode_example
+from cmt.errors import tensorflow_reason
+
+ReadExample = Callable[[tf.Tensor], Example]
+
+# Records tried in place of a damaged one, where damage is skipped.
+_ATTEMPTS = 8
+_FRAME_BYTES = 16
+_SPECS = Example(
+    name=tf.TensorSpec([], tf.string),
+    image=tf.TensorSpec([None, None, 3], tf.uint8),
+    labels=tf.TensorSpec([None, None], tf.int32),
+)
+
+
+def example_reader(
+    index: RecordIndex,
+    *,
+    num_classes: int,
+    skip_damaged: bool = False,
+    in_memory: bool = False,
+) -> ReadExample:
+    """Makes the function that reads and decodes one record.
+
+    Args:
+      index: the records.
+      num_classes: C; labels of other classes count as damage.
+      skip_damaged: in place of a damaged record the next whole one is read, and a
+        warning names it. The result depends on the record number alone.
+      in_memory: read all records now and keep them, still encoded.
+
+    Returns:
+      [] int64 record number -> Example; a function of TensorFlow operations, for
+      `tf.data.Dataset.map`. A record that is damaged, or none of what the features
+      promise, ends it with an error that names file and record.
+    """
+    records = _Records(index)
+    content = records.content
+    if in_memory:
+        numbers = tf.data.Dataset.range(index.num_records)
+        kept = numbers.map(
+            lambda n: _first(content(n), tf.constant("")), tf.data.AUTOTUNE
+        )
+        kept = kept.batch(index.num_records).get_single_element()
+
+        def content(number: tf.Tensor) -> tf.data.Dataset:
+            return tf.data.Dataset.from_tensors(kept[number])
+
+    def decode(record: tf.Tensor) -> Example:
+        return decode_known(record, num_classes)
+
+    def read(number: tf.Tensor) -> Example:
+        def attempt(count: tf.Tensor) -> tf.data.Dataset:
+            if skip_damaged:
+                records.warn_of(number + count - 1, count > 0)
+            examples = content((number + count) % index.num_records).map(decode)
+            return examples.apply(tf.data.Dataset.ignore_errors)
+
+        attempts = tf.data.Dataset.range(_ATTEMPTS if skip_damaged else 1)
+        examples = attempts.flat_map(attempt)
+        failed = tf.data.Dataset.from_tensors(number).map(records.fail)
+        example = examples.concatenate(failed).take(1).get_single_element()
+        return Example(*map(_with_static_shape, example, _SPECS))
+
+    return read
+
+
+def read_record(index: RecordIndex, record: int) -> tf.Tensor:
+    """[] string: one record as it stands, now and not in a pipeline.
+
+    Raises:
+      tf.errors.OpError: it is cut off, or does not fit its checksum.
+    """
+    content = _Records(index).content(tf.constant(record, tf.int64))
+    return content.get_single_element()
+
+
+def image_name(index: RecordIndex, record: int) -> str:
+    """The name of a record's image; "damaged" where it cannot be read."""
+    try:
+        features = tf.io.parse_single_example(
+            read_record(index, record),
+            {"image/filename": tf.io.FixedLenFeature([], tf.string)},
+        )
+    except tf.errors.OpError:
+        return "damaged"
+    return features["image/filename"].numpy().decode(errors="replace")
+
+
+def why_damaged(index: RecordIndex, record: int, num_classes: int) -> str:
+    """What is wrong with a record, "" if nothing."""
+    try:
+        serialized = read_record(index, record)
+    except tf.errors.OpError:
+        return "its content does not fit its checksum"
+    try:
+        decode_known(serialized, num_classes)
+    except tf.errors.OpError as error:
+        return tensorflow_reason(error)
+    except UnicodeDecodeError:  # TensorFlow's message quotes what it cannot parse.
+        return "it is no tf.train.Example"
+    return ""
+
+
+class _Records:
+    """The index as tensors."""
+
+    def __init__(self, index: RecordIndex):
+        self._files = tf.constant(index.files)
+        self._file_numbers = tf.constant(index.file_numbers)
+        self._offsets = tf.constant(index.offsets)
+        self._lengths = tf.constant(index.lengths)
+        self._record_numbers = tf.constant(index.record_numbers)
+
+    def content(self, number: tf.Tensor) -> tf.data.Dataset:
+        """One serialised record; its checksums are compared when it is read."""
+        variant = tf.raw_ops.TFRecordDatasetV2(
+            filenames=self._files[self._file_numbers[number]],
+            compression_type="",
+            # All of the record, and nothing behind it.
+            buffer_size=self._lengths[number] + _FRAME_BYTES,
+            byte_offsets=self._offsets[number],
+        )
+        spec = tf.TensorSpec([], tf.string)
+        return tf.data.experimental.from_variant(variant, spec).take(1)
+
+    def _name(self, number: tf.Tensor) -> tf.Tensor:
+        record = tf.strings.as_string(self._record_numbers[number])
+        file = self._files[self._file_numbers[number]]
+        return tf.strings.join([file, ": record ", record])
+
+    def warn_of(self, number: tf.Tensor, condition: tf.Tensor) -> None:
+        """Says on standard error that a record is skipped, where `condition`."""
+        name = self._name(number % tf.size(self._offsets, tf.int64))
+        line = tf.strings.join(["warning: ", name, " is damaged and skipped"])
+        tf.cond(condition, lambda: tf.print(line, output_stream=sys.stderr), tf.no_op)
+
+    def fail(self, number: tf.Tensor) -> Example:
+        """An example that cannot be made: running it raises an error."""
+        message = tf.strings.join(
+            [
+                self._name(number),
+                " cannot be read or decoded; `cmt data inspect` says why; convert the "
+                "split again, or set data.skip_damaged_records",
+            ]
+        )
+        check = tf.debugging.Assert(False, [message], summarize=1)
+        with tf.control_dependencies([check]):
+            return Example(
+                name=tf.identity(message),
+                image=tf.zeros([1, 1, 3], tf.uint8),
+                labels=tf.zeros([1, 1], tf.int32),
+            )
+
+
+def _first(dataset: tf.data.Dataset, default: tf.Tensor) -> tf.Tensor:
+    """The first element, or `default` where there is none or it is damaged."""
+    found = dataset.apply(tf.data.Dataset.ignore_errors)
+    defaults = tf.data.Dataset.from_tensors(default)
+    return found.concatenate(defaults).take(1).get_single_element()
+
+
+def decode_known(record: tf.Tensor, num_classes: int) -> Example:
+    """`decode_example`, where labels of other classes than 0..C are an error too."""
+    example = decode_example(record)
+    largest = (num_classes + 1) * LABEL_DIVISOR - 1
+    labels = example.labels
+    known = (tf.reduce_min(labels) >= 0) & (tf.reduce_max(labels) <= largest)
+    check = tf.debugging.Assert(known, ["labels must be 0 to", largest])
+    with tf.control_dependencies([check]):
+        return example._replace(labels=tf.identity(labels))
+
+
+def _with_static_shape(value: tf.Tensor, spec: tf.TensorSpec) -> tf.Tensor:
+    return tf.ensure_shape(value, spec.shape)

@@ -1,0 +1,312 @@
+"""The shards of a split: what goes into each, writing them, putting them in place.
+
+Shards are made in a hidden folder beside their final place. Each gets its name there
+when it is whole, and then a record of itself; all are moved when the last is done.
+So whatever ends a conversion, `resume` finds what was finished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from cmt.data import storage
+from cmt.data.annotations import PanopticImage
+from cmt.data.encode import RECORD_VERSION, Encoded, EncodingOptions
+from cmt.data.manifest import Manifest, Shard, Skipped, manifest_path
+from cmt.data.storage import Location, join
+from cmt.errors import InputError
+
+_SHARD_BYTES = 200 * 10**6
+# Where sizes would cost a request each, so many are asked for.
+_SIZE_SAMPLES = 256
+# Ending of the record that a whole shard has beside it while others are made.
+_RECORD = ".json"
+
+
+class ShardTask(NamedTuple):
+    """One shard to make.
+
+    Attributes:
+      name: its file name.
+      entries: its images.
+      source: digest of what it is to be made from.
+    """
+
+    name: str
+    entries: list[PanopticImage]
+    source: str
+
+
+class MadeShard(NamedTuple):
+    """A shard that is there.
+
+    Attributes:
+      shard: as the manifest lists it.
+      skipped: its images that were left out.
+    """
+
+    shard: Shard
+    skipped: list[Skipped]
+
+
+class Budget:
+    """Counts images that are left out, and stops when they are too many.
+
+    Attributes:
+      skipped: the images, with the first fault of each.
+    """
+
+    def __init__(self, max_bad: int):
+        self.skipped: list[Skipped] = []
+        self._max_bad = max_bad
+
+    @property
+    def left(self) -> int:
+        """How many more images may be left out."""
+        return self._max_bad - len(self.skipped)
+
+    def add(self, skipped: Skipped) -> None:
+        """Counts an image.
+
+        Raises:
+          InputError: it is one too many.
+        """
+        self.skipped.append(skipped)
+        if len(self.skipped) > self._max_bad:
+            earlier = len(self.skipped) - 1
+            count = f" ({earlier} images with faults before it)" if earlier else ""
+            raise InputError(
+                f"{skipped.message}{count}; `cmt data validate` lists all problems, "
+                f"--max-bad N leaves out up to N images"
+            )
+
+
+def plan_shards(
+    entries: Sequence[PanopticImage],
+    *,
+    split: str,
+    shards: int,
+    num_bytes: Sequence[int | None],
+    encoding: EncodingOptions,
+) -> list[ShardTask]:
+    """Deals the images out, in order: as many to each shard, or as many bytes.
+
+    Args:
+      entries: the images.
+      split: first part of the shards' names.
+      shards: their number; 0 for shards of up to about 200 MB.
+      num_bytes: of each entry's files, None where that is not known.
+      encoding: how records are made.
+
+    Raises:
+      InputError: more shards than images.
+    """
+    if shards > len(entries):
+        raise InputError(
+            f"--shards must be at most the number of images, {len(entries)}; got "
+            f"{shards}"
+        )
+    if shards:
+        count, sizes = shards, [1] * len(entries)
+    else:
+        sizes = _known_sizes(entries, num_bytes, encoding)
+        count = min(len(entries), max(1, math.ceil(sum(sizes) / _SHARD_BYTES)))
+    tasks = []
+    bounds = _bounds(sizes, count)
+    for number, (start, end) in enumerate(itertools.pairwise(bounds)):
+        name = f"{split}-{number:05d}-of-{count:05d}.tfrecord"
+        some = list(entries[start:end])
+        tasks.append(ShardTask(name, some, _source_digest(some, encoding)))
+    return tasks
+
+
+def _known_sizes(
+    entries: Sequence[PanopticImage],
+    num_bytes: Sequence[int | None],
+    encoding: EncodingOptions,
+) -> list[int]:
+    """Bytes of each entry; the mean of some of them where they are not known."""
+    if None not in num_bytes:
+        return list(num_bytes)
+    step = max(1, len(entries) // _SIZE_SAMPLES)
+    sample = [
+        (storage.stamp(path) or (0, 0))[0]
+        for entry in entries[::step]
+        for path in _files(entry, encoding)
+    ]
+    return [max(1, round(2 * sum(sample) / max(len(sample), 1)))] * len(entries)
+
+
+def _bounds(sizes: Sequence[int], count: int) -> list[int]:
+    """First entry of each of `count` parts, none empty, and the end."""
+    ends = list(itertools.accumulate(sizes))
+    bounds = [0]
+    for number in range(1, count):
+        wanted = ends[-1] * number / count
+        bound = bounds[-1] + 1
+        last = len(sizes) - (count - number)
+        while bound < last and ends[bound] <= wanted:
+            bound += 1
+        bounds.append(bound)
+    return [*bounds, len(sizes)]
+
+
+def _files(entry: PanopticImage, encoding: EncodingOptions) -> tuple[str, str]:
+    files = encoding.files
+    return join(files.images, entry.image_path), join(files.masks, entry.mask_name)
+
+
+def _source_digest(entries: list[PanopticImage], encoding: EncodingOptions) -> str:
+    """Changes when the shard would: its entries, their files, or the options."""
+    stamps = [
+        [storage.stamp(path) for path in _files(entry, encoding)] for entry in entries
+    ]
+    # A box or a folder's new place changes no record.
+    plain = [
+        entry._replace(
+            segments=[segment._replace(box=None) for segment in entry.segments]
+        )
+        for entry in entries
+    ]
+    options = [encoding.categories, encoding.keep_crowd, encoding.files.exif]
+    content = json.dumps([RECORD_VERSION, options, plain, stamps])
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def write_shard(
+    path: Location, task: ShardTask, encoded: Iterable[Encoded], budget: Budget
+) -> MadeShard:
+    """Writes a shard and, when it is whole, the record of it beside it.
+
+    Args:
+      path: where.
+      task: what it is.
+      encoded: what became of each of its images, in order.
+      budget: takes the images that have faults.
+
+    Raises:
+      InputError: too many images have faults; nothing is left at `path`.
+    """
+    digest, source, num_bytes = hashlib.sha256(), hashlib.sha256(), 0
+    skipped = []
+    with storage.writing(path) as file:
+        for entry, result in zip(task.entries, encoded, strict=True):
+            if result.record is None:
+                first = result.problems[0]
+                skipped.append(Skipped(entry.file_name, first.kind, first.line))
+                budget.add(skipped[-1])
+                continue
+            file.write(result.record)
+            digest.update(result.record)
+            source.update(result.source)
+            num_bytes += len(result.record)
+    shard = Shard(
+        name=task.name,
+        num_images=len(task.entries) - len(skipped),
+        sha256=digest.hexdigest(),
+        source=task.source,
+        num_bytes=num_bytes,
+        source_sha256=source.hexdigest(),
+    )
+    record = {
+        "shard": shard._asdict(),
+        "skipped": [image._asdict() for image in skipped],
+    }
+    storage.write_json(f"{path}{_RECORD}", record)
+    return MadeShard(shard, skipped)
+
+
+def read_record(path: Location) -> MadeShard | None:
+    """What `write_shard` recorded of a shard; None if it has not finished it."""
+    try:
+        content = storage.read_json(f"{path}{_RECORD}")
+        skipped = [Skipped(**image) for image in content["skipped"]]
+        return MadeShard(Shard(**content["shard"]), skipped)
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return None
+
+
+def has_finished(work: Location) -> bool:
+    """Whether a folder holds a shard that is whole."""
+    ending = f".tfrecord{_RECORD}"
+    return any(name.endswith(ending) for name in storage.list_files(work))
+
+
+def finished_shards(
+    tasks: Sequence[ShardTask], work: Location, output: Location, split: str
+) -> dict[str, MadeShard]:
+    """The shards of an earlier run that are whole and still current, by name."""
+    recorded: dict[str, list[MadeShard]] = {}
+    for task in tasks:
+        made = read_record(join(work, task.name))
+        recorded[task.name] = [made] if made else []
+    path = manifest_path(output, split)
+    if storage.is_file(path):
+        manifest = Manifest.read(path)
+        by_image = {image.image: image for image in manifest.contents.skipped}
+        names = {task.name: task for task in tasks}
+        for shard in manifest.shards:
+            if shard.name in names:
+                entries = names[shard.name].entries
+                out = [by_image.get(entry.file_name) for entry in entries]
+                made = MadeShard(shard, [image for image in out if image])
+                recorded[shard.name].append(made)
+    return {
+        task.name: made
+        for task in tasks
+        for made in recorded[task.name]
+        if made.shard.source == task.source
+        and any(
+            storage.is_file(place) and file_digest(place) == made.shard.sha256
+            for place in (join(work, task.name), join(output, task.name))
+        )
+    }
+
+
+def file_digest(path: Location) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    for block in storage.read_blocks(path):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def shifted_json(split: str) -> str:
+    """Name of the json that stands beside the shards if category ids were raised."""
+    return f"{split}.panoptic.json"
+
+
+def shard_files(output: Location, split: str) -> list[str]:
+    """The shards of a split that are in their final place."""
+    pattern = re.escape(split) + r"-\d+-of-\d+\.tfrecord"
+    names = sorted(storage.list_files(output))
+    return [join(output, name) for name in names if re.fullmatch(pattern, name)]
+
+
+def publish(work: Location, tasks: Sequence[ShardTask], manifest: Manifest) -> None:
+    """Moves the shards to their place; the manifest comes last.
+
+    It is written first, so that a full disk leaves the split that was there. If the
+    moves are cut off, there is no manifest, and `resume` goes on from `work`.
+    """
+    path = manifest_path(manifest.folder, manifest.split)
+    written = join(work, "manifest")
+    manifest.write(written, manifest.folder)
+    storage.remove(path)
+    if not manifest.origin.category_offset:
+        storage.remove(join(manifest.folder, shifted_json(manifest.split)))
+    for name in (*(task.name for task in tasks), shifted_json(manifest.split)):
+        if storage.is_file(join(work, name)):
+            storage.move(join(work, name), join(manifest.folder, name))
+    current = {join(manifest.folder, task.name) for task in tasks}
+    for stale in shard_files(manifest.folder, manifest.split):
+        if stale not in current:
+            storage.remove(stale)
+    storage.move(written, path)
+    storage.remove_folder(work)

@@ -1,0 +1,147 @@
+"""Conversions that are cut off, and go on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from cmt.data import storage
+from cmt.data.convert import convert
+from cmt.data.shards import read_record
+from cmt.errors import InputError
+
+_SHARDS = 8
+_KILLS = 10
+
+
+def listing(folder: pathlib.Path) -> dict[str, str]:
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.iterdir())
+    }
+
+
+def start(sources: dict, output: pathlib.Path) -> subprocess.Popen:
+    options = [part for name, path in sources.items() for part in (f"--{name}", path)]
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "cmt", "data", "convert", *options),
+            *("--output", output, "--split", "train", "--resume"),
+            *("--shards", str(_SHARDS), "--workers", "1"),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=output.parent,
+    )
+
+
+def kill_when(process: subprocess.Popen, work: pathlib.Path, records: int) -> bool:
+    """Kills it once so many shards are whole; False if it ended before."""
+    while process.poll() is None:
+        if len(list(work.glob("*.tfrecord.json"))) >= records:
+            os.kill(process.pid, signal.SIGKILL)
+            return process.wait() == -signal.SIGKILL
+        time.sleep(0.001)
+    assert process.returncode == 0
+    return False
+
+
+def test_a_killed_conversion_ends_as_an_undisturbed_one(scene_sources, tmp_path):
+    reference, output = tmp_path / "reference", tmp_path / "output"
+    convert(**scene_sources, output=reference, split="train", shards=_SHARDS, workers=1)
+    chance = random.Random(5)
+    done = 0
+    while done < _KILLS:
+        process = start(scene_sources, output)
+        work = output / ".train.partial"
+        if kill_when(process, work, chance.randrange(_SHARDS)):
+            done += 1
+        else:  # it was faster: once more from the beginning
+            shutil.rmtree(output)
+    assert start(scene_sources, output).wait() == 0
+    assert listing(output) == listing(reference)
+
+
+@pytest.mark.parametrize("moved", range(4))
+def test_cut_off_while_shards_are_put_in_place(broken, tmp_path, monkeypatch, moved):
+    options = dict(**broken, split="val", shards=2, workers=1)
+    convert(**options, output=tmp_path / "reference")
+    output = tmp_path / "output"
+    convert(**{**options, "shards": 3}, output=output, keep_crowd=True)
+    plain, calls = storage.move, []
+
+    def move(source, target):
+        if len(calls) == moved:
+            raise KeyboardInterrupt
+        calls.append(target)
+        plain(source, target)
+
+    monkeypatch.setattr(storage, "move", move)
+    if moved < 3:  # two shards and the manifest
+        with pytest.raises(KeyboardInterrupt):
+            convert(**options, output=output, overwrite=True)
+        assert not (output / "val.manifest.json").exists()
+        monkeypatch.setattr(storage, "move", plain)
+        convert(**options, output=output, resume=True)
+    else:
+        convert(**options, output=output, overwrite=True)
+    assert listing(output) == listing(tmp_path / "reference")
+
+
+def test_after_a_fault_finished_shards_are_kept_for_resume(broken, tmp_path):
+    path = broken["images"] / "000000000005.jpg"
+    content = path.read_bytes()
+    options = dict(**broken, split="val", shards=3, workers=1)
+    convert(**options, output=tmp_path / "reference")
+    status = path.stat()
+    path.write_bytes(content[:100])
+    output = tmp_path / "output"
+    with pytest.raises(InputError, match="finished shards are kept for --resume"):
+        convert(**options, output=output)
+    assert not list(output.glob("*.tfrecord"))
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    made = read_record(output / ".val.partial" / "val-00000-of-00003.tfrecord")
+    convert(**options, output=output, resume=True)
+    assert listing(output) == listing(tmp_path / "reference")
+    assert made.shard.sha256 == listing(output)["val-00000-of-00003.tfrecord"]
+
+
+def test_a_damaged_record_or_shard_is_made_again(broken, tmp_path):
+    options = dict(**broken, split="val", shards=3, workers=1)
+    convert(**options, output=tmp_path / "reference")
+    output = tmp_path / "output"
+    convert(**options, output=output)
+    work = output / ".val.partial"
+    work.mkdir()
+    name = "val-00000-of-00003.tfrecord"
+    shutil.move(output / name, work / name)
+    (work / name).write_bytes(b"cut")
+    (work / f"{name}.json").write_text('{"shard": ')
+    (work / f".{name}.0123.partial").write_bytes(b"cut")
+    convert(**options, output=output, resume=True)
+    assert listing(output) == listing(tmp_path / "reference")
+
+
+def test_two_conversions_of_a_split_keep_apart(broken, tmp_path):
+    options = dict(**broken, output=tmp_path / "output", split="val", workers=1)
+    work = tmp_path / "output" / ".val.partial"
+    work.mkdir(parents=True)
+    (work / "others").touch()
+    with (
+        storage.locked(work),
+        pytest.raises(InputError, match="another process is writing this split"),
+    ):
+        convert(**options)
+    assert (work / "others").exists()
+    convert(**options)
+    assert not work.exists()
