@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -86,15 +87,11 @@ def _changes(config: data_pb2.AugmentationConfig) -> Changes:
     )
 
 
-def record_names(
-    data_config: data_pb2.DataConfig, *, global_batch_size: int, seed: int, step: int
-) -> list[str]:
-    """The records of a training step's images; see `pipeline.record_names`."""
+def record_names(data_config: data_pb2.DataConfig, records: Sequence[int]) -> list[str]:
+    """Where training images are; see `pipeline.record_names`."""
     return pipeline.record_names(
         _source(data_config.train),
-        batch_size=global_batch_size,
-        seed=seed,
-        step=step,
+        records,
         skip_damaged=data_config.skip_damaged_records,
     )
 

@@ -219,7 +219,10 @@ def training_dataset(
         seed=seed,
     )
     numbers, size = _image_numbers(batch_size, first_step, input_context)
-    dataset = numbers.map(prepare, loading.parallel_calls or tf.data.AUTOTUNE)
+    dataset = numbers.map(
+        lambda number: (prepare(number), record_of(number, seed, num_records)),
+        loading.parallel_calls or tf.data.AUTOTUNE,
+    )
     dataset = dataset.batch(size, drop_remainder=True)
     if loading.service:
         dataset = dataset.apply(
@@ -228,8 +231,13 @@ def training_dataset(
             )
         )
     # Last, so that the batches that wait and travel are small.
-    dataset = dataset.map(lambda images, masks: (images, unpack(masks)))
+    dataset = dataset.map(_unpack)
     return dataset.prefetch(loading.prefetch_batches)
+
+
+def _unpack(prepared, records):
+    images, masks = prepared
+    return images, unpack(masks)._replace(image_ids=tf.cast(records, tf.int32))
 
 
 def _index(source: Source, skip_damaged: bool) -> RecordIndex:
@@ -274,27 +282,17 @@ def _image_numbers(
 
 
 def record_names(
-    source: Source, *, batch_size: int, seed: int, step: int, skip_damaged: bool = False
+    source: Source, records: Sequence[int], *, skip_damaged: bool = False
 ) -> list[str]:
-    """The records of a step's images, in order, as "FILE: record NUMBER (NAME)".
-
-    They follow from the seed, so batches need not carry them. (Not those of a tf.data
-    service, whose order is its own.)
+    """Where images are, as "FILE: record NUMBER (NAME)".
 
     Args:
       source: the shards.
-      batch_size: images in a step, over all hosts.
-      seed: of the order.
-      step: the step, from 0.
+      records: as in `Targets.image_ids`.
       skip_damaged: as in `Loading`.
     """
     index = _index(source, skip_damaged)
-    names = []
-    for number in range(step * batch_size, (step + 1) * batch_size):
-        place = tf.constant(number, tf.int64)
-        record = int(record_of(place, seed, index.num_records))
-        names.append(f"{index.describe(record)} ({image_name(index, record)})")
-    return names
+    return [f"{index.describe(k)} ({image_name(index, k)})" for k in records]
 
 
 def evaluation_dataset(

@@ -54,12 +54,13 @@ def test_training_shapes_are_static(config):
     assert targets.semantic == tf.TensorSpec([3, 49, 65], tf.int32)
     assert targets.mask_ids == tf.TensorSpec([3, 49, 65], tf.int32)
     assert targets.mask_classes == tf.TensorSpec([3, 12], tf.int32)
+    assert targets.image_ids == tf.TensorSpec([3], tf.int32)
 
 
 def test_targets_agree_with_each_other(config):
     is_thing = np.array([False] + [True] * 6 + [False] * 4)
     num_masks = 0
-    for images, semantic, mask_ids, mask_classes in batches(config, 5):
+    for images, semantic, mask_ids, mask_classes, _ in batches(config, 5):
         assert images.min() >= 0
         assert images.max() <= 255
         assert images.std() > 10
@@ -125,7 +126,8 @@ def test_nothing_is_read_but_what_is_used(config, shards, tmp_path):
     expected = batches(config, 2, first_step=1)
     source = find_source(config.train.tfrecords)
     index = index_records(source.files)
-    for line in factory.record_names(config, global_batch_size=5, seed=1, step=0):
+    first = batches(config, 1)[0][-1]
+    for line in factory.record_names(config, first):
         file, _, record = line.partition(": record ")
         numbers = (index.file_numbers == source.files.index(file)) & (
             index.record_numbers == int(record.split()[0])
@@ -187,7 +189,7 @@ def test_a_data_service_prepares_the_same_images(config):
     del worker
 
 
-def test_records_of_a_step_are_known_by_name(config):
+def test_images_are_known_by_name(config):
     config.augmentation.min_scale = config.augmentation.max_scale = 1
     config.augmentation.flip_probability = 0
     config.validation.CopyFrom(config.train)
@@ -197,7 +199,7 @@ def test_records_of_a_step_are_known_by_name(config):
         for name, image in zip(batch.names, batch.images, strict=True)
     }
     batch = batches(config, 1, first_step=7)[0]
-    names = factory.record_names(config, global_batch_size=5, seed=1, step=7)
+    names = factory.record_names(config, batch[-1])
     for image, name in zip(batch[0], names, strict=True):
         np.testing.assert_array_equal(image, by_name[name.split("(")[1].rstrip(")")])
 
@@ -207,7 +209,7 @@ def test_small_things_become_void(config):
     areas = []
     for limit in (0, 60):
         config.min_thing_pixels = limit
-        for _, semantic, mask_ids, classes in batches(config, 4):
+        for _, semantic, mask_ids, classes, _ in batches(config, 4):
             for i in range(len(classes)):
                 things = np.flatnonzero((classes[i] >= 1) & (classes[i] <= 6))
                 areas += [(limit, np.sum(mask_ids[i] == k)) for k in things]
@@ -309,10 +311,9 @@ def test_shards_of_deeplab2_need_no_manifest(shared, tmp_path):
     assert (manifest.num_images, len(manifest.categories)) == (4, 133)
     assert manifest.masks == samples / "panoptic_real"
     labels = np.load(folder / "panoptic_labels.npz")
-    names = factory.record_names(config, global_batch_size=4, seed=1, step=2)
-    for image, semantic, name in zip(
-        *batches(config, 1, size=4, first_step=2)[0][:2], names, strict=True
-    ):
+    images, semantics, *_, records = batches(config, 1, size=4, first_step=2)[0]
+    names = factory.record_names(config, records)
+    for image, semantic, name in zip(images, semantics, names, strict=True):
         assert image.std() > 10
         known = np.unique(labels[name.split("(")[1].rstrip(")")] // 256)
         assert set(np.unique(semantic)) <= {0, *known}

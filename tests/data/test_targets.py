@@ -68,7 +68,7 @@ def test_shapes_are_static():
     @tf.function(input_signature=[tf.TensorSpec([5, 7], tf.int32)])
     def shapes(labels):
         targets = make_targets(labels, is_thing=IS_THING, max_masks=11)
-        assert [list(part.shape) for part in targets] == [[5, 7], [5, 7], [11]]
+        assert [list(part.shape) for part in targets[:3]] == [[5, 7], [5, 7], [11]]
         return targets.mask_classes
 
     shapes(tf.zeros([5, 7], tf.int32))
