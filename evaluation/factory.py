@@ -15,7 +15,8 @@ from cmt.data import factory as data_factory
 from cmt.data.categories import Category
 from cmt.data.manifest import Manifest
 from cmt.data.pipeline import find_source
-from cmt.data.tfrecord import decode_example
+from cmt.data.reader import example_reader
+from cmt.data.record_index import index_records
 from cmt.errors import InputError
 from cmt.evaluation.checkpoint import find_checkpoint, load_weights
 from cmt.evaluation.coco_format import CATEGORY_DIVISOR
@@ -213,12 +214,15 @@ def validation_images(
       InputError: the TFRecords are missing or damaged.
     """
     split = experiment.data.validation
-    source = find_source(split.tfrecords, split.manifest)
+    source = find_source(
+        split.tfrecords, split.manifest, split.annotations, split.masks
+    )
     ids = np.array([0, *(category.id for category in source.manifest.categories)])
-    records = tf.data.TFRecordDataset(source.files).take(number)
+    index = index_records(source.files)
+    read = example_reader(index, num_classes=len(source.manifest.categories))
+    records = tf.data.Dataset.range(min(number, index.num_records)).map(read)
     images = []
-    examples = records.map(decode_example).as_numpy_iterator()
-    for example in readable(examples, split.tfrecords):
+    for example in readable(records.as_numpy_iterator(), split.tfrecords):
         classes, instances = np.divmod(example.labels, LABEL_DIVISOR)
         panoptic = ids[classes] * CATEGORY_DIVISOR + instances
         images.append((example.image, panoptic.astype(np.int32)))
