@@ -11,7 +11,11 @@ import importlib
 __version__ = "0.1.0"
 
 _MODULES = (
+    "backbone",
     "clustering",
+    "decoder",
+    "errors",
+    "heads",
     "layers",
     "losses",
     "matching",

@@ -18,19 +18,20 @@ Normalize = Callable[[tf.Tensor], tf.Tensor]
 
 
 def attend(
-    center_queries: tf.Tensor,
+    queries: tf.Tensor,
     keys: tf.Tensor,
     values: tf.Tensor,
     *,
     normalize: Normalize = tf.identity,
 ) -> tf.Tensor:
-    """Cross-attention of the centers, softmax over the keys (Eq. 3, without C +).
+    """Cross-attention, softmax over the keys (Eq. 3, without C +).
 
-    Paper: keys are pixels. Here: the caller may append the centers to them, because
-    MaX-DeepLab, which the network is built on, does.
+    Paper: centers attend to pixels. Here: the caller may append the centers to the
+    keys, and pixels may attend to centers, because in MaX-DeepLab, which the network
+    is built on, they do.
 
     Args:
-      center_queries: [B, N, heads, d].
+      queries: [B, N, heads, d].
       keys: [B, K, heads, d].
       values: [B, K, heads, e].
       normalize: applied to the logits [B, heads, N, K]; a batch norm in the network,
@@ -39,7 +40,7 @@ def attend(
     Returns:
       [B, N, heads, e], the retrieved values.
     """
-    logits = normalize(tf.einsum("bnhd,bmhd->bhnm", center_queries, keys))
+    logits = normalize(tf.einsum("bnhd,bmhd->bhnm", queries, keys))
     weights = tf.nn.softmax(tf.cast(logits, tf.float32), axis=-1)  # over keys
     return tf.einsum("bhnm,bmhd->bnhd", tf.cast(weights, values.dtype), values)
 
@@ -75,7 +76,8 @@ def assign(affinity_logits: tf.Tensor) -> tf.Tensor:
     Returns:
       [B, P, N]; the centers of a pixel sum to 1.
     """
-    return tf.nn.softmax(affinity_logits, axis=-1)  # over centers
+    logits = tf.cast(affinity_logits, tf.float32)
+    return tf.nn.softmax(logits, axis=-1)  # over centers
 
 
 def assign_to_best(affinity_logits: tf.Tensor) -> tf.Tensor:

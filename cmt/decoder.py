@@ -41,6 +41,22 @@ class DualPath(Layer):
     Args:
       blocks: the axial blocks.
       transformers: as many transformer layers.
+
+    Raises:
+      ValueError: they are not as many.
+
+    Example:
+      >>> from cmt.layers import TransformerSizes
+      >>> sizes = TransformerSizes(12, 16, 8, 16, num_heads=4, ffn_channels=24)
+      >>> path = DualPath(
+      ...     [AxialBlock(5, num_heads=5, style=Style())],
+      ...     [TransformerLayer(sizes, style=Style())],
+      ... )
+      >>> state, layers = path(
+      ...     DualPathState(tf.zeros([2, 5, 7, 20]), tf.zeros([2, 6, 12]))
+      ... )
+      >>> layers[0].affinity_logits.shape
+      TensorShape([2, 5, 7, 6])
     """
 
     def __init__(
@@ -75,6 +91,11 @@ class Fuse(Layer):
     """1x1 convolution and norm of the activated features, resized, plus a skip.
 
     Shapes: [B, h, w, C] and the skip [B, H, W, channels] -> [B, H, W, channels].
+
+    Example:
+      >>> fuse = Fuse(6, style=Style())
+      >>> fuse((tf.zeros([2, 5, 7, 8]), tf.zeros([2, 9, 13, 6]))).shape
+      TensorShape([2, 9, 13, 6])
     """
 
     def __init__(self, channels: int, *, style: Style, **kwargs):
@@ -107,6 +128,15 @@ class Decoder(Layer):
         the backbone; the auxiliary semantic branch reads the output of the last.
       upward: (fuse, bottleneck blocks) for stride 8, then for stride 4.
       style: activation and norms.
+
+    Example (`cmt.build_model` puts the parts together):
+      >>> import cmt
+      >>> model = cmt.build_model("scenes/tiny")
+      >>> stages = model.backbone(tf.zeros([1, 97, 97, 3]))
+      >>> points = tf.zeros([1, 24, 16])
+      >>> centers = tf.zeros([1, *model.cluster_centers.shape])
+      >>> model.decoder(stages, centers, points).affinity_logits.shape
+      TensorShape([1, 7, 7, 24])
     """
 
     def __init__(

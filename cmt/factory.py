@@ -5,11 +5,13 @@ Nobody in this package: layers take plain keywords.
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterator, Sequence
 
 from cmt import config
 from cmt.backbone import AxialSizes, Backbone
 from cmt.decoder import Decoder, DualPath, Fuse
+from cmt.errors import InputError
 from cmt.heads import PanopticHead, SemanticBranch
 from cmt.layers.base import policy_scope
 from cmt.layers.blocks import AxialBlock, BottleneckBlock
@@ -40,10 +42,10 @@ def build_model(
       TensorShape([1, 24, 4])
 
     Raises:
-      InputError: the config is not found or not valid.
+      InputError: the config is not found or not valid, or `num_classes` is not.
     """
     settings = config.read_model_config(model)
-    classes = num_classes or settings.num_classes
+    classes = _checked_classes(num_classes, settings)
     with policy_scope(_policy(settings)):
         if not settings.rfn:
             return _network(settings, classes, name="cmt_deeplab")
@@ -51,6 +53,18 @@ def build_model(
             _network(settings, classes, name=name) for name in ("first", "second")
         ]
         return RecursiveCMTDeepLab(*passes, name="cmt_deeplab_rfn")
+
+
+def _checked_classes(num_classes: int | None, settings: model_pb2.ModelConfig) -> int:
+    if num_classes is None:
+        return settings.num_classes
+    if isinstance(num_classes, bool) or not isinstance(num_classes, numbers.Integral):
+        raise InputError(f"num_classes must be a whole number; got {num_classes!r}")
+    if num_classes < 1:
+        raise InputError(
+            f"num_classes must be at least 1, void not counted; got {num_classes}"
+        )
+    return int(num_classes)
 
 
 def list_models() -> list[str]:
@@ -269,21 +283,39 @@ def _semantic_branch(settings, num_classes: int, style: Style) -> SemanticBranch
 
 
 def build_loss(
-    model: model_pb2.ModelConfig,
-    loss: losses_pb2.LossConfig,
+    model: str | model_pb2.ModelConfig,
+    loss: losses_pb2.LossConfig | None = None,
     *,
+    num_classes: int | None = None,
     is_thing: Sequence[bool] | None = None,
 ) -> PanopticLoss:
-    """The loss of a config, for the network of `model`.
+    """The loss of a config, for the network that `build_model` makes of it.
 
     Args:
-      model: of the network that is scored.
-      loss: terms and weights.
+      model: name or path of a config, or the ModelConfig of the network that is scored.
+      loss: terms and weights; None takes those of the config, and the paper's for a
+        ModelConfig.
+      num_classes: classes, void not counted; None takes those of the config.
       is_thing: for classes 1..C; read by INSTANCE_DISCRIMINATION.
+
+    Raises:
+      InputError: the config is not found or not valid, or `num_classes` is not.
+
+    Example:
+      >>> build_loss("scenes/tiny", num_classes=3).weights["semantic"] > 0
+      True
     """
+    if loss is None:
+        is_message = isinstance(model, model_pb2.ModelConfig)
+        loss = (
+            losses_pb2.LossConfig()
+            if is_message
+            else config.load_experiment(model).loss
+        )
+    settings = config.read_model_config(model)
     return PanopticLoss(
-        num_classes=model.num_classes,
-        num_layers=_num_dual_path_layers(model),
+        num_classes=_checked_classes(num_classes, settings),
+        num_layers=_num_dual_path_layers(settings),
         is_thing=is_thing,
         pq_class_weight=loss.pq_class_weight,
         pq_mask_weight=loss.pq_mask_weight,
@@ -296,11 +328,17 @@ def build_loss(
         mask_approximation_weight=loss.mask_approximation_weight,
         semantic_weight=loss.semantic_weight,
         layer_weight=loss.layer_weight,
+        matcher=losses_pb2.LossConfig.Matcher.Name(loss.matcher),
     )
 
 
 def merge_options(evaluation: evaluation_pb2.EvaluationConfig) -> dict:
-    """Keywords of `cmt.postprocess.merge_masks`."""
+    """Keywords of `cmt.postprocess.merge_masks`.
+
+    Example:
+      >>> merge_options(evaluation_pb2.EvaluationConfig())["merge"]
+      'MASK_WISE'
+    """
     return dict(
         merge=evaluation_pb2.Merge.Name(evaluation.merge),
         thing_confidence=evaluation.thing_confidence,

@@ -33,7 +33,12 @@ def _small_normal() -> tf_keras.initializers.Initializer:
 
 
 class PixelHead(Layer):
-    """Depthwise 5x5, 1x1, and a last 1x1 with bias: [B, h, w, C] -> [B, h, w, out]."""
+    """Depthwise 5x5, 1x1, and a last 1x1 with bias: [B, h, w, C] -> [B, h, w, out].
+
+    Example:
+      >>> PixelHead(8, 4, style=Style())(tf.zeros([2, 5, 7, 6])).shape
+      TensorShape([2, 5, 7, 4])
+    """
 
     def __init__(
         self, hidden_channels: int, out_channels: int, *, style: Style, **kwargs
@@ -59,6 +64,18 @@ class PanopticHead(Layer):
       pixel_hidden_channels: hidden channels of the pixel head.
       pixel_feature_channels: D, of the normalised pixel feature and the mask kernel.
       style: activation and norms.
+
+    Example:
+      >>> head = PanopticHead(
+      ...     3,
+      ...     center_feature_channels=8,
+      ...     pixel_hidden_channels=8,
+      ...     pixel_feature_channels=4,
+      ...     style=Style(),
+      ... )
+      >>> masks, classes, _ = head(tf.zeros([2, 9, 9, 6]), tf.zeros([2, 5, 12]), None)
+      >>> masks.shape, classes.shape
+      (TensorShape([2, 9, 9, 5]), TensorShape([2, 5, 4]))
     """
 
     def __init__(
@@ -120,6 +137,7 @@ class PanopticHead(Layer):
             self.mask_logits_norm(logits[..., tf.newaxis], training=training), axis=-1
         )
         if affinity_logits is not None:
+            affinity_logits = tf.cast(affinity_logits, tf.float32)
             logits += resize_align_corners(affinity_logits, features.shape[1:3])
         class_feature = self.class_feature(cluster_centers, training=training)
         class_logits = tf.cast(self.class_head(class_feature), tf.float32)
@@ -135,6 +153,15 @@ class SemanticBranch(Layer):
       projection_channels: of the projections of stage 3, then stage 2.
       dropout_rate: after ASPP.
       style: activation and norms.
+
+    Example:
+      >>> branch = SemanticBranch(
+      ...     3, 8, projection_channels=(4, 4), dropout_rate=0.1, style=Style()
+      ... )
+      >>> low = tf.zeros([1, 5, 5, 6])
+      >>> stages = StageFeatures(tf.zeros([1, 9, 9, 6]), low, None, None)
+      >>> branch(tf.zeros([1, 3, 3, 12]), stages).shape
+      TensorShape([1, 9, 9, 4])
     """
 
     def __init__(

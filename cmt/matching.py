@@ -9,13 +9,41 @@ MaX-DeepLab (Wang et al., CVPR 2021), Sec. 3.3; `assign` is the Hungarian matchi
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from scipy.optimize import linear_sum_assignment
 
+from cmt.assignment import assign_in_graph
+from cmt.errors import InputError
+
+MATCHERS = ("AUTO", "IN_GRAPH", "HOST")
+
 _EPSILON = 1e-5
+
+
+class Overlaps(NamedTuple):
+    """Pixels of each center's mask (softmax over the centers) by what they lie on.
+
+    Attributes:
+      regions: [B, G + 2, N] float32 in pixels, on each ground-truth mask, on crowds and
+        on void, in this order; see `PixelTargets.regions`.
+      areas: [B, G + 2] float32 in pixels, of the mask, of all crowds and of void.
+    """
+
+    regions: tf.Tensor
+    areas: tf.Tensor
+
+    @property
+    def masks(self) -> tf.Tensor:
+        """[B, G, N], the part of `regions` on masks."""
+        return self.regions[:, :-2]
+
+    @property
+    def mask_areas(self) -> tf.Tensor:
+        """[B, G], the part of `areas` of masks."""
+        return self.areas[:, :-2]
 
 
 class Matching(NamedTuple):
@@ -30,6 +58,8 @@ class Matching(NamedTuple):
       mask_similarity: [B, N] float32 in [0, 1], dice of the center and its mask; 0
         where it has none.
       void_ratio: [B, N] float32 in [0, 1], share of the center's mask on void pixels.
+      num_unmatched: [B] float32, real masks without a center, in an image that has
+        more of them than centers.
     """
 
     mask_centers: tf.Tensor
@@ -38,25 +68,21 @@ class Matching(NamedTuple):
     class_similarity: tf.Tensor
     mask_similarity: tf.Tensor
     void_ratio: tf.Tensor
+    num_unmatched: tf.Tensor
 
 
-def mask_similarity(
-    assignment: tf.Tensor, masks: tf.Tensor, not_void: tf.Tensor
-) -> tf.Tensor:
+def mask_similarity(overlaps: Overlaps) -> tf.Tensor:
     """Dice of every ground-truth mask and every center, outside void.
 
     Args:
-      assignment: [B, P, N] float32, softmax over the centers.
-      masks: [B, P, G] float32, 1 where mask g owns pixel p, else 0.
-      not_void: [B, P] float32, 0 on void pixels, else 1.
+      overlaps: of the main output.
 
     Returns:
       [B, G, N] float32 in [0, 1].
     """
-    intersection = tf.einsum("bpg,bp,bpn->bgn", masks, not_void, assignment)
-    gt_area = tf.reduce_sum(masks, axis=1)[:, :, tf.newaxis]
-    pred_area = tf.einsum("bp,bpn->bn", not_void, assignment)[:, tf.newaxis, :]
-    return intersection / ((gt_area + pred_area) / 2.0 + _EPSILON)
+    gt_area = overlaps.mask_areas[:, :, tf.newaxis]
+    pred_area = tf.reduce_sum(overlaps.regions[:, :-1], axis=1, keepdims=True)
+    return overlaps.masks / ((gt_area + pred_area) / 2.0 + _EPSILON)
 
 
 def class_similarity(class_logits: tf.Tensor, mask_classes: tf.Tensor) -> tf.Tensor:
@@ -73,18 +99,17 @@ def class_similarity(class_logits: tf.Tensor, mask_classes: tf.Tensor) -> tf.Ten
     return tf.gather(probs, tf.maximum(mask_classes - 1, 0), batch_dims=1)
 
 
-def void_ratio(assignment: tf.Tensor, not_void: tf.Tensor) -> tf.Tensor:
+def void_ratio(overlaps: Overlaps) -> tf.Tensor:
     """Share of each center's mask that lies on void pixels.
 
     Args:
-      assignment: [B, P, N] float32, softmax over the centers.
-      not_void: [B, P] float32, 0 on void pixels, else 1.
+      overlaps: of the main output.
 
     Returns:
       [B, N] float32 in [0, 1].
     """
-    on_void = tf.einsum("bp,bpn->bn", 1.0 - not_void, assignment)
-    return on_void / (tf.reduce_sum(assignment, axis=1) + _EPSILON)
+    regions = overlaps.regions
+    return regions[:, -1] / (tf.reduce_sum(regions, axis=1) + _EPSILON)
 
 
 def largest_masks(areas: tf.Tensor, num_masks: int) -> tf.Tensor:
@@ -108,16 +133,14 @@ def assign(costs: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
     """Matches rows to columns one to one at the least total cost, on the host.
 
     Args:
-      costs: [B, G, N] float32, finite in real rows. Other rows are not looked at.
+      costs: [B, G, N] float32, finite in real rows. Other rows are not looked at. If
+        one is not finite, columns stay one to one, but need not be the best: the loss
+        is not finite then either, and what stops training names its term.
       real: [B, G] bool, the rows to match.
 
     Returns:
       [B, G] int32, column of each row; -1 where the row is not real, or where an image
       has more real rows than columns and the optimum leaves this one out.
-
-    Raises:
-      ValueError: a cost in a real row is not finite; from a graph it arrives as
-        tf.errors.InvalidArgumentError with the same message.
     """
     columns = tf.numpy_function(_assign_on_host, [costs, real], tf.int32)
     columns.set_shape(real.shape)
@@ -125,29 +148,70 @@ def assign(costs: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
 
 
 def _assign_on_host(costs: np.ndarray, real: np.ndarray) -> np.ndarray:
+    # Once, instead of by SciPy for each image.
+    rows = costs[real].astype(np.float64)
+    if not np.isfinite(rows).all():
+        rows = np.nan_to_num(rows, nan=0.0, posinf=0.0, neginf=0.0)
+    chosen = np.full(len(rows), -1, np.int32)
+    stop = 0
+    for count in np.count_nonzero(real, axis=1).tolist():
+        start, stop = stop, stop + count
+        image_rows, image_columns = linear_sum_assignment(rows[start:stop])
+        chosen[start:stop][image_rows] = image_columns
     columns = np.full(real.shape, -1, np.int32)
-    for image, (cost, is_real) in enumerate(zip(costs, real, strict=True)):
-        rows = np.flatnonzero(is_real)
-        cost = cost[rows]
-        if not np.isfinite(cost).all():
-            bad = int(rows[np.argwhere(~np.isfinite(cost))[0][0]])
-            raise ValueError(
-                "matching cost must be finite (minus the mask similarity times the"
-                f" class similarity); got NaN or infinity at image {image} of the"
-                f" batch, mask {bad}: mask_logits or class_logits are not finite"
-            )
-        chosen_rows, chosen_columns = linear_sum_assignment(cost)
-        columns[image, rows[chosen_rows]] = chosen_columns
+    columns[real] = chosen
     return columns
 
 
+def choose_matcher(
+    matcher: Literal["AUTO", "IN_GRAPH", "HOST"],
+) -> Literal["IN_GRAPH", "HOST"]:
+    """Where to solve the assignment of what is being traced, or run eagerly.
+
+    AUTO is IN_GRAPH under a TPUStrategy and in what XLA must compile: a tf.function
+    with `jit_compile=True`, all that is traced inside it, and so Keras's
+    `compile(jit_compile=True)`. Else it is HOST, in clusters that XLA picks by itself
+    (`tf.config.optimizer.set_jit`) too. A tf.function that was traced before stays as
+    it is when one that XLA compiles calls it: set IN_GRAPH there.
+
+    Raises:
+      InputError: HOST, where no host can be called.
+    """
+    no_host = is_host_out_of_reach()
+    if matcher == "HOST" and no_host:
+        raise InputError(
+            "loss.matcher must be AUTO or IN_GRAPH on a TPU and in a step that XLA"
+            " compiles, because neither calls the host; got HOST"
+        )
+    if matcher == "AUTO":
+        return "IN_GRAPH" if no_host else "HOST"
+    return matcher
+
+
+def is_host_out_of_reach() -> bool:
+    """Whether what is being traced is for a TPU, or XLA must compile it."""
+    kinds = tf.distribute.TPUStrategy, tf.distribute.experimental.TPUStrategy
+    if isinstance(tf.distribute.get_strategy(), kinds):
+        return True
+    graph = tf.compat.v1.get_default_graph()
+    while graph is not None:
+        # TensorFlow marks the trace of a function to compile by such a context; Keras
+        # finds it in this way, too.
+        context = graph._get_control_flow_context()
+        while context is not None:
+            if context.IsXLAContext():
+                return True
+            context = context.outer_context
+        graph = getattr(graph, "outer_graph", None)
+    return False
+
+
 def match_masks(
-    mask_logits: tf.Tensor,
+    overlaps: Overlaps,
     class_logits: tf.Tensor,
     *,
-    masks: tf.Tensor,
     mask_classes: tf.Tensor,
-    not_void: tf.Tensor,
+    matcher: Literal["AUTO", "IN_GRAPH", "HOST"] = "AUTO",
 ) -> Matching:
     """Matches the real masks of each image to centers, the most similar ones overall.
 
@@ -155,21 +219,26 @@ def match_masks(
     masks than centers the smallest stay without one.
 
     Args:
-      mask_logits: [B, P, N] float32.
+      overlaps: of the main output.
       class_logits: [B, N, C + 1] float32, void last.
-      masks: [B, P, G] float32, 1 where mask g owns pixel p, else 0.
       mask_classes: [B, G] int32, class 1..C, 0 where there is no mask.
-      not_void: [B, P] float32, 0 on void pixels, else 1.
+      matcher: where the assignment is solved; see `choose_matcher`. With logits that
+        are not finite HOST raises; IN_GRAPH ends, and similarities are not finite.
 
     Returns:
       The matching; see `Matching`.
+
+    Raises:
+      InputError: see `choose_matcher`.
     """
-    assignment = tf.nn.softmax(tf.stop_gradient(mask_logits), axis=-1)
-    by_mask = mask_similarity(assignment, masks, not_void)
+    overlaps = Overlaps(*(tf.stop_gradient(part) for part in overlaps))
+    by_mask = mask_similarity(overlaps)
     by_class = class_similarity(tf.stop_gradient(class_logits), mask_classes)
-    areas = tf.reduce_sum(masks, axis=1) * tf.cast(mask_classes > 0, tf.float32)
-    num_centers = mask_logits.shape[-1]
-    centers = assign(-by_mask * by_class, largest_masks(areas, num_centers))
+    num_centers = by_mask.shape[-1]
+    areas = overlaps.mask_areas * tf.cast(mask_classes > 0, tf.float32)
+    real = largest_masks(areas, num_centers)
+    solve = assign_in_graph if choose_matcher(matcher) == "IN_GRAPH" else assign
+    centers = solve(-by_mask * by_class, real)
 
     pairs = centers[:, :, tf.newaxis] == tf.range(num_centers)
     rows = tf.range(centers.shape[1])[:, tf.newaxis]
@@ -181,8 +250,14 @@ def match_masks(
         center_classes=take(mask_classes, center_masks, default=0),
         class_similarity=tf.reduce_sum(by_class * has_mask, axis=1),
         mask_similarity=tf.reduce_sum(by_mask * has_mask, axis=1),
-        void_ratio=void_ratio(assignment, not_void),
+        void_ratio=void_ratio(overlaps),
+        num_unmatched=_count(areas > 0.0) - _count(centers >= 0),
     )
+
+
+def _count(chosen: tf.Tensor) -> tf.Tensor:
+    """[B] float32, how many of chosen [B, G] are true."""
+    return tf.reduce_sum(tf.cast(chosen, tf.float32), axis=1)
 
 
 def take(values: tf.Tensor, indices: tf.Tensor, *, default: float) -> tf.Tensor:

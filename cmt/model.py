@@ -32,7 +32,21 @@ class PanopticModel(Configured, tf_keras.Model):
     # AutoGraph would rewrite all of tf_keras, which takes a minute, for nothing.
     @tf.autograph.experimental.do_not_convert
     def build(self, input_shape):
+        if None in tuple(input_shape)[1:]:
+            raise ValueError(
+                "height and width must be known when the network is built, as in "
+                f"model.build((None, 641, 641, 3)); got {tuple(input_shape)}"
+            )
         super().build(input_shape)
+
+    def save(self, filepath, *args, **kwargs):
+        """As in Keras, to a `.keras` file."""
+        if not str(filepath).endswith(".keras"):
+            raise ValueError(
+                f"{filepath}: save to a name that ends in .keras, or the weights alone "
+                "with save_weights; `cmt export` makes a SavedModel for serving"
+            )
+        super().save(filepath, *args, **kwargs)
 
     @tf.autograph.experimental.do_not_convert
     def train_step(self, data):
@@ -84,6 +98,12 @@ class CMTDeepLab(PanopticModel):
       num_centers: N.
       center_channels: of a center.
       num_points: M of a reference mask; 0 where location is off.
+
+    Example (`build_model` puts the parts together):
+      >>> import cmt
+      >>> model = cmt.build_model("scenes/tiny")
+      >>> model(tf.zeros([1, 97, 97, 3])).mask_logits.shape
+      TensorShape([1, 25, 25, 24])
     """
 
     def __init__(
@@ -185,6 +205,13 @@ class RecursiveCMTDeepLab(PanopticModel):
     Args:
       first: sees the image alone.
       second: sees the image and the features of the first.
+
+    Example:
+      >>> import cmt
+      >>> first, second = (cmt.build_model("scenes/tiny") for _ in range(2))
+      >>> predictions = RecursiveCMTDeepLab(first, second)(tf.zeros([1, 97, 97, 3]))
+      >>> predictions.first_pass.mask_logits.shape
+      TensorShape([1, 25, 25, 24])
     """
 
     def __init__(self, first: CMTDeepLab, second: CMTDeepLab, **kwargs):

@@ -66,7 +66,8 @@ def _losses(lines: list[dict[str, float]]) -> list[str]:
 
 
 def _series(lines: list[dict[str, float]], name: str) -> tuple[list, list]:
-    points = [(line["step"], line[name]) for line in lines if name in line]
+    # A number that was not finite is null in the file.
+    points = [(x["step"], x[name]) for x in lines if x.get(name) is not None]
     return [step for step, _ in points], [value for _, value in points]
 
 

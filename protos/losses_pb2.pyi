@@ -16,7 +16,17 @@ PIXEL_CONTRASTIVE: PixelLoss
 INSTANCE_DISCRIMINATION: PixelLoss
 
 class LossConfig(_message.Message):
-    __slots__ = ("pq_class_weight", "pq_mask_weight", "mask_id_weight", "pixel_loss", "pixel_loss_weight", "pixel_loss_temperature", "contrastive_pixels", "contrastive_sampling_power", "mask_approximation_weight", "semantic_weight", "layer_weight")
+    __slots__ = ("pq_class_weight", "pq_mask_weight", "mask_id_weight", "pixel_loss", "pixel_loss_weight", "pixel_loss_temperature", "contrastive_pixels", "contrastive_sampling_power", "mask_approximation_weight", "semantic_weight", "layer_weight", "matcher")
+    class Matcher(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        MATCHER_UNSPECIFIED: _ClassVar[LossConfig.Matcher]
+        AUTO: _ClassVar[LossConfig.Matcher]
+        IN_GRAPH: _ClassVar[LossConfig.Matcher]
+        HOST: _ClassVar[LossConfig.Matcher]
+    MATCHER_UNSPECIFIED: LossConfig.Matcher
+    AUTO: LossConfig.Matcher
+    IN_GRAPH: LossConfig.Matcher
+    HOST: LossConfig.Matcher
     PQ_CLASS_WEIGHT_FIELD_NUMBER: _ClassVar[int]
     PQ_MASK_WEIGHT_FIELD_NUMBER: _ClassVar[int]
     MASK_ID_WEIGHT_FIELD_NUMBER: _ClassVar[int]
@@ -28,6 +38,7 @@ class LossConfig(_message.Message):
     MASK_APPROXIMATION_WEIGHT_FIELD_NUMBER: _ClassVar[int]
     SEMANTIC_WEIGHT_FIELD_NUMBER: _ClassVar[int]
     LAYER_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    MATCHER_FIELD_NUMBER: _ClassVar[int]
     pq_class_weight: float
     pq_mask_weight: float
     mask_id_weight: float
@@ -39,4 +50,5 @@ class LossConfig(_message.Message):
     mask_approximation_weight: float
     semantic_weight: float
     layer_weight: float
-    def __init__(self, pq_class_weight: _Optional[float] = ..., pq_mask_weight: _Optional[float] = ..., mask_id_weight: _Optional[float] = ..., pixel_loss: _Optional[_Union[PixelLoss, str]] = ..., pixel_loss_weight: _Optional[float] = ..., pixel_loss_temperature: _Optional[float] = ..., contrastive_pixels: _Optional[int] = ..., contrastive_sampling_power: _Optional[float] = ..., mask_approximation_weight: _Optional[float] = ..., semantic_weight: _Optional[float] = ..., layer_weight: _Optional[float] = ...) -> None: ...
+    matcher: LossConfig.Matcher
+    def __init__(self, pq_class_weight: _Optional[float] = ..., pq_mask_weight: _Optional[float] = ..., mask_id_weight: _Optional[float] = ..., pixel_loss: _Optional[_Union[PixelLoss, str]] = ..., pixel_loss_weight: _Optional[float] = ..., pixel_loss_temperature: _Optional[float] = ..., contrastive_pixels: _Optional[int] = ..., contrastive_sampling_power: _Optional[float] = ..., mask_approximation_weight: _Optional[float] = ..., semantic_weight: _Optional[float] = ..., layer_weight: _Optional[float] = ..., matcher: _Optional[_Union[LossConfig.Matcher, str]] = ...) -> None: ...

@@ -188,3 +188,34 @@ def test_every_equation_is_where_the_map_says():
             module, name = place.rsplit(".", 1)
             documentation = getattr(importlib.import_module(module), name).__doc__
             assert str(number) in documentation, (number, place)
+
+
+def test_assign_to_best_by_hand():  # k-means: hard, first of equals, no gradient
+    logits = tf.constant([[[1.0, 3.0, 2.0], [5.0, 0.0, 5.0], [-2.0, -2.0, -1.0]]])
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        assignment = clustering.assign_to_best(logits)
+        total = tf.reduce_sum(assignment * tf.constant([1.0, 2.0, 4.0]))
+    expected = [[[0, 1, 0], [1, 0, 0], [0, 0, 1]]]
+    np.testing.assert_array_equal(assignment, expected)
+    assert tape.gradient(total, logits) is None
+
+
+def test_assign_to_best_sums_pixels_by_cluster():
+    logits, pixels = values(B, P, N), values(B, P, D)
+    expected = np.zeros([B, N, D])
+    for b in range(B):
+        for p in range(P):
+            best = 0
+            for n in range(N):
+                if logits[b, p, n] > logits[b, p, best]:
+                    best = n
+            expected[b, best] += pixels[b, p]
+    assignment = clustering.assign_to_best(tf.constant(logits))
+    close(clustering.pool_pixels(assignment, pixels), expected)
+
+
+def test_assignments_are_in_float32():
+    """The softmax over the centers, whatever the logits are in."""
+    logits = tf.cast(values(B, P, N), tf.bfloat16)
+    assert clustering.assign(logits).dtype == tf.float32

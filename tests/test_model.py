@@ -308,6 +308,36 @@ def test_keras_policy_is_followed():
     assert network(images(1)).stride4_features.dtype == tf.bfloat16
 
 
+@pytest.mark.parametrize("classes", [0, -1, 2.5, "5", True])
+def test_a_wrong_number_of_classes_is_named(classes):
+    with pytest.raises(cmt.errors.InputError, match=f"got {classes!r}"):
+        cmt.build_model(miniature(), num_classes=classes)
+
+
+def test_what_keras_cannot_do_is_named(model, tmp_path):
+    with pytest.raises(ValueError, match="height and width must be known"):
+        build_model(miniature()).build((None, None, None, 3))
+    with pytest.raises(ValueError, match="ends in .keras"):
+        model.save(tmp_path / "folder")
+
+
+def test_in_kmeans_nobody_attends_to_pixels():
+    """Centers attend to centers, and pixels have no key that nothing would read."""
+    network = build(miniature("transformer { assignment: KMEANS }"))
+    layer = network.decoder.first.transformers[0]
+    sizes = layer.sizes
+    assert layer.pixel_projection.dense.kernel.shape[1] == (
+        sizes.key_channels + sizes.value_channels
+    )
+    loss = build_loss(miniature(), losses_pb2.LossConfig())
+    with tf.GradientTape() as tape:
+        total = loss(targets(2), network(images(2), training=True))
+    kernel = layer.pixel_projection.dense.kernel
+    gradient = tape.gradient(total, kernel).numpy()
+    # The query learns from the supervision of the affinity logits alone.
+    assert np.all(np.any(gradient[:, : sizes.key_channels], axis=0))
+
+
 def test_list_models():
     names = cmt.list_models()
     assert "scenes/tiny" in names

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import threading
 import time
@@ -14,6 +13,7 @@ import tf_keras
 
 from cmt.errors import WorkError
 from cmt.trainer.checkpoint import RunCheckpoints
+from cmt.trainer.finite_guard import NotFinite
 from cmt.trainer.reporting import LogRecord, Report
 from cmt.trainer.trainer import Trainer
 
@@ -38,8 +38,8 @@ class RunCallback(tf_keras.callbacks.Callback):
     """Logs, checkpoints, evaluates, and stops on a loss that is not finite.
 
     It counts steps on the host and reads losses from the device only when one of
-    these is due. A checkpoint is written only after the losses and gradients of all
-    steps before it were seen to be finite, so the last one is always good.
+    these is due. If they are not finite by then, the trainer has kept the state from
+    before; a checkpoint of it is written, and training stops.
 
     Attributes:
       last: the latest record, None before the first.
@@ -56,6 +56,7 @@ class RunCallback(tf_keras.callbacks.Callback):
         checkpoints: RunCheckpoints,
         reports: Sequence[Report],
         evaluate: Callable[[int], dict[str, float]] | None,
+        image_names: Callable[[Sequence[int]], Sequence[str]] | None = None,
     ):
         """Takes the parts.
 
@@ -68,6 +69,8 @@ class RunCallback(tf_keras.callbacks.Callback):
           checkpoints: where checkpoints go.
           reports: where the numbers go.
           evaluate: step -> losses and scores on validation data; None for none.
+          image_names: places in the training data (`Targets.image_ids`) -> names of
+            files, for messages; None where they are not known.
         """
         super().__init__()
         self._supports_tf_logs = True  # Keras then leaves logs on the device.
@@ -79,7 +82,7 @@ class RunCallback(tf_keras.callbacks.Callback):
         self._checkpoints = checkpoints
         self._reports = reports
         self._evaluate = evaluate
-        self._finite_until = first_step
+        self._image_names = image_names
         self._clock: tuple[int, float] | None = None
         self.last: LogRecord | None = None
 
@@ -112,13 +115,13 @@ class RunCallback(tf_keras.callbacks.Callback):
             self._clock = (step, since + time.monotonic() - arrived)
 
     def save(self) -> str:
-        """Writes a checkpoint now, if losses and gradients are finite.
+        """Writes a checkpoint now.
 
         Returns:
           Its prefix.
 
         Raises:
-          WorkError: they are not, or it cannot be written.
+          WorkError: losses or gradients were not finite, or it cannot be written.
         """
         self._read_losses()
         return self._checkpoints.save(self._step)
@@ -140,21 +143,24 @@ class RunCallback(tf_keras.callbacks.Callback):
         return interval > 0 and (is_last or self._step % interval == 0)
 
     def _read_losses(self) -> dict[str, float]:
-        losses = self._trainer.loss_meter.means()
-        bad = [name for name, value in losses.items() if not math.isfinite(value)]
-        if bad:
-            # A term makes the total bad, and the total the gradient.
-            term = f"{bad[0]} is {losses[bad[0]]}"
-            good = self._checkpoints.latest
+        found = self._trainer.not_finite()
+        if found is not None:
             raise WorkError(
-                f"training stopped at step {self._step}: {term} in one of the steps "
-                f"{self._finite_until + 1} to {self._step}; "
-                + (f"the last good checkpoint is {good}" if good else "no checkpoint")
-                + "; lower trainer.learning_rate.base or set "
-                "trainer.optimizer.clip_global_norm"
+                f"training stopped at step {self._step}: "
+                f"{found.describe(self._image_names)}; {self._save_before(found)}; to "
+                "go on from it, lower trainer.learning_rate.base, set "
+                "trainer.optimizer.clip_global_norm or mend these images ('cmt data "
+                "inspect' checks the shards), and run the same command again"
             )
-        self._finite_until = self._step
-        return losses
+        return self._trainer.loss_meter.means()
+
+    def _save_before(self, found: NotFinite) -> str:
+        step = found.step - 1
+        try:
+            prefix = self._checkpoints.save(step)
+        except WorkError as error:
+            return f"the last good state, step {step}, is lost: {error}"
+        return f"{prefix} holds the last good state, step {step}"
 
     def _log(
         self, losses: dict[str, float], rate: float | None, evaluates: bool

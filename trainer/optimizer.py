@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 
 import tensorflow as tf
 import tf_keras
@@ -51,29 +52,72 @@ def build_optimizer(
     moments = {"beta_1": beta1, "beta_2": beta2, "epsilon": epsilon}
     if kind == "RADAM_LOOKAHEAD":
         optimizer = _radam_lookahead(learning_rate, weight_decay, moments, name)
-        # As `build` does for the others: not in the first step, whose graph would
-        # then have to be of two kinds, and cannot be in several replicas.
-        optimizer._create_all_weights(variables)
-        return optimizer
-    if kind == "ADAM":
-        # One fused operation a variable, where the newer class has thirty.
-        optimizer = tf_keras.optimizers.legacy.Adam(learning_rate, name=name, **moments)
-        optimizer._create_all_weights(variables)
-        return optimizer
-    if kind == "ADAMW":
-        optimizer = tf_keras.optimizers.AdamW(
-            learning_rate, weight_decay=weight_decay, name=name, **moments
-        )
-        optimizer.exclude_from_weight_decay(
-            var_list=[v for v in variables if not has_weight_decay(v)]
-        )
+    elif kind in ("ADAM", "ADAMW"):
+        decay = weight_decay if kind == "ADAMW" else 0.0
+        optimizer = _Adam(learning_rate, weight_decay=decay, name=name, **moments)
     else:
         raise InputError(
             "trainer.optimizer.kind must be ADAM, ADAMW or RADAM_LOOKAHEAD; "
             f"got {kind!r}"
         )
-    optimizer.build(variables)
+    # Not in the first step, whose graph would then have to be of two kinds, and cannot
+    # be in several replicas.
+    optimizer._create_all_weights(variables)
     return optimizer
+
+
+class _Adam(tf_keras.optimizers.legacy.Adam):
+    """Adam, with decoupled weight decay, that can be told to change nothing.
+
+    One fused operation a variable, where Keras's newer class has thirty. While
+    `stopped` is true, gradients of zero change nothing: selecting the old values after
+    the update would copy all variables and moments on devices without XLA.
+    """
+
+    stopped: tf.Variable | None = None
+
+    def __init__(self, learning_rate, *, weight_decay: float, **kwargs):
+        super().__init__(learning_rate, **kwargs)
+        self._weight_decay = weight_decay
+
+    def _prepare_local(self, var_device, var_dtype, apply_state):
+        super()._prepare_local(var_device, var_dtype, apply_state)
+        if self.stopped is None:
+            return
+        stopped = self.stopped.read_value()
+        numbers = apply_state[(var_device, var_dtype)]
+        # m + (0 - m) (1 - 1), v likewise, and a rate of 0.
+        for name, value in (("lr_t", 0.0), ("beta_1_t", 1.0), ("beta_2_t", 1.0)):
+            numbers[name] = tf.where(stopped, value, numbers[name])
+
+    def _resource_apply_dense(self, grad, var, apply_state=None):
+        if self._weight_decay and has_weight_decay(var):
+            key = var.device, var.dtype.base_dtype
+            numbers = (apply_state or {}).get(key) or self._fallback_apply_state(*key)
+            # The update comes after it, because both are of one variable.
+            var.assign_sub(var * (self._weight_decay * numbers["lr_t"]))
+        return super()._resource_apply_dense(grad, var, apply_state)
+
+
+def obey(
+    optimizer: tf_keras.optimizers.Optimizer,
+    variables: Sequence[tf.Variable],
+    stopped: tf.Variable,
+) -> list[tf.Variable]:
+    """Makes an optimizer change nothing while `stopped` is true, where it can.
+
+    Args:
+      optimizer: of `build_optimizer`.
+      variables: what it updates.
+      stopped: [] bool.
+
+    Returns:
+      Variables that it goes on to change, and that the caller has to restore.
+    """
+    if isinstance(optimizer, _Adam):
+        optimizer.stopped = stopped
+        return [optimizer.iterations]
+    return [*variables, *optimizer.weights]
 
 
 def _radam_lookahead(

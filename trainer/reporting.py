@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 import tensorflow as tf
 
-from cmt.trainer.trainer import GRADIENT_NORM, TOTAL
+from cmt.trainer.finite_guard import GRADIENT_NORM, TOTAL
 
 
 class LogRecord(NamedTuple):
@@ -50,7 +51,7 @@ class Report(Protocol):
 
 
 class MetricsFile:
-    """metrics.jsonl: a line of JSON a log step, appended."""
+    """metrics.jsonl: a line of JSON a log step, appended; null is not finite."""
 
     def __init__(self, path: Path):
         """Opens the file to append to it."""
@@ -69,7 +70,9 @@ class MetricsFile:
             **rates(record),
             **{f"validation/{k}": v for k, v in record.validation.items()},
         }
-        self._file.write(json.dumps(line) + "\n")
+        # JSON knows no NaN and no infinity.
+        known = {k: v if math.isfinite(v) else None for k, v in line.items()}
+        self._file.write(json.dumps(known, allow_nan=False) + "\n")
         self._file.flush()
 
     def close(self) -> None:

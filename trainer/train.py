@@ -12,6 +12,7 @@ import tf_keras
 from google.protobuf.message import Message
 
 from cmt import config
+from cmt.data import factory as data_factory
 from cmt.errors import WorkError, tensorflow_reason
 from cmt.trainer import factory, reporting, run_directory
 from cmt.trainer.callbacks import RunCallback, stop_on_signals
@@ -121,6 +122,7 @@ def _train(experiment: Message, run_dir: Path) -> Summary:
         checkpoints=checkpoints,
         reports=_reports(run_dir, settings, first_step),
         evaluate=evaluate,
+        image_names=lambda places: data_factory.record_names(experiment.data, places),
     )
     signal = _fit(trainer, dataset, callback, steps - first_step)
     return Summary(callback.step, steps, checkpoints.latest, callback.last, signal)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Protocol
 
 import tensorflow as tf
 import tf_keras
 
 from cmt.outputs import Targets
+from cmt.trainer.finite_guard import (
+    GRADIENT_NORM,
+    TOTAL,
+    FiniteGuard,
+    NotFinite,
+)
+from cmt.trainer.optimizer import obey
 
 _logger = logging.getLogger(__name__)
-
-TOTAL = "total"
-GRADIENT_NORM = "gradient_norm"
 
 
 class Objective(Protocol):
@@ -47,15 +51,22 @@ class LossMeter:
             name="loss_sums",
         )
 
-    def add(self, values: Mapping[str, tf.Tensor]) -> None:
-        """Adds values [B] of a replica's images, in the graph of a step."""
+    def add(
+        self, values: Mapping[str, tf.Tensor], *, unless: tf.Tensor | bool = False
+    ) -> None:
+        """Adds values [B] of a replica's images, in the graph of a step.
+
+        Args:
+          values: by name.
+          unless: [] bool, whether to leave all as it is.
+        """
         for name in values:
             self._places.setdefault(name, len(self._places) + 1)
         names = sorted(self._places, key=self._places.__getitem__)
         images = tf.cast(tf.size(next(iter(values.values()))), tf.float32)
         zero = tf.zeros([])
         sums = [tf.reduce_sum(values[n]) if n in values else zero for n in names]
-        vector = tf.stack([images, *sums])
+        vector = tf.where(unless, zero, tf.stack([images, *sums]))
         self._sums.assign_add(tf.pad(vector, [[0, self._ROOM - vector.shape[0]]]))
 
     def means(self) -> dict[str, float]:
@@ -74,10 +85,12 @@ class Trainer(tf_keras.Model):
     """Trains a network with two optimizers: the backbone's and that of the rest.
 
     `fit` takes a data set of (images [B, H, W, 3], Targets). Losses are not in what
-    `fit` returns: read `loss_meter` and reset it.
+    `fit` returns: read `loss_meter` and reset it. From the first step on whose losses
+    or gradient are not finite, steps change nothing: ask `not_finite`.
 
     Attributes:
       network: what is trained.
+      objective: the loss.
       step: [] int64, updates so far.
       optimizers: by the name they have in a checkpoint.
       loss_meter: means of each loss term, their weighted total and the norm of the
@@ -116,7 +129,7 @@ class Trainer(tf_keras.Model):
             "optimizer": list(network.other_variables),
             "backbone_optimizer": list(network.backbone_variables),
         }
-        self._objective = objective
+        self.objective = objective
         self._global_batch_size = global_batch_size
         self._clip_global_norm = clip_global_norm
         self.step = tf.Variable(
@@ -128,6 +141,12 @@ class Trainer(tf_keras.Model):
         )
         self.loss_meter = LossMeter()
         self._validation_meter = LossMeter()
+        self._guard = FiniteGuard(global_batch_size)
+        self._restored = [*network.non_trainable_variables, self.step]
+        for name, group in self._groups.items():
+            self._restored += obey(
+                self.optimizers[name], group, stopped=self._guard.stopped
+            )
         self.compile(optimizer=[optimizer, backbone_optimizer])
 
     def call(self, images: tf.Tensor, *, training: bool = False) -> Any:
@@ -143,25 +162,38 @@ class Trainer(tf_keras.Model):
         """
         images, targets = data
         variables = [v for group in self._groups.values() for v in group]
+        before = [v.read_value() for v in self._restored]
         with tf.GradientTape() as tape:
             predictions = self.network(images, training=True)
-            terms = self._objective.terms(targets, predictions)
-            total = self._objective.total(terms)
+            terms = self.objective.terms(targets, predictions)
+            total = self.objective.total(terms)
             # Replicas sum their gradients, so each takes its share of the batch.
             loss = tf.reduce_sum(total) / self._global_batch_size
-        norm = self._apply(tape.gradient(loss, variables), variables)
-        self.step.assign_add(1)
-        self.loss_meter.add(
-            {**terms, TOTAL: total, GRADIENT_NORM: tf.fill(tf.shape(total), norm)}
+        values = {**terms, TOTAL: total}
+        gradients, num_bad, bad_images = self._sum_over_replicas(
+            tape.gradient(loss, variables), variables, values
         )
+        norm = tf.linalg.global_norm(list(gradients.values()))
+        had_stopped = self._guard.judge(
+            (num_bad == 0.0) & tf.math.is_finite(norm),
+            bad_images=bad_images,
+            num_bad=num_bad,
+            image_ids=getattr(targets, "image_ids", None),
+        )
+        self._apply(gradients, norm)
+        self.step.assign_add(1)
+        self._guard.restore(self._restored, before)
+        values[GRADIENT_NORM] = tf.fill(tf.shape(total), norm)
+        # The bad step itself is added: its sums tell what was not finite.
+        self.loss_meter.add(values, unless=had_stopped)
         return {}
 
     @tf.autograph.experimental.do_not_convert
     def test_step(self, data: tuple[tf.Tensor, Targets]) -> dict[str, tf.Tensor]:
         """Losses of one batch without an update; runs in each replica."""
         images, targets = data
-        terms = self._objective.terms(targets, self.network(images, training=False))
-        self._validation_meter.add({**terms, TOTAL: self._objective.total(terms)})
+        terms = self.objective.terms(targets, self.network(images, training=False))
+        self._validation_meter.add({**terms, TOTAL: self.objective.total(terms)})
         return {}
 
     def validate(self, dataset: tf.data.Dataset, *, steps: int) -> dict[str, float]:
@@ -170,30 +202,64 @@ class Trainer(tf_keras.Model):
         self.evaluate(dataset, steps=steps, verbose=0)
         return self._validation_meter.means()
 
-    def _apply(
-        self, gradients: Sequence[tf.Tensor | None], variables: list[tf.Variable]
-    ) -> tf.Tensor:
-        """Sums over replicas, clips and updates; returns the norm before clipping."""
+    def not_finite(self) -> NotFinite | None:
+        """What stopped training, None where nothing did; waits for the device."""
+        if not self._guard.has_stopped():
+            return None
+        return self._guard.read(self.step, self.loss_meter.means())
+
+    def _sum_over_replicas(
+        self,
+        gradients: Sequence[tf.Tensor | None],
+        variables: Sequence[tf.Variable],
+        values: Mapping[str, tf.Tensor],
+    ) -> tuple[dict[Hashable, tf.Tensor], tf.Tensor, tf.Tensor]:
+        """Sums what all replicas have to agree on, in one go.
+
+        Args:
+          gradients: of this replica, None where the loss does not depend on it.
+          variables: one for each gradient.
+          values: [B] of this replica.
+
+        Returns:
+          The gradients by `ref()` of their variable, the number of images with values
+          that are not finite, and [B] bool, which of this replica they are.
+        """
         pairs = list(zip(gradients, variables, strict=True))
         without = [v.name for g, v in pairs if g is None]
         if without:
             _logger.warning("no gradient reaches %s", ", ".join(without))
-        updated = [v for g, v in pairs if g is not None]
         # Dense, because the norm of slices that share rows would be wrong.
-        dense = [tf.convert_to_tensor(g) for g, _ in pairs if g is not None]
-        # Summed here, once for all, because the norm is that of the sums.
+        known = {v.ref(): tf.convert_to_tensor(g) for g, v in pairs if g is not None}
+        finite = [tf.math.is_finite(value) for value in values.values()]
+        bad_images = ~tf.reduce_all(tf.stack(finite), axis=0)
+        num_bad = tf.reduce_sum(tf.cast(bad_images, tf.float32))
+        # Here, once for all, because the norm is that of the sums.
         replica = tf.distribute.get_replica_context()
-        dense = replica.all_reduce(tf.distribute.ReduceOp.SUM, dense)
-        norm = tf.linalg.global_norm(dense)
+        *sums, num_bad = replica.all_reduce(
+            tf.distribute.ReduceOp.SUM, [*known.values(), num_bad]
+        )
+        return dict(zip(known, sums, strict=True)), num_bad, bad_images
+
+    def _apply(self, gradients: Mapping[Hashable, tf.Tensor], norm: tf.Tensor) -> None:
+        """Clips and updates; gradients are zeros where training has stopped.
+
+        Args:
+          gradients: by `ref()` of their variable, over all replicas.
+          norm: theirs.
+        """
+        scale = tf.ones([])
         if self._clip_global_norm:
-            dense, _ = tf.clip_by_global_norm(
-                dense, self._clip_global_norm, use_norm=norm
-            )
-        by_variable = {v.ref(): g for g, v in zip(dense, updated, strict=True)}
+            limit = self._clip_global_norm
+            scale = limit / tf.maximum(norm, limit)
+        scale = tf.where(self._guard.stopped.read_value(), 0.0, scale)
         for name, group in self._groups.items():
-            pairs = [(by_variable[v.ref()], v) for v in group if v.ref() in by_variable]
+            pairs = [
+                (tf.math.multiply_no_nan(gradients[v.ref()], scale), v)
+                for v in group
+                if v.ref() in gradients
+            ]
             if pairs:
                 self.optimizers[name].apply_gradients(
                     pairs, experimental_aggregate_gradients=False
                 )
-        return norm

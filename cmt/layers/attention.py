@@ -58,7 +58,8 @@ class AxialAttention1D(Layer):
       TensorShape([2, 7, 16])
 
     Raises:
-      ValueError: key or value channels are not divisible by the heads.
+      ValueError: key or value channels are not divisible by the heads, or there are
+        no relative positions.
     """
 
     def __init__(
@@ -72,6 +73,11 @@ class AxialAttention1D(Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        if max_relative_positions < 1:
+            raise ValueError(
+                "max_relative_positions must be at least 1; "
+                f"got {max_relative_positions}"
+            )
         for name, value in (("key", key_channels), ("value", value_channels)):
             if value % num_heads:
                 raise ValueError(
@@ -180,7 +186,7 @@ class AxialAttention1D(Layer):
         self, query, key, query_positions, key_positions, training
     ) -> list[tf.Tensor]:
         """Scales [heads, 1, 1] of the norms of the three similarities."""
-        if training:
+        if self.similarity_norm.uses_batch(training):
             scale, offset = self.similarity_norm.use_batch(
                 *_similarity_moments(query, key, query_positions, key_positions)
             )

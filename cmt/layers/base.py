@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import tensorflow as tf
 import tf_keras
 
 # Of every Keras layer; Keras keeps them itself.
@@ -13,17 +15,23 @@ _KERAS_ARGUMENTS = ("name", "dtype", "trainable", "autocast")
 
 
 @contextlib.contextmanager
-def policy_scope(
-    policy: tf_keras.mixed_precision.Policy | str | None,
-) -> Iterator[None]:
+def policy_scope(policy: object | None) -> Iterator[None]:
     """Layers made inside have this dtype policy, and so have the layers they make.
 
     Args:
-      policy: a policy or its name, such as "mixed_bfloat16"; None leaves the one that
-        tf_keras is set to.
+      policy: a policy of tf_keras or its name, or a floating-point type; None leaves
+        the one that tf_keras is set to.
+
+    Example:
+      >>> with policy_scope("mixed_bfloat16"):
+      ...     layer = tf_keras.layers.Dense(3)
+      >>> layer.compute_dtype
+      'bfloat16'
     """
     mixed_precision = tf_keras.mixed_precision
     before = mixed_precision.global_policy()
+    if policy is not None and not isinstance(policy, str | mixed_precision.Policy):
+        policy = tf.as_dtype(policy).name
     mixed_precision.set_global_policy(before if policy is None else policy)
     try:
         yield
@@ -35,16 +43,23 @@ class Configured:
     """A layer or model that remembers the arguments it was made with.
 
     So that `get_config` and `from_config`, and with them `tf_keras.models.clone_model`
-    and the `.keras` format, work for every subclass without code of its own.
+    and the `.keras` format, work for every subclass without code of its own. The layers
+    that a constructor makes have the `dtype` it was given.
     """
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         tf_keras.saving.register_keras_serializable(package="cmt")(cls)
+        if "__init__" in vars(cls):
+            cls.__init__ = _under_its_policy(cls.__init__)
 
     def __new__(cls, *args, **kwargs):
         instance = super().__new__(cls, *args, **kwargs)
-        bound = inspect.signature(cls.__init__).bind(instance, *args, **kwargs)
+        try:
+            bound = inspect.signature(cls.__init__).bind(instance, *args, **kwargs)
+        except TypeError:
+            # A copy, whose attributes follow; or `__init__` is about to say it.
+            return instance
         arguments = dict(list(bound.arguments.items())[1:])
         arguments.update(arguments.pop("kwargs", {}))
         # Past Keras, which would track layers among them a second time.
@@ -65,9 +80,16 @@ class Configured:
     def from_config(cls, config: dict):
         """A new layer or model, without the weights, from what `get_config` gave."""
         deserialize = tf_keras.saving.deserialize_keras_object
-        arguments = {name: deserialize(value) for name, value in config.items()}
-        with policy_scope(arguments.get("dtype")):
-            return cls(**arguments)
+        return cls(**{name: deserialize(value) for name, value in config.items()})
+
+
+def _under_its_policy(constructor: Callable) -> Callable:
+    @functools.wraps(constructor)
+    def construct(self, *args, **kwargs):
+        with policy_scope(kwargs.get("dtype")):
+            constructor(self, *args, **kwargs)
+
+    return construct
 
 
 class Layer(Configured, tf_keras.layers.Layer):

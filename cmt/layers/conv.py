@@ -23,6 +23,13 @@ class Style:
       norm_momentum: weight of the old moving statistics in an update.
       norm_epsilon: added to the variance.
       norm_synchronized: statistics over all replicas.
+
+    Raises:
+      ValueError: an attribute is out of range.
+
+    Example:
+      >>> Style("relu").activate(tf.constant([-1.0, 2.0])).numpy()
+      array([0., 2.], dtype=float32)
     """
 
     activation: str = "gelu"
@@ -31,6 +38,11 @@ class Style:
     norm_synchronized: bool = False
 
     def __post_init__(self):
+        if not 0 <= self.norm_momentum <= 1 or not self.norm_epsilon > 0:
+            raise ValueError(
+                "norm_momentum must be in [0, 1] and norm_epsilon above 0; got "
+                f"{self.norm_momentum} and {self.norm_epsilon}"
+            )
         if self.activation not in ("gelu", "relu"):
             raise ValueError(
                 f"activation must be 'gelu' or 'relu'; got {self.activation!r}"

@@ -192,9 +192,9 @@ class TransformerLayer(Layer):
     def _add_attention(self) -> None:
         sizes, style = self.sizes, self.style
 
-        def projection(name):
+        def projection(name, channels):
             return DenseNorm(
-                2 * sizes.key_channels + sizes.value_channels,
+                sum(channels),
                 style=style,
                 activate=False,
                 kernel_initializer=tf_keras.initializers.TruncatedNormal(
@@ -203,8 +203,12 @@ class TransformerLayer(Layer):
                 name=name,
             )
 
-        self.center_projection = projection("center_projection")
-        self.pixel_projection = projection("pixel_projection")
+        # Query, key, value; in k-means nobody attends to pixels, they have no key.
+        key, value = sizes.key_channels, sizes.value_channels
+        self.center_channels = [key, key, value]
+        self.pixel_channels = [key, 0 if self.assignment == "kmeans" else key, value]
+        self.center_projection = projection("center_projection", self.center_channels)
+        self.pixel_projection = projection("pixel_projection", self.pixel_channels)
         self.center_similarity_norm = style.norm(axis=1, name="center_similarity_norm")
         self.center_retrieved_norm = style.norm(name="center_retrieved_norm")
         if self.assignment != "cross_attention":
@@ -252,15 +256,32 @@ class TransformerLayer(Layer):
     def call(
         self, state: DualPathState, *, training: bool | None = None
     ) -> DualPathState:
+        state = DualPathState(*state)  # Keras's formats keep it as a list.
         embedding = state.reference_embedding
         if self.predicts_points:
+            if embedding is None:
+                raise ValueError(
+                    "a layer with num_points needs state.reference_embedding; got None"
+                )
             change = self.reference_mask(state.cluster_centers)
             embedding = clustering.update_reference_embedding(
                 embedding, tf.cast(change, embedding.dtype)
             )
         centers, pixels = self._inputs(state, embedding, training)
-        center = self._project(self.center_projection, centers, training)
-        pixel = self._project(self.pixel_projection, pixels, training)
+        center = _Projected(
+            *tf.split(
+                self.center_projection(centers, training=training),
+                self.center_channels,
+                axis=-1,
+            )
+        )
+        pixel = _Projected(
+            *tf.split(
+                self.pixel_projection(pixels, training=training),
+                self.pixel_channels,
+                axis=-1,
+            )
+        )
         affinity, pooled = state.affinity_logits, None
         if self.assignment == "cross_attention":
             spread = self._attend(
@@ -304,17 +325,6 @@ class TransformerLayer(Layer):
                 (pixels, tf.reshape(grid, [1, height * width, 2]))
             )
         return centers, pixels
-
-    def _project(self, projection, inputs, training) -> _Projected:
-        """Query, key and value, [B, n, channels] each, heads side by side."""
-        sizes = self.sizes
-        return _Projected(
-            *tf.split(
-                projection(inputs, training=training),
-                [sizes.key_channels, sizes.key_channels, sizes.value_channels],
-                axis=-1,
-            )
-        )
 
     def _attend(self, query, attended_to, similarity_norm, training):
         """Multi-head attention to all of `attended_to`, [B, n, value_channels]."""

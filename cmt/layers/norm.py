@@ -56,6 +56,10 @@ class BatchNorm(Layer):
 
     def build(self, input_shape):
         rank = len(input_shape)
+        if not all(-rank <= axis < rank for axis in self.axis):
+            raise ValueError(
+                f"axis must be in a tensor of rank {rank}; got {list(self.axis)}"
+            )
         kept = [axis % rank for axis in self.axis]
         self.reduced = [axis for axis in range(rank) if axis not in kept]
         self.is_unbiased = rank == 4 and len(kept) == 1 and not self.synchronized
@@ -90,23 +94,24 @@ class BatchNorm(Layer):
         self.moving_variance = weight("moving_variance", 1.0, False)
         super().build(input_shape)
 
+    def uses_batch(self, training: bool | None) -> bool:
+        """Whether statistics are those of the batch: in training, unless frozen."""
+        return bool(training) and self.trainable
+
     def call(self, inputs: tf.Tensor, *, training: bool | None = None) -> tf.Tensor:
         if self.is_channels_last:
             return self.normalize_channels(inputs, training=training)
+        values = tf.cast(inputs, tf.float32)
         moments = None
-        if training:
-            values = tf.cast(inputs, tf.float32)
+        if self.uses_batch(training):
             moments = tf.nn.moments(values, self.reduced, keepdims=True)
             if self.synchronized:
                 moments = _over_replicas(*moments)
             count = tf.size(inputs) // tf.size(moments[0])
             self.update(*moments, count=count if self.is_unbiased else None)
         scale, offset = self.affine(moments)
-        scale, offset = (
-            tf.cast(tf.reshape(v, self.broadcast_shape), inputs.dtype)
-            for v in (scale, offset)
-        )
-        return inputs * scale + offset
+        scale, offset = (tf.reshape(v, self.broadcast_shape) for v in (scale, offset))
+        return tf.cast(values * scale + offset, inputs.dtype)
 
     def affine(
         self, moments: tuple[tf.Tensor, tf.Tensor] | None
@@ -130,18 +135,17 @@ class BatchNorm(Layer):
         self, inputs: tf.Tensor, *, training: bool | None = None
     ) -> tf.Tensor:
         """The norm of [..., C], C as many as the variables have numbers."""
+        uses_batch = self.uses_batch(training)
         if not self.synchronized:
-            return self._fused(inputs, bool(training))
+            return self._fused(inputs, uses_batch)
+        values = tf.cast(inputs, tf.float32)
         moments = None
-        if training:
-            values = tf.cast(inputs, tf.float32)
+        if uses_batch:
             moments = tf.nn.moments(values, list(range(inputs.shape.rank - 1)))
             moments = _over_replicas(*moments)
             self.update(*moments)
-        scale, offset = (
-            tf.cast(tf.reshape(v, [-1]), inputs.dtype) for v in self.affine(moments)
-        )
-        return inputs * scale + offset
+        scale, offset = (tf.reshape(v, [-1]) for v in self.affine(moments))
+        return tf.cast(values * scale + offset, inputs.dtype)
 
     def _fused(self, inputs: tf.Tensor, training: bool) -> tf.Tensor:
         channels = inputs.shape[-1]

@@ -77,7 +77,8 @@ def recompute(layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer:
 
     @functools.wraps(call)
     def recomputed(inputs, *, training: bool | None = None):
-        if not training:
+        # Inside a layer that is computed again as a whole, nothing is kept anyway.
+        if not training or getattr(_local, "replay", None) is not None:
             return call(inputs, training=training)
         return _recomputed(functools.partial(call, training=True), inputs)
 

@@ -13,6 +13,7 @@ from cmt.losses.mask_approximation import (
     mask_extents,
 )
 from cmt.losses.mask_id import mask_id_loss
+from cmt.losses.overlaps import MaskStatistics, mask_statistics
 from cmt.losses.pq_style import pq_class_loss, pq_mask_loss
 from cmt.losses.semantic import semantic_loss
 from cmt.losses.targets import PixelTargets, pixel_targets
@@ -20,12 +21,14 @@ from cmt.losses.total import PanopticLoss
 
 __all__ = [
     "MaskExtents",
+    "MaskStatistics",
     "PanopticLoss",
     "PixelTargets",
     "instance_discrimination_loss",
     "mask_approximation_loss",
     "mask_extents",
     "mask_id_loss",
+    "mask_statistics",
     "pixel_contrastive_loss",
     "pixel_targets",
     "pq_class_loss",

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from cmt.losses.reduction import gradient_only, nonzero_mean
+from cmt.losses.reduction import at_least, gradient_only, nonzero_mean
 
 # A logit that is never chosen; the value of the authors' published code.
 _NEVER = -99999.0
 # The least normal float32: keeps logarithms finite.
 _TINY = 1.2e-38
+# Of the matrix of similarities: few enough that a stripe stays in the cache.
+_STRIPE_ROWS = 512
 
 
 def sample_pixels(
@@ -94,29 +96,69 @@ def _log_sum_similarity(
 ) -> tf.Tensor:
     """Log of the sum over t of exp(f_s . f_t / temperature), [B, K], t in the set.
 
-    The one matrix of K x K values is symmetric, so the gradient is a product with it
-    and needs no second one.
+    The matrix of K x K values is symmetric: only its upper half is computed, in stripes
+    of rows that begin at the diagonal, and kept for the gradient.
     """
-    scaled_set = in_set[:, :, tf.newaxis]
+    pixels = features.shape[1]
+    starts = range(0, pixels, _STRIPE_ROWS)
 
     @tf.custom_gradient
     def log_sum(features: tf.Tensor):
         squared_length = tf.reduce_sum(features * features, axis=-1)
         shift = tf.reduce_max(squared_length, axis=1)[:, tf.newaxis] / temperature
-        similarity = tf.matmul(features / temperature, features, transpose_b=True)
-        weights = tf.exp(similarity - shift[:, :, tf.newaxis])
+        members = in_set[:, :, tf.newaxis]
+        stripes, totals = [], []
+        for start in starts:
+            end = min(start + _STRIPE_ROWS, pixels)
+            rows = features[:, start:end] / temperature
+            similarity = tf.matmul(rows, features[:, start:], transpose_b=True)
+            stripe = tf.exp(similarity - shift[:, :, tf.newaxis])
+            across = tf.matmul(stripe, members[:, start:])
+            down = tf.matmul(stripe, members[:, start:end], transpose_a=True)
+            stripes.append(stripe)
+            totals += _both_sides(across, down, start, pixels)
         # Of unit length, a pixel of the set adds exp(0) = 1 to its own sum.
-        total = tf.maximum(tf.squeeze(tf.matmul(weights, scaled_set), -1), _TINY)
+        total = at_least(tf.squeeze(tf.add_n(totals), axis=-1), _TINY)
 
         def gradient(upstream: tf.Tensor) -> tf.Tensor:
             share = (upstream / total)[:, :, tf.newaxis]
-            sides = tf.concat([scaled_set * features, share * features], axis=-1)
-            by_anchor, by_other = tf.split(tf.matmul(weights, sides), 2, axis=-1)
-            return (share * by_anchor + scaled_set * by_other) / temperature
+            sides = tf.concat([share, members], axis=-1)
+            other_sides = tf.concat([members, share], axis=-1)
+            gradients = []
+            for start, stripe in zip(starts, stripes, strict=True):
+                end = min(start + _STRIPE_ROWS, pixels)
+                # One stripe after the other, or the pairs of all take memory at once.
+                with tf.control_dependencies(gradients[-1:]):
+                    pairs = stripe * tf.matmul(
+                        sides[:, start:end], other_sides[:, start:], transpose_b=True
+                    )
+                across = tf.matmul(pairs, features[:, start:])
+                down = tf.matmul(pairs, features[:, start:end], transpose_a=True)
+                gradients += _both_sides(across, down, start, pixels)
+            return tf.add_n(gradients) / temperature
 
         return tf.math.log(total) + shift, gradient
 
     return log_sum(features)
+
+
+def _both_sides(
+    across: tf.Tensor, down: tf.Tensor, start: int, pixels: int
+) -> list[tf.Tensor]:
+    """What a stripe adds to its own rows and, by symmetry, to those below, [B, K, D].
+
+    Args:
+      across: [B, R, D], for its R rows.
+      down: [B, K - start, D], for the rows from `start` on, its own among them.
+      start: its first row.
+      pixels: K.
+    """
+    rows = across.shape[1]
+    below = pixels - start - rows
+    parts = [tf.pad(across, [[0, 0], [start, below], [0, 0]])]
+    if below:
+        parts.append(tf.pad(down[:, rows:], [[0, 0], [start + rows, 0], [0, 0]]))
+    return parts
 
 
 def instance_discrimination_loss(

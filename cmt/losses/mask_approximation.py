@@ -24,17 +24,14 @@ class MaskExtents(NamedTuple):
     center: tf.Tensor
 
 
-def mask_extents(masks: tf.Tensor, height: int, width: int) -> MaskExtents:
+def mask_extents(row_counts: tf.Tensor, column_counts: tf.Tensor) -> MaskExtents:
     """Finds the extreme points and the mean of ground-truth masks.
 
     Args:
-      masks: [B, P, G] float32 of zeros and ones, P = height * width, row by row.
-      height: rows, at least 1.
-      width: columns, at least 1.
+      row_counts: [B, h, G] float32, pixels of each mask in each row.
+      column_counts: [B, w, G] float32, the same in each column.
     """
-    grid = tf.reshape(masks, [-1, height, width, masks.shape[-1]])
-    rows = _axis_extents(tf.reduce_sum(grid, axis=2))
-    columns = _axis_extents(tf.reduce_sum(grid, axis=1))
+    rows, columns = _axis_extents(row_counts), _axis_extents(column_counts)
     return MaskExtents(
         *(tf.stack(pair, -1) for pair in zip(rows, columns, strict=True))
     )

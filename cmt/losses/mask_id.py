@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from cmt.losses.reduction import gradient_only, nonzero_mean
+from cmt.losses.overlaps import MaskStatistics
+from cmt.losses.reduction import gradient_only, nonzero_mean, pick
 
 
 def mask_id_loss(
-    mask_logits: tf.Tensor, pixel_centers: tf.Tensor, is_crowd: tf.Tensor
+    mask_logits: tf.Tensor,
+    statistics: MaskStatistics,
+    pixel_centers: tf.Tensor,
+    is_crowd: tf.Tensor,
 ) -> tf.Tensor:
     """Cross entropy over all centers, averaged over the pixels that have one.
 
@@ -16,6 +20,7 @@ def mask_id_loss(
 
     Args:
       mask_logits: [B, P, N] float32, of the main output or of a layer.
+      statistics: of these logits.
       pixel_centers: [B, P] int32, center of the pixel's mask, -1 where it has none:
         void, a crowd, or a mask that went unmatched.
       is_crowd: [B, P] bool, pixels that have a class and no mask.
@@ -23,12 +28,10 @@ def mask_id_loss(
     Returns:
       [B] float32.
     """
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
-        tf.maximum(pixel_centers, 0), mask_logits
-    )
-    # Of the pixels without a center, the losses are those of center 0.
-    log_sum = losses + mask_logits[:, :, 0]
+    own_logits = pick(mask_logits, tf.maximum(pixel_centers, 0))
+    log_total = statistics.log_total
+    losses = log_total - (own_logits - statistics.highest)
     # Paper: no loss on a crowd. Here: no value, but the gradient that evens out its
     # logits, because the authors' published code has it.
-    others = tf.where(is_crowd, gradient_only(log_sum), 0.0)
+    others = tf.where(is_crowd, gradient_only(log_total), 0.0)
     return nonzero_mean(tf.where(pixel_centers >= 0, losses, others))

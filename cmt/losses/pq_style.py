@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from cmt.losses.reduction import nonzero_mean
-from cmt.matching import Matching
+from cmt.losses.reduction import at_least, nonzero_mean
+from cmt.matching import Matching, Overlaps
 
 # Share of the matched pairs in the loss; the rest is for the unmatched centers.
 _MATCHED_SHARE = 0.75
@@ -32,37 +32,34 @@ def pq_class_loss(class_logits: tf.Tensor, matching: Matching) -> tf.Tensor:
     labels = tf.where(matched, matching.center_classes - 1, void)
     weights = tf.where(
         matched,
-        _MATCHED_SHARE * tf.maximum(matching.mask_similarity, _LEAST_WEIGHT),
-        (1.0 - _MATCHED_SHARE) * tf.maximum(matching.void_ratio, _LEAST_WEIGHT),
+        _MATCHED_SHARE * at_least(matching.mask_similarity, _LEAST_WEIGHT),
+        (1.0 - _MATCHED_SHARE) * at_least(matching.void_ratio, _LEAST_WEIGHT),
     )
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, class_logits)
     return nonzero_mean(tf.stop_gradient(weights) * losses)
 
 
-def pq_mask_loss(
-    mask_logits: tf.Tensor, pixel_centers: tf.Tensor, matching: Matching
-) -> tf.Tensor:
+def pq_mask_loss(overlaps: Overlaps, matching: Matching) -> tf.Tensor:
     """Dice loss of the matched centers, weighted by how sure they are of the class.
 
     It is a sum over the matched masks, divided by the number of centers, not a mean.
     Pixels without a center count nowhere, nor do masks without a pixel.
 
     Args:
-      mask_logits: [B, P, N] float32, of the main output or of a layer.
-      pixel_centers: [B, P] int32, center of the pixel's mask, -1 where it has none.
+      overlaps: of the main output or of a layer.
       matching: of the main output.
 
     Returns:
       [B] float32.
     """
-    num_centers = mask_logits.shape[-1]
-    masks = tf.one_hot(pixel_centers, num_centers, dtype=tf.float32)
-    owned = tf.cast(pixel_centers >= 0, tf.float32)[:, :, tf.newaxis]
-    probs = owned * tf.nn.softmax(mask_logits, axis=-1)
-    intersection = tf.reduce_sum(probs * masks, axis=1)
-    gt_area = tf.reduce_sum(masks, axis=1)
-    pred_area = tf.reduce_sum(probs, axis=1)
+    centers = matching.mask_centers
+    num_centers = overlaps.masks.shape[-1]
+    pairs = tf.one_hot(centers, num_centers, dtype=tf.float32)
+    intersection = tf.reduce_sum(overlaps.masks * pairs, axis=1)
+    gt_area = tf.einsum("bg,bgn->bn", overlaps.mask_areas, pairs)
+    owned = tf.cast(centers >= 0, tf.float32)
+    pred_area = tf.einsum("bg,bgn->bn", owned, overlaps.masks)
     losses = 1.0 - (2.0 * intersection + 1.0) / (pred_area + gt_area + 1.0)
-    weights = tf.maximum(matching.class_similarity, _LEAST_WEIGHT)
+    weights = at_least(matching.class_similarity, _LEAST_WEIGHT)
     weights = tf.where(gt_area > 0.0, tf.stop_gradient(weights), 0.0)
     return _MATCHED_SHARE / num_centers * tf.reduce_sum(weights * losses, axis=1)

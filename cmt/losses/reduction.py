@@ -1,4 +1,4 @@
-"""What all cross entropies here share: the mean, and pixels without a target."""
+"""What the terms share: the mean, pixels without a target, cross entropies."""
 
 from __future__ import annotations
 
@@ -25,3 +25,69 @@ def gradient_only(values: tf.Tensor) -> tf.Tensor:
     code is 0 there, and its gradient that of the log-sum-exp of the logits.
     """
     return values - tf.stop_gradient(values)
+
+
+def at_least(values: tf.Tensor, least: float) -> tf.Tensor:
+    """The maximum of `values` and `least` that keeps NaN; XLA's may drop it."""
+    return tf.where(values < least, least, values)
+
+
+def softmax_and_log_total(
+    logits: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The softmax, and the log-sum-exp in two parts that lose no digits.
+
+    Args:
+      logits: [B, P, K] float32.
+
+    Returns:
+      [B, P, K] the softmax; [B, P] the log of the sum over k of exp(logit - highest);
+      [B, P] the highest logit.
+    """
+    probs = tf.nn.softmax(logits, axis=-1)
+    # The highest logit adds exp(0) = 1 to the sum, so its share is 1 over the sum.
+    log_total = -tf.math.log(tf.reduce_max(probs, axis=-1))
+    return probs, log_total, tf.reduce_max(logits, axis=-1)
+
+
+@tf.custom_gradient
+def pick(logits: tf.Tensor, indices: tf.Tensor):
+    """Takes one logit of each pixel; its gradient is no scatter, slow on accelerators.
+
+    Args:
+      logits: [B, P, K] float32.
+      indices: [B, P] int32 in [0, K).
+
+    Returns:
+      [B, P] float32.
+    """
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
+        one_hot = tf.one_hot(indices, logits.shape[-1], dtype=tf.float32)
+        return upstream[:, :, tf.newaxis] * one_hot, None
+
+    return tf.gather(logits, indices, batch_dims=2), gradient
+
+
+@tf.custom_gradient
+def cross_entropy(logits: tf.Tensor, labels: tf.Tensor):
+    """Softmax cross entropy of pixels, the softmax computed again for the gradient.
+
+    TensorFlow's own keeps a tensor as large as the logits until then.
+
+    Args:
+      logits: [B, P, K] float32.
+      labels: [B, P] int32 in [0, K).
+
+    Returns:
+      [B, P] float32.
+    """
+    _, log_total, highest = softmax_and_log_total(logits)
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
+        one_hot = tf.one_hot(labels, logits.shape[-1], dtype=tf.float32)
+        difference = tf.nn.softmax(logits, axis=-1) - one_hot
+        return upstream[:, :, tf.newaxis] * difference, None
+
+    own = tf.gather(logits, labels, batch_dims=2)
+    return log_total - (own - highest), gradient

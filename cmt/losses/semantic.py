@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from cmt.losses.reduction import nonzero_mean
+from cmt.losses.reduction import cross_entropy, nonzero_mean
 
 
 def semantic_loss(semantic_logits: tf.Tensor, semantic: tf.Tensor) -> tf.Tensor:
@@ -17,5 +17,5 @@ def semantic_loss(semantic_logits: tf.Tensor, semantic: tf.Tensor) -> tf.Tensor:
     Returns:
       [B] float32.
     """
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(semantic, semantic_logits)
+    losses = cross_entropy(semantic_logits, semantic)
     return nonzero_mean(tf.where(semantic > 0, losses, 0.0))

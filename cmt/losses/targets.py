@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from cmt.losses.regions import Regions
 from cmt.matching import take
 from cmt.outputs import Targets
 
@@ -31,9 +32,12 @@ class PixelTargets(NamedTuple):
         """[B, P] bool, pixels that have a class and no mask."""
         return (self.semantic > 0) & (self.mask_ids < 0)
 
-    def masks(self, num_masks: int) -> tf.Tensor:
-        """[B, P, G] float32, 1 where mask g owns pixel p, else 0; G = `num_masks`."""
-        return tf.one_hot(self.mask_ids, num_masks, dtype=tf.float32)
+    def regions(self, num_masks: int, height: int) -> Regions:
+        """The G = `num_masks` masks, crowds and void, of `height` rows of pixels."""
+        other = tf.where(self.semantic > 0, num_masks, num_masks + 1)
+        mask_ids = tf.cast(self.mask_ids, tf.int32)
+        ids = tf.where(mask_ids >= 0, mask_ids, other)
+        return Regions.of(ids, num_masks + 2, height)
 
 
 def label_stride(label_size: int, prediction_size: int, axis: str) -> int:

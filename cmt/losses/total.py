@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import tensorflow as tf
 
@@ -20,17 +20,18 @@ from cmt.losses.mask_approximation import (
     mask_extents,
 )
 from cmt.losses.mask_id import mask_id_loss
+from cmt.losses.overlaps import MaskStatistics, mask_statistics
 from cmt.losses.pq_style import pq_class_loss, pq_mask_loss
+from cmt.losses.regions import Regions
 from cmt.losses.semantic import semantic_loss
-from cmt.losses.targets import (
-    PixelTargets,
-    pixel_targets,
-    stride_labels,
-)
-from cmt.matching import Matching, match_masks, take
+from cmt.losses.targets import PixelTargets, pixel_targets, stride_labels
+from cmt.matching import MATCHERS, Matching, match_masks, take
 from cmt.outputs import LayerPredictions, Predictions, Targets
 
+_FIRST_PASS = "first_pass/"
 _PIXEL_LOSSES = ("PIXEL_CONTRASTIVE", "INSTANCE_DISCRIMINATION")
+# Reported with the terms; no part of the loss.
+_UNMATCHED = "unmatched_masks"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,6 +59,7 @@ class PanopticLoss:
       layer_weight: times the main output's weight, the weight of a layer's mask terms.
       is_thing: for classes 1..C in order. INSTANCE_DISCRIMINATION scores the pixels of
         things; without this, those of every mask.
+      matcher: where masks are assigned to centers; see `cmt.matching.choose_matcher`.
     """
 
     num_classes: int
@@ -74,12 +76,13 @@ class PanopticLoss:
     semantic_weight: float
     layer_weight: float
     is_thing: Sequence[bool] | None = None
+    matcher: Literal["AUTO", "IN_GRAPH", "HOST"] = "AUTO"
 
     def __post_init__(self) -> None:
-        if self.pixel_loss not in _PIXEL_LOSSES:
-            raise ValueError(
-                f"pixel_loss must be one of {_PIXEL_LOSSES}; got {self.pixel_loss!r}"
-            )
+        for name, choices in (("pixel_loss", _PIXEL_LOSSES), ("matcher", MATCHERS)):
+            value = getattr(self, name)
+            if value not in choices:
+                raise ValueError(f"{name} must be one of {choices}; got {value!r}")
         if not self.pixel_loss_temperature > 0:
             raise ValueError(
                 "pixel_loss_temperature must be above 0; got"
@@ -99,17 +102,19 @@ class PanopticLoss:
             "mask_id": self.layer_weight * self.mask_id_weight,
             "mask_approximation": self.mask_approximation_weight,
         }
-        return {
+        one_pass = {
             "pq_class": self.pq_class_weight,
             "pq_mask": self.pq_mask_weight,
             "mask_id": self.mask_id_weight,
             self.pixel_loss.lower(): self.pixel_loss_weight,
             "semantic": self.semantic_weight,
+            _UNMATCHED: 0.0,
         } | {
             f"layer{number}/{term}": weight
             for number in range(1, self.num_layers + 1)
             for term, weight in layer.items()
         }
+        return one_pass | {f"{_FIRST_PASS}{k}": w for k, w in one_pass.items()}
 
     def __call__(self, targets: Targets, predictions: Predictions) -> tf.Tensor:
         """The loss of a batch: a scalar, the mean of `total` over the images."""
@@ -138,38 +143,48 @@ class PanopticLoss:
           [B] float32 by name: "pq_class", "pq_mask", "mask_id", "pixel_contrastive" or
           "instance_discrimination", "semantic", and of the layers, counted from 1,
           "layer1/pq_mask", "layer1/mask_id", "layer1/mask_approximation", and so on.
+          "unmatched_masks" is no loss but a count, its weight 0: masks without a
+          center, in an image that has more masks than centers.
+          The first pass of a recursive network, matched by itself, has the same
+          terms, "first_pass/" before their names. With predictions that are not finite
+          some term of the image is not, or the matching on the host raises.
 
         Raises:
           ValueError: shapes of targets and predictions do not fit each other.
+          InputError: the matcher is HOST where no host can be called.
         """
+        stage_at = functools.cache(functools.partial(_Stage.of, targets))
+        terms = self._terms(stage_at, targets, predictions)
+        if predictions.first_pass is not None:
+            first = self._terms(stage_at, targets, predictions.first_pass)
+            terms |= {f"{_FIRST_PASS}{name}": term for name, term in first.items()}
+        return terms
+
+    def _terms(
+        self, stage_at: _StageAt, targets: Targets, predictions: Predictions
+    ) -> dict[str, tf.Tensor]:
+        """The terms of one pass; the ground truth is prepared once a resolution."""
         self._check(predictions)
-        height, width = predictions.mask_logits.shape[1:3]
-        labels = pixel_targets(targets, height, width)
+        main = stage_at(*predictions.mask_logits.shape[1:3])
         mask_logits = _flatten(predictions.mask_logits)
-        masks = labels.masks(targets.mask_classes.shape[1])
+        statistics = main.measure(mask_logits)
         matching = match_masks(
-            mask_logits,
+            statistics.overlaps,
             predictions.class_logits,
-            masks=masks,
             mask_classes=targets.mask_classes,
-            not_void=labels.not_void,
+            matcher=self.matcher,
         )
-        pixel_centers = take(matching.mask_centers, labels.mask_ids, default=-1)
+        features = _flatten(predictions.pixel_features)
         terms = {
             "pq_class": pq_class_loss(predictions.class_logits, matching),
-            "pq_mask": pq_mask_loss(mask_logits, pixel_centers, matching),
-            "mask_id": mask_id_loss(mask_logits, pixel_centers, labels.is_crowd),
-            self.pixel_loss.lower(): self._pixel_loss(
-                _flatten(predictions.pixel_features),
-                labels,
-                masks,
-                targets.mask_classes,
-            ),
+            **main.mask_terms(mask_logits, statistics, matching),
+            self.pixel_loss.lower(): self._pixel_loss(features, main, targets),
+            _UNMATCHED: matching.num_unmatched,
         }
         if predictions.semantic_logits is not None:
             terms["semantic"] = _semantic_term(predictions.semantic_logits, targets)
-        extents = mask_extents(masks, height, width)
-        return terms | _layer_terms(predictions.layers, targets, matching, extents)
+        extents = mask_extents(main.row_counts, main.column_counts)
+        return terms | _layer_terms(predictions.layers, stage_at, matching, extents)
 
     def _check(self, predictions: Predictions) -> None:
         if len(predictions.layers) > self.num_layers:
@@ -186,29 +201,28 @@ class PanopticLoss:
                 )
 
     def _pixel_loss(
-        self,
-        features: tf.Tensor,
-        labels: PixelTargets,
-        masks: tf.Tensor,
-        mask_classes: tf.Tensor,
+        self, features: tf.Tensor, main: _Stage, targets: Targets
     ) -> tf.Tensor:
         """The chosen loss [B] on pixel features [B, P, D]."""
+        mask_ids, in_set = main.labels.mask_ids, main.labels.not_void
+        num_masks = targets.mask_classes.shape[1]
         if self.pixel_loss == "INSTANCE_DISCRIMINATION":
             is_thing = self.is_thing
             if is_thing is None:
                 is_thing = (True,) * self.num_classes
             return instance_discrimination_loss(
                 features,
-                labels.mask_ids,
-                masks=masks,
-                is_anchor=tf.gather(tf.constant((False, *is_thing)), mask_classes),
+                mask_ids,
+                masks=tf.one_hot(mask_ids, num_masks),
+                is_anchor=tf.gather(
+                    tf.constant((False, *is_thing)), targets.mask_classes
+                ),
                 temperature=self.pixel_loss_temperature,
             )
-        mask_ids, in_set = labels.mask_ids, labels.not_void
         if self.contrastive_pixels < features.shape[1]:
             indices = sample_pixels(
                 mask_ids,
-                tf.reduce_sum(masks, axis=1),
+                main.areas[:, :num_masks],
                 in_set,
                 num_pixels=self.contrastive_pixels,
                 power=self.contrastive_sampling_power,
@@ -221,9 +235,56 @@ class PanopticLoss:
             features,
             mask_ids,
             in_set,
-            num_masks=mask_classes.shape[1],
+            num_masks=num_masks,
             temperature=self.pixel_loss_temperature,
         )
+
+
+class _Stage(NamedTuple):
+    """The ground truth at one resolution, shared by all that is predicted there.
+
+    Attributes:
+      labels: of the pixels.
+      regions: of the pixels.
+      row_counts: [B, h, G + 2] float32, pixels of each region in each row.
+      column_counts: [B, w, G + 2] float32, the same in each column.
+      areas: [B, G + 2] float32, pixels of each region.
+    """
+
+    labels: PixelTargets
+    regions: Regions
+    row_counts: tf.Tensor
+    column_counts: tf.Tensor
+    areas: tf.Tensor
+
+    @classmethod
+    def of(cls, targets: Targets, height: int, width: int) -> _Stage:
+        """At the resolution of a prediction."""
+        labels = pixel_targets(targets, height, width)
+        regions = labels.regions(targets.mask_classes.shape[1], height)
+        row_counts, column_counts = regions.counts()
+        areas = tf.reduce_sum(row_counts, axis=1)
+        return cls(labels, regions, row_counts, column_counts, areas)
+
+    def measure(self, mask_logits: tf.Tensor) -> MaskStatistics:
+        """What the terms need of mask logits [B, P, N]."""
+        return mask_statistics(mask_logits, self.regions, self.areas)
+
+    def mask_terms(
+        self, mask_logits: tf.Tensor, statistics: MaskStatistics, matching: Matching
+    ) -> dict[str, tf.Tensor]:
+        """The terms of mask logits [B, P, N], with the main output's matching."""
+        centers = take(matching.mask_centers, self.labels.mask_ids, default=-1)
+        return {
+            "pq_mask": pq_mask_loss(statistics.overlaps, matching),
+            "mask_id": mask_id_loss(
+                mask_logits, statistics, centers, self.labels.is_crowd
+            ),
+        }
+
+
+# Height and width to the ground truth there.
+_StageAt = Callable[[int, int], _Stage]
 
 
 def _flatten(pixels: tf.Tensor) -> tf.Tensor:
@@ -240,28 +301,21 @@ def _semantic_term(semantic_logits: tf.Tensor, targets: Targets) -> tf.Tensor:
 
 def _layer_terms(
     layers: Sequence[LayerPredictions],
-    targets: Targets,
+    stage_at: _StageAt,
     matching: Matching,
     extents: MaskExtents,
 ) -> dict[str, tf.Tensor]:
     """The terms of all layers, with the main output's matching."""
-
-    @functools.cache
-    def at(height: int, width: int) -> tuple[tf.Tensor, tf.Tensor]:
-        """Center of each pixel, and whether it is crowd, at a resolution."""
-        labels = pixel_targets(targets, height, width)
-        centers = take(matching.mask_centers, labels.mask_ids, default=-1)
-        return centers, labels.is_crowd
-
     terms = {}
     for number, layer in enumerate(layers, start=1):
+        found = {}
         if layer.affinity_logits is not None:
-            centers, is_crowd = at(*layer.affinity_logits.shape[1:3])
+            stage = stage_at(*layer.affinity_logits.shape[1:3])
             logits = _flatten(layer.affinity_logits)
-            terms[f"layer{number}/pq_mask"] = pq_mask_loss(logits, centers, matching)
-            terms[f"layer{number}/mask_id"] = mask_id_loss(logits, centers, is_crowd)
+            found = stage.mask_terms(logits, stage.measure(logits), matching)
         if layer.reference_points is not None:
-            terms[f"layer{number}/mask_approximation"] = mask_approximation_loss(
+            found["mask_approximation"] = mask_approximation_loss(
                 layer.reference_points, extents, matching
             )
+        terms |= {f"layer{number}/{name}": term for name, term in found.items()}
     return terms

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import copy
 import doctest
 import importlib
 
+import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
 
-import cmt
-from cmt.decoder import Fuse
-from cmt.heads import PixelHead
-from cmt.layers import attention, blocks, conv, dual_path, norm
+from cmt.backbone import AxialSizes, Backbone, StageFeatures
+from cmt.decoder import Decoder, DualPath, Fuse
+from cmt.heads import PanopticHead, PixelHead, SemanticBranch
+from cmt.layers import attention, base, blocks, conv, dual_path, norm, policy_scope
+from cmt.layers.recompute import recompute
+from cmt.model import PanopticModel
+from cmt.protos import model_pb2
 from tests.layers.check_layer import check_layer
 
-LAYER_MODULES = [
-    f"cmt.layers.{name}"
-    for name in ("attention", "blocks", "conv", "dual_path", "norm", "recompute")
+EXAMPLES = [
+    *(f"cmt.{name}" for name in ("backbone", "decoder", "factory", "heads", "model")),
+    *(
+        f"cmt.layers.{name}"
+        for name in (
+            "attention",
+            "base",
+            "blocks",
+            "conv",
+            "dual_path",
+            "norm",
+            "recompute",
+        )
+    ),
 ]
 STYLE = conv.Style()
 SIZES = dual_path.TransformerSizes(12, 16, 8, 16, num_heads=4, ffn_channels=24)
@@ -90,31 +106,296 @@ RULES = {
     for rule in dual_path.ASSIGNMENT_RULES
     for points in (0, 3)
 }
+SMALL = dict(style=conv.Style("relu"), num_heads=2, max_relative_positions=5)
+STAGES = StageFeatures(
+    normal(2, 9, 9, 8), normal(2, 5, 5, 12), normal(2, 3, 3, 16), normal(2, 3, 3, 24)
+)
 
 
-@pytest.mark.parametrize("case", LAYERS)
+def dual_path_of(width: int, name: str, **more) -> DualPath:
+    with policy_scope(more.get("dtype")):
+        return DualPath(
+            [blocks.AxialBlock(width, name=f"{name}_block", **SMALL)],
+            [dual_path.TransformerLayer(SIZES, style=STYLE, name=f"{name}_layer")],
+            name=name,
+            **more,
+        )
+
+
+def decoder(**more) -> Decoder:
+    with policy_scope(more.get("dtype")):
+        return Decoder(
+            dual_path_of(6, "first"),
+            fuse16=Fuse(16, style=STYLE, name="fuse16"),
+            second_dual_path=dual_path_of(4, "second"),
+            num_stage5_blocks=0,
+            upward=[
+                (Fuse(4 * w, style=STYLE, name=f"fuse{w}"), [_bottleneck(w)])
+                for w in (3, 2)
+            ],
+            style=STYLE,
+            name="decoder",
+            **more,
+        )
+
+
+def _bottleneck(width: int) -> blocks.BottleneckBlock:
+    return blocks.BottleneckBlock(width, style=STYLE, name=f"block{width}")
+
+
+# Called with all of these arguments.
+PARTS = {
+    "backbone": (
+        make(
+            Backbone,
+            [4, 4, 8],
+            [1, 1, 2],
+            [2, 3, 4],
+            axial=(2, 5),
+            style=STYLE,
+            drop_path_rates=[0.0, 0.0, 0.1, 0.1],
+            recompute=["axial_blocks"],
+        ),
+        (normal(2, 33, 33, 3),),
+    ),
+    "dual_path": (
+        lambda **more: dual_path_of(4, "dual_path", **more),
+        (dual_path.DualPathState(normal(2, 3, 5, 16), normal(2, 6, 12)),),
+    ),
+    "decoder": (decoder, (STAGES, normal(2, 6, 12), None)),
+    "panoptic_head": (
+        make(
+            PanopticHead,
+            3,
+            center_feature_channels=8,
+            pixel_hidden_channels=8,
+            pixel_feature_channels=4,
+            style=STYLE,
+        ),
+        (normal(3, 9, 9, 6), normal(3, 5, 12), normal(3, 3, 3, 5)),
+    ),
+    "semantic_branch": (
+        make(
+            SemanticBranch,
+            3,
+            8,
+            projection_channels=(4, 4),
+            dropout_rate=0.1,
+            style=STYLE,
+        ),
+        (normal(2, 3, 3, 24), STAGES),
+    ),
+}
+# The ReLU style, norms over replicas, and a layer that predicts points alone.
+VARIANTS = {
+    "relu": (
+        make(blocks.BottleneckBlock, 8, style=conv.Style("relu")),
+        IMAGES,
+    ),
+    "synchronized": (
+        make(
+            blocks.AxialBlock,
+            4,
+            **AXIAL,
+            style=conv.Style(norm_synchronized=True),
+            drop_path_rate=0.3,
+        ),
+        IMAGES,
+    ),
+    "points_alone": (
+        make(
+            dual_path.TransformerLayer,
+            SIZES,
+            num_points=3,
+            mlp_channels=8,
+            coordinate_convolution=False,
+            style=STYLE,
+        ),
+        state(with_points=True),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", [*LAYERS, *RULES, *VARIANTS])
 def test_layer(case):
-    kind, inputs = LAYERS[case]
-    is_block = isinstance(kind(), blocks.ResidualBlock)
-    check_layer(kind, inputs, without_gradient=NO_GRADIENT, recomputes=is_block)
+    kind, inputs = {**LAYERS, **RULES, **VARIANTS}[case]
+    recomputes = isinstance(kind(), blocks.ResidualBlock | dual_path.TransformerLayer)
+    check_layer(kind, inputs, without_gradient=NO_GRADIENT, recomputes=recomputes)
 
 
-@pytest.mark.parametrize("case", RULES)
-def test_transformer(case):
-    kind, inputs = RULES[case]
-    check_layer(kind, inputs, without_gradient=NO_GRADIENT, recomputes=True)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, marks=pytest.mark.slow if c == "decoder" else ()) for c in PARTS],
+)
+def test_part(case):
+    kind, inputs = PARTS[case]
+    # A norm takes a constant away, such as what the offset of the one before adds.
+    constant = (*NO_GRADIENT, "aspp_pool/norm/gamma", "aspp_pool/conv/kernel")
+    check_layer(kind, inputs, without_gradient=constant, spread=True)
 
 
-@pytest.mark.parametrize("name", ["cmt.backbone", "cmt.factory", *LAYER_MODULES])
+def _all_subclasses(kind: type) -> set[type]:
+    below = {c for c in kind.__subclasses__() if c.__module__.startswith("cmt.")}
+    return below.union(*(_all_subclasses(c) for c in below))
+
+
+def test_no_layer_is_left_out():
+    """Each layer of the package is checked above and shows how it is used."""
+    cases = [*LAYERS.values(), *RULES.values(), *PARTS.values(), *VARIANTS.values()]
+    checked = {type(kind()) for kind, _ in cases}
+    layers = _all_subclasses(base.Layer) - {blocks.ResidualBlock}
+    assert checked == layers
+    for kind in {*layers, *_all_subclasses(base.Configured)} - {
+        base.Layer,
+        PanopticModel,
+        blocks.ResidualBlock,
+    }:
+        assert ">>>" in kind.__doc__, kind
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_examples_of_docstrings(name):
     module = importlib.import_module(name)
     names = {"tf": tf, "Style": conv.Style, **vars(module)}
     result = doctest.testmod(module, extraglobs=names)
-    assert result.attempted and not result.failed
+    assert result.attempted
+    assert not result.failed
 
 
-def test_every_public_layer_has_an_example():
-    for name in cmt.layers.__all__:
-        thing = getattr(cmt.layers, name)
-        if isinstance(thing, type) and issubclass(thing, tf_keras.layers.Layer):
-            assert ">>>" in thing.__doc__, name
+def test_defaults_of_layers_are_those_of_configs():
+    settings = model_pb2.ModelConfig()
+    style = conv.Style()
+    assert style.activation == model_pb2.Activation.Name(settings.activation).lower()
+    assert style.norm_momentum == pytest.approx(settings.norm.momentum)
+    assert style.norm_epsilon == pytest.approx(settings.norm.epsilon)
+    assert style.norm_synchronized == settings.norm.synchronized
+    for sizes, message in (
+        (dual_path.TransformerSizes(), settings.transformer),
+        (AxialSizes(), settings.backbone),
+    ):
+        for name, value in sizes._asdict().items():
+            assert getattr(message, name) == value
+    norm_layer = norm.BatchNorm()
+    assert norm_layer.momentum == style.norm_momentum
+    assert norm_layer.epsilon == style.norm_epsilon
+
+
+def test_a_transformer_layer_in_a_functional_model_is_saved(tmp_path):
+    pixels = tf_keras.Input([5, 7, 20], batch_size=2)
+    centers = tf_keras.Input([6, 12], batch_size=2)
+    layer = dual_path.TransformerLayer(SIZES, style=STYLE)
+    after = layer(dual_path.DualPathState(pixels, centers))
+    model = tf_keras.Model([pixels, centers], after.pixel_features)
+    model.save(tmp_path / "model.keras")
+    loaded = tf_keras.models.load_model(tmp_path / "model.keras")
+    inputs = [normal(2, 5, 7, 20), normal(2, 6, 12)]
+    np.testing.assert_allclose(loaded(inputs), model(inputs), atol=1e-6)
+
+
+def test_affinity_accumulates_in_float32():
+    """Through layers in mixed precision, in the state that they pass on."""
+    mixed = [
+        dual_path.TransformerLayer(SIZES, style=STYLE, dtype="mixed_bfloat16")
+        for _ in range(3)
+    ]
+    current = state(with_points=False)
+    current = current._replace(
+        pixel_features=tf.cast(current.pixel_features, tf.bfloat16),
+        cluster_centers=tf.cast(current.cluster_centers, tf.bfloat16),
+    )
+    for layer in mixed:
+        before, current = current.affinity_logits, layer(current)
+        assert current.affinity_logits.dtype == tf.float32
+        assert current.pixel_features.dtype == tf.bfloat16
+    # What a layer adds is far finer than bfloat16 could hold beside a large S.
+    large = current._replace(affinity_logits=before + 256.0)
+    added = mixed[-1](large).affinity_logits - large.affinity_logits
+    expected = mixed[-1](current._replace(affinity_logits=before)).affinity_logits
+    np.testing.assert_allclose(added, expected - before, atol=1e-3)
+
+
+def test_recomputation_inside_recomputation():
+    """The same numbers as without; norms are updated once."""
+    results = []
+    for outer, inner in ((False, False), (True, False), (True, True)):
+        block = blocks.BottleneckBlock(2, style=STYLE, drop_path_rate=0.5)
+        layer = tf_keras.layers.Layer()
+        layer.block = recompute(block) if inner else block
+        layer.call = lambda x, *, training, block=block: block(x, training=training)
+        layer = recompute(layer) if outer else layer
+        block(IMAGES)
+        weights = [normal(*w.shape) ** 2 for w in block.get_weights()]
+        block.set_weights(weights)
+        tf.random.set_seed(2)
+        with tf.GradientTape() as tape:
+            total = tf.reduce_sum(tf.sin(layer.call(IMAGES, training=True)))
+        gradients = tape.gradient(total, block.trainable_variables)
+        moving = [v.numpy() for v in block.non_trainable_variables]
+        results.append([total, *gradients, *moving])
+    for one in results[1:]:
+        for actual, expected in zip(one, results[0], strict=True):
+            np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_recomputation_is_not_optimised_away():
+    """The compiled program multiplies once more for what it computes again."""
+
+    def convolutions(recomputes: bool) -> int:
+        block = blocks.BottleneckBlock(2, style=STYLE, recompute=recomputes)
+        block(IMAGES)
+
+        def step(images):
+            with tf.GradientTape() as tape:
+                tape.watch(images)
+                total = tf.reduce_sum(tf.sin(block(images, training=True)))
+            return tape.gradient(total, images)
+
+        compiled = tf.function(step, autograph=False, jit_compile=True)
+        text = compiled.experimental_get_compiler_ir(IMAGES)(stage="optimized_hlo")
+        return text.count(" convolution(") + text.count(" dot(")
+
+    assert convolutions(True) > convolutions(False)
+
+
+def test_inner_layers_have_the_dtype_of_the_outer():
+    layer = conv.ConvNorm(4, style=STYLE, dtype="mixed_bfloat16")
+    assert layer(IMAGES).dtype == tf.bfloat16
+    again = conv.ConvNorm.from_config(layer.get_config())
+    assert again(IMAGES).dtype == tf.bfloat16
+    assert conv.ConvNorm(4, style=STYLE)(IMAGES).dtype == tf.float32
+
+
+def test_layers_can_be_copied():
+    layer = copy.deepcopy(blocks.BottleneckBlock(2, style=STYLE))
+    assert layer.get_config()["channels"] == 2
+    assert layer(IMAGES).shape == (3, 7, 5, 8)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        (lambda: conv.Style(norm_momentum=2.0), "norm_momentum must be in"),
+        (lambda: conv.Style("tanh"), "activation must be"),
+        (lambda: conv.DropPath(1.0), "rate must be"),
+        (lambda: norm.BatchNorm(axis=7)(IMAGES), "rank 4; got \\[7\\]"),
+        (
+            lambda: attention.AxialAttention1D(
+                4, 8, 2, max_relative_positions=0, style=STYLE
+            ),
+            "max_relative_positions must be at least 1; got 0",
+        ),
+        (
+            lambda: dual_path.TransformerLayer(SIZES, assignment="x", style=STYLE),
+            "assignment must be one of",
+        ),
+        (
+            lambda: dual_path.TransformerLayer(SIZES, num_points=3, style=STYLE)(
+                state(with_points=False)
+            ),
+            "needs state.reference_embedding; got None",
+        ),
+    ],
+)
+def test_mistakes_are_named(mistake, message):
+    with pytest.raises(ValueError, match=message):
+        mistake()

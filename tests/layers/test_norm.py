@@ -1,4 +1,4 @@
-"""Batch norm over replicas, and against the sum written out."""
+"""Batch norm against its definition, frozen, in bfloat16, and over replicas."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import textwrap
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from cmt.layers.norm import BatchNorm
 
@@ -27,6 +28,35 @@ def test_against_the_definition(axis):
     np.testing.assert_allclose(
         np.ravel(norm.moving_mean), np.ravel(mean) / 2, rtol=1e-5
     )
+    # As in Keras: unbiased for images with one axis, else biased.
+    count = inputs.size // mean.size
+    if len(kept) == 1:
+        variance = variance * count / (count - 1)
+    np.testing.assert_allclose(
+        np.ravel(norm.moving_variance), 0.5 + np.ravel(variance) / 2, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("axis", [-1, 1])
+def test_frozen_uses_and_keeps_the_moving_statistics(axis):
+    norm = BatchNorm(axis)
+    inputs = 5 + tf.random.stateless_normal([4, 3, 3, 3], [1, 2])
+    expected = norm(inputs, training=False)
+    norm.trainable = False
+    np.testing.assert_allclose(norm(inputs, training=True), expected, rtol=1e-6)
+    assert not np.any(norm.moving_mean)
+
+
+@pytest.mark.parametrize("options", [{}, {"axis": 1}, {"synchronized": True}])
+def test_bfloat16_is_normalised_in_float32(options):
+    """Even where the mean is far larger than the deviation."""
+    inputs = 30 + tf.random.stateless_normal([4, 3, 9, 3], [1, 2])
+    inputs = tf.cast(inputs, tf.bfloat16)
+    expected = BatchNorm(**options)(tf.cast(inputs, tf.float32), training=True)
+    outputs = BatchNorm(**options)(inputs, training=True)
+    assert outputs.dtype == tf.bfloat16
+    error = np.abs(tf.cast(outputs, tf.float32) - expected)
+    assert error.max() < 0.012  # Half a step of bfloat16 near 3.
 
 
 def test_synchronized_statistics_are_those_of_the_global_batch():
@@ -39,34 +69,53 @@ def _compare_replicas() -> None:
     import numpy as np
     import tensorflow as tf
 
-    from cmt.layers.norm import BatchNorm
+    from cmt.layers import AxialBlock, BatchNorm, Style
 
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(
         cpu, [tf.config.LogicalDeviceConfiguration()] * 2
     )
     replicas = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    inputs = tf.random.stateless_normal([4, 3, 3, 5], [1, 2], mean=1.0)
+    inputs = tf.random.stateless_normal([4, 3, 5, 8], [1, 2], mean=1.0)
+    style = Style(norm_synchronized=True)
+    kinds = [
+        lambda: BatchNorm(synchronized=True),
+        lambda: BatchNorm(axis=1, synchronized=True),
+        lambda: BatchNorm(axis=[1, 2], synchronized=True),
+        lambda: AxialBlock(2, num_heads=2, max_relative_positions=5, style=style),
+    ]
 
-    def step(norm, part):
+    def step(layer, part):
         with tf.GradientTape() as tape:
             tape.watch(part)
-            outputs = norm(part, training=True)
+            outputs = layer(part, training=True)
             total = tf.reduce_sum(tf.sin(outputs))
         return outputs, tape.gradient(total, part)
 
-    alone = BatchNorm(synchronized=True)
-    expected = step(alone, inputs)
-    with replicas.scope():
-        norm = BatchNorm(synchronized=True)
-        norm.build(inputs.shape)
-    halves = replicas.experimental_distribute_values_from_function(
-        lambda context: inputs[2 * context.replica_id_in_sync_group :][:2]
-    )
-    run = tf.function(lambda part: replicas.run(step, (norm, part)), autograph=False)
-    for parts, whole in zip(run(halves), expected, strict=True):
-        parts = tf.concat(replicas.experimental_local_results(parts), 0)
-        np.testing.assert_allclose(parts, whole, atol=1e-5)
-    for name in ("moving_mean", "moving_variance"):
-        actual = getattr(norm, name).read_value()
-        np.testing.assert_allclose(actual, getattr(alone, name), atol=1e-5)
+    for make in kinds:
+        alone = make()
+        alone(inputs)
+        for variable in alone.trainable_variables:
+            if "gamma" in variable.name:
+                variable.assign(tf.ones_like(variable))
+        with replicas.scope():
+            layer = make()
+            layer.build(inputs.shape)
+            layer(inputs)
+        layer.set_weights(alone.get_weights())
+        expected = step(alone, inputs)
+        halves = replicas.experimental_distribute_values_from_function(
+            lambda context: inputs[2 * context.replica_id_in_sync_group :][:2]
+        )
+
+        @tf.function(autograph=False)
+        def run(part, layer=layer):
+            return replicas.run(step, (layer, part))
+
+        for parts, whole in zip(run(halves), expected, strict=True):
+            parts = tf.concat(replicas.experimental_local_results(parts), 0)
+            np.testing.assert_allclose(parts, whole, atol=1e-4)
+        for one, other in zip(
+            layer.non_trainable_variables, alone.non_trainable_variables, strict=True
+        ):
+            np.testing.assert_allclose(one.read_value(), other, atol=1e-5)

@@ -14,15 +14,23 @@ from cmt.losses import PanopticLoss
 from cmt.outputs import LayerPredictions, Predictions, Targets
 
 
-@pytest.fixture(scope="session")
-def oracles(checkout) -> types.ModuleType:
-    """tests/oracles.py."""
-    spec = importlib.util.spec_from_file_location(
-        "oracles", checkout / "tests" / "oracles.py"
-    )
+def _load(path) -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def oracles(checkout) -> types.ModuleType:
+    """tests/oracles.py."""
+    return _load(checkout / "tests" / "oracles.py")
+
+
+@pytest.fixture(scope="session")
+def straightforward(checkout) -> types.ModuleType:
+    """tests/losses/straightforward.py."""
+    return _load(checkout / "tests" / "losses" / "straightforward.py")
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from cmt.losses import (
     instance_discrimination_loss,
+    mask_statistics,
     pixel_contrastive_loss,
     pixel_targets,
     pq_class_loss,
@@ -52,17 +53,22 @@ def _check_gradient(golden, key, field, gradient):
         np.testing.assert_allclose(gradient, expected, rtol=0.0, atol=limit)
 
 
-def _labels_and_matching(golden):
+def _labels_and_matching(golden, matcher="AUTO"):
+    """Labels, overlaps and matching of the main output."""
     predictions = golden.predictions
     labels = pixel_targets(golden.targets, *predictions.mask_logits.shape[1:3])
+    height = predictions.mask_logits.shape[1]
+    regions = labels.regions(golden.targets.mask_classes.shape[1], height)
+    areas = tf.reduce_sum(regions.counts()[0], axis=1)
+    logits = _flatten(predictions.mask_logits)
+    overlaps = mask_statistics(logits, regions, areas).overlaps
     matching = match_masks(
-        _flatten(predictions.mask_logits),
+        overlaps,
         predictions.class_logits,
-        masks=labels.masks(golden.targets.mask_classes.shape[1]),
         mask_classes=golden.targets.mask_classes,
-        not_void=labels.not_void,
+        matcher=matcher,
     )
-    return labels, matching
+    return labels, overlaps, matching
 
 
 @pytest.mark.parametrize("term", _TERMS)
@@ -82,7 +88,8 @@ def test_term_and_its_gradient(golden, make_loss, term):
     _check_gradient(golden, f"loss/{their_name}", field, gradient)
 
 
-def test_weighted_terms_and_their_sum(golden, make_loss):
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_weighted_terms_and_their_sum(golden, make_loss, jit_compile):
     if "loss_coco_config_weights/total_loss" not in golden.data:
         weights, group = {}, "loss"
     else:
@@ -94,7 +101,8 @@ def test_weighted_terms_and_their_sum(golden, make_loss):
         is_thing=golden.is_thing,
         **weights,
     )
-    terms = loss.terms(golden.targets, golden.predictions)
+    terms_of = tf.function(loss.terms, jit_compile=jit_compile, autograph=False)
+    terms = terms_of(golden.targets, golden.predictions)
     parts = {name: golden.data[f"{group}/{_TERMS[name][0]}"] for name in _TERMS}
     for name, expected in parts.items():
         np.testing.assert_allclose(loss.weights[name] * terms[name], expected, 1e-5)
@@ -105,21 +113,20 @@ def test_weighted_terms_and_their_sum(golden, make_loss):
     )
 
 
-def test_matching(golden):
+@pytest.mark.parametrize("matcher", ["HOST", "IN_GRAPH"])
+def test_matching(golden, matcher):
     data, predictions = golden.data, golden.predictions
-    labels, matching = _labels_and_matching(golden)
+    _, overlaps, matching = _labels_and_matching(golden, matcher)
     real = data["match/gt_mask_is_real"]
     np.testing.assert_array_equal(
         matching.mask_centers, np.where(real, data["match/slot_of_gt_mask"], -1)
     )
-    assignment = tf.nn.softmax(_flatten(predictions.mask_logits))
-    masks = labels.masks(real.shape[1])
-    dice = mask_similarity(assignment, masks, labels.not_void).numpy()
+    dice = mask_similarity(overlaps).numpy()
     np.testing.assert_allclose(
         dice[real], data["match/mask_similarity_dice"][real], rtol=1e-5, atol=1e-7
     )
     np.testing.assert_allclose(
-        void_ratio(assignment, labels.not_void),
+        void_ratio(overlaps),
         data["match/mask_void_ratio"],
         rtol=1e-5,
         atol=1e-7,
@@ -136,7 +143,7 @@ def test_matching(golden):
 
 
 def test_contrastive_of_recorded_pixels(golden):
-    labels, _ = _labels_and_matching(golden)
+    labels, _, _ = _labels_and_matching(golden)
     features = golden.predictions.pixel_features
     pixels = labels.mask_ids.shape[1]
     groups = {key.split("/")[0] for key in golden.data if "contrastive" in key}
@@ -161,7 +168,7 @@ def test_contrastive_of_recorded_pixels(golden):
 
 
 def test_semantic_of_recorded_pixels(golden):
-    labels, _ = _labels_and_matching(golden)
+    labels, _, _ = _labels_and_matching(golden)
     logits = golden.predictions.semantic_logits
     (key,) = (
         k
@@ -182,7 +189,7 @@ def test_semantic_of_recorded_pixels(golden):
 
 def test_auxiliary_output_reuses_the_matching(golden_aux, make_loss):
     case = golden_aux
-    labels, matching = _labels_and_matching(case)
+    labels, _, matching = _labels_and_matching(case)
     layer = LayerPredictions(case.aux("pixel_space_mask_logits"), None)
     loss = make_loss(case.num_classes, num_layers=1)
     terms = loss.terms(case.targets, case.predictions._replace(layers=(layer,)))
@@ -196,7 +203,7 @@ def test_auxiliary_output_reuses_the_matching(golden_aux, make_loss):
         "instance_discrimination_loss": instance_discrimination_loss(
             _flatten(case.aux("pixel_space_normalized_feature")),
             labels.mask_ids,
-            masks=labels.masks(case.targets.mask_classes.shape[1]),
+            masks=tf.one_hot(labels.mask_ids, case.targets.mask_classes.shape[1]),
             is_anchor=tf.constant(is_thing[case.targets.mask_classes.numpy()]),
             temperature=0.3,
         ),

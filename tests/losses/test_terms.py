@@ -10,6 +10,7 @@ from cmt.losses import (
     instance_discrimination_loss,
     mask_approximation_loss,
     mask_extents,
+    mask_statistics,
     pixel_contrastive_loss,
     pixel_targets,
     sample_pixels,
@@ -23,18 +24,24 @@ def _flatten(x):
     return tf.reshape(x, [x.shape[0], -1, x.shape[-1]])
 
 
+def _match(case, targets):
+    """Labels, overlaps and matching of the main output."""
+    labels = pixel_targets(targets, case.height, case.width)
+    regions = labels.regions(case.masks, case.height)
+    areas = tf.reduce_sum(regions.counts()[0], axis=1)
+    logits = _flatten(case.predictions.mask_logits)
+    overlaps = mask_statistics(logits, regions, areas).overlaps
+    matching = match_masks(
+        overlaps, case.predictions.class_logits, mask_classes=targets.mask_classes
+    )
+    return labels, overlaps, matching
+
+
 @pytest.fixture
 def setting(random_case):
     """Labels at the main resolution and the matching of the random case."""
     case = random_case
-    labels = pixel_targets(case.targets, case.height, case.width)
-    matching = match_masks(
-        _flatten(case.predictions.mask_logits),
-        case.predictions.class_logits,
-        masks=labels.masks(case.masks),
-        mask_classes=case.targets.mask_classes,
-        not_void=labels.not_void,
-    )
+    labels, _, matching = _match(case, case.targets)
     return case, labels, matching
 
 
@@ -46,9 +53,7 @@ def _terms(case, make_loss):
 def test_similarities(setting, oracles):
     case, labels, _ = setting
     mask_logits = _flatten(case.predictions.mask_logits)
-    dice = mask_similarity(
-        tf.nn.softmax(mask_logits), labels.masks(case.masks), labels.not_void
-    ).numpy()
+    dice = mask_similarity(_match(case, case.targets)[1]).numpy()
     by_class = class_similarity(
         case.predictions.class_logits, case.targets.mask_classes
     ).numpy()
@@ -89,14 +94,7 @@ def _stages(case):
 
 def _check_mask_terms(case, targets, oracles, make_loss):
     """Compares the mask terms of all stages; returns the centers of the masks."""
-    main = pixel_targets(targets, case.height, case.width)
-    matching = match_masks(
-        _flatten(case.predictions.mask_logits),
-        case.predictions.class_logits,
-        masks=main.masks(case.masks),
-        mask_classes=targets.mask_classes,
-        not_void=main.not_void,
-    )
+    _, _, matching = _match(case, targets)
     by_class = class_similarity(
         case.predictions.class_logits, targets.mask_classes
     ).numpy()
@@ -164,8 +162,8 @@ def test_mask_approximation(setting, oracles, make_loss):
 
 def test_mask_approximation_by_hand(setting):
     """One mask, the right column of a 3 x 5 image; two points."""
-    mask = tf.reshape(tf.one_hot([4, 4, 4], 5), [1, 15, 1])
-    extents = mask_extents(mask, 3, 5)
+    rows, columns = tf.ones([1, 3, 1]), 3.0 * tf.one_hot([[4]], 5, axis=1)
+    extents = mask_extents(rows, columns)
     assert [part.numpy().tolist() for part in extents] == [
         [[[0.0, 1.0]]],
         [[[1.0, 1.0]]],
@@ -180,7 +178,7 @@ def test_mask_approximation_by_hand(setting):
 
 
 def test_coordinates_of_an_image_one_pixel_high():
-    extents = mask_extents(tf.ones([1, 3, 1]), 1, 3)
+    extents = mask_extents(3.0 * tf.ones([1, 1, 1]), tf.ones([1, 3, 1]))
     assert [part.numpy()[0, 0].tolist() for part in extents] == [
         [0.0, 0.0],
         [0.0, 1.0],

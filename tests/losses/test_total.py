@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,7 +11,14 @@ import tensorflow as tf
 from cmt.losses.targets import label_stride, stride_labels
 from cmt.outputs import LayerPredictions, Targets
 
-_MAIN = {"pq_class", "pq_mask", "mask_id", "pixel_contrastive", "semantic"}
+_MAIN = {
+    "pq_class",
+    "pq_mask",
+    "mask_id",
+    "pixel_contrastive",
+    "semantic",
+    "unmatched_masks",
+}
 
 
 def _values(loss, targets, predictions):
@@ -43,7 +52,8 @@ def test_terms_weights_and_total(random_case, make_loss):
         layer_weight=17.0,
     )
     terms = loss.terms(random_case.targets, random_case.predictions)
-    assert set(terms) == set(loss.weights)
+    one_pass = {n for n in loss.weights if not n.startswith("first_pass/")}
+    assert set(terms) == one_pass
     assert set(terms) - _MAIN == {
         f"layer{number}/{term}"
         for number in (1, 2)
@@ -197,12 +207,33 @@ def test_more_masks_than_centers(make_loss, random_case):
     loss = make_loss(case.classes, num_layers=2)
     terms, gradients = _values(loss, targets, predictions)
     expected, _ = _values(loss, voided, predictions)
+    assert terms.pop("unmatched_masks").tolist() == [1.0]
+    assert expected["unmatched_masks"].tolist() == [0.0]
     for name in terms:
         if name != "pixel_contrastive":
             np.testing.assert_allclose(terms[name], expected[name], 1e-6, err_msg=name)
     assert terms["pixel_contrastive"] > 0
     for name in ("pq_mask", "mask_id"):
         assert not gradients[name][0].numpy()[:, 4].any(), name
+
+
+def test_unmatched_masks_are_counted_and_change_no_total(random_case, make_loss):
+    """Of three masks, two in the first image, two centers match two."""
+    case = random_case
+    predictions = case.predictions._replace(
+        mask_logits=case.predictions.mask_logits[..., :2],
+        class_logits=case.predictions.class_logits[:, :2],
+        layers=(),
+    )
+    for matcher in ("HOST", "IN_GRAPH"):
+        loss = make_loss(case.classes, matcher=matcher)
+        terms = loss.terms(case.targets, predictions)
+        assert terms["unmatched_masks"].numpy().tolist() == [0.0, 1.0]
+        without = {k: v for k, v in terms.items() if k != "unmatched_masks"}
+        np.testing.assert_array_equal(loss.total(terms), loss.total(without))
+    assert loss.weights["unmatched_masks"] == 0.0
+    terms = loss.terms(case.targets, case.predictions._replace(layers=()))
+    assert terms["unmatched_masks"].numpy().tolist() == [0.0, 0.0]
 
 
 def test_stop_gradients_leave_each_term_its_own_inputs(random_case, make_loss):
@@ -222,6 +253,7 @@ def test_stop_gradients_leave_each_term_its_own_inputs(random_case, make_loss):
         "mask_id": ["mask"],
         "pixel_contrastive": ["features"],
         "semantic": ["semantic"],
+        "unmatched_masks": [],
         "layer1/pq_mask": ["affinity1"],
         "layer1/mask_id": ["affinity1"],
         "layer1/mask_approximation": ["points1"],
@@ -247,6 +279,45 @@ def test_logits_that_are_not_finite_are_named(random_case, make_loss):
         tf.function(loss)(random_case.targets, bad)
 
 
+@pytest.mark.parametrize(("centers", "pixels"), [(11, 4096), (11, 20), (2, 20)])
+def test_equals_the_straightforward_formulation(
+    random_case, make_loss, straightforward, centers, pixels
+):
+    """Terms and gradients, in eager mode, where both draw the same pixels."""
+    case = random_case
+    predictions = case.predictions._replace(
+        mask_logits=case.predictions.mask_logits[..., :centers],
+        class_logits=case.predictions.class_logits[:, :centers],
+        layers=tuple(
+            LayerPredictions(a[..., :centers], r[:, :centers])
+            for a, r in case.predictions.layers
+        ),
+    )
+    loss = make_loss(case.classes, num_layers=2, contrastive_pixels=pixels)
+    flat = [x for x in tf.nest.flatten(predictions) if x is not None]
+    results = []
+    for terms_of in (
+        loss.terms,
+        functools.partial(straightforward.straightforward_terms, loss),
+    ):
+        tf.random.set_seed(0)
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(flat)
+            terms = terms_of(case.targets, predictions)
+        gradients = {
+            name: [g for g in tape.gradient(term, flat) if g is not None]
+            for name, term in terms.items()
+        }
+        results.append((terms, gradients))
+    (terms, gradients), (expected, expected_gradients) = results
+    assert set(terms) == set(expected) | {"unmatched_masks"}
+    for name, term in expected.items():
+        np.testing.assert_allclose(terms[name], term, rtol=1e-5, err_msg=name)
+        for ours, theirs in zip(gradients[name], expected_gradients[name], strict=True):
+            limit = 1e-5 * np.abs(theirs).max()
+            np.testing.assert_allclose(ours, theirs, atol=limit, err_msg=name)
+
+
 def test_strides():
     assert label_stride(97, 25, "height") == 4
     assert label_stride(97, 97, "height") == 1
@@ -264,6 +335,7 @@ def test_strides():
     ("changes", "rule"),
     [
         ({"pixel_loss": "NONE"}, "pixel_loss must be one of.*'NONE'"),
+        ({"matcher": "SCIPY"}, "matcher must be one of.*'SCIPY'"),
         ({"pixel_loss_temperature": 0.0}, "pixel_loss_temperature must be above 0"),
         ({"is_thing": (True,)}, "is_thing must have one entry a class; got 1 and"),
     ],
@@ -279,3 +351,23 @@ def test_predictions_that_do_not_fit(random_case, make_loss):
         make_loss(5, num_layers=2).terms(case.targets, case.predictions)
     with pytest.raises(ValueError, match="at most num_layers layers; got 2 and 1"):
         make_loss(case.classes, num_layers=1).terms(case.targets, case.predictions)
+
+
+def test_the_first_pass_is_scored_by_the_same_code(random_case, make_loss):
+    loss = make_loss(random_case.classes, num_layers=2)
+    second, targets = random_case.predictions, random_case.targets
+    # Centers of the first pass in another order: it has a matching of its own.
+    first = second._replace(
+        mask_logits=second.mask_logits[..., ::-1],
+        class_logits=second.class_logits[:, ::-1],
+        layers=(),
+    )
+    alone = loss.terms(targets, first)
+    both = loss.terms(targets, second._replace(first_pass=first))
+    assert set(both) == set(loss.terms(targets, second)) | {
+        f"first_pass/{name}" for name in alone
+    }
+    deterministic = ("pq_class", "pq_mask", "mask_id", "semantic")
+    for name in deterministic:
+        np.testing.assert_allclose(both[f"first_pass/{name}"], alone[name], rtol=1e-6)
+        assert loss.weights[f"first_pass/{name}"] == loss.weights[name]

@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
+from cmt.cli.main import main
 from cmt.config import load_experiment
 from cmt.data.categories import Category
 from cmt.errors import InputError, WorkError
@@ -218,11 +219,73 @@ def test_stops_on_a_loss_that_is_not_finite(run):
     with pytest.raises(WorkError) as error:
         run.call("trainer.steps=20")
     message = str(error.value)
-    assert "squared is nan in one of the steps 5 to 6" in message
-    assert "step-3" in message
+    assert message.startswith(
+        "training stopped at step 6: step 5 has values that are not finite: squared is "
+        "nan, absolute is nan; "
+    )
+    prefix = run.folder / "checkpoints" / "step-4"
+    assert f"{prefix} holds the last good state, step 4;" in message
+    assert "\n" not in message
     assert [line["step"] for line in run.lines()] == [2, 4]
     names = {p.name for p in (run.folder / "checkpoints").glob("*.index")}
-    assert names == {"step-3.index"}
+    assert names == {"step-3.index", "step-4.index"}
+
+    run.options["bad_step"] = -1
+    assert run.call("trainer.steps=6").step == 6
+    assert [line["step"] for line in run.lines()] == [2, 4, 6]
+
+
+def test_the_first_step_is_bad(run):
+    run.options["bad_step"] = 0
+    with pytest.raises(WorkError, match=r"step 1 has .*step-0 holds the last good"):
+        run.call("trainer.steps=20")
+    assert run.lines() == []
+    run.options["bad_step"] = -1
+    assert run.call("trainer.steps=2").step == 2
+
+
+def test_the_last_good_state_cannot_be_written(run, monkeypatch):
+    def fail(self, step):
+        raise WorkError(f"step {step} cannot be written")
+
+    monkeypatch.setattr(RunCheckpoints, "save", fail)
+    run.options["bad_step"] = 1
+    with pytest.raises(WorkError, match=r"squared is nan.*step 1, is lost: step 1 can"):
+        run.call("trainer.steps=20")
+
+
+def test_not_finite_on_the_command_line(run, capsys):
+    run.options["bad_step"] = 4
+    settings = ("trainer.steps=9", "trainer.global_batch_size=4")
+    settings = (*settings, "trainer.learning_rate.warmup_steps=0")
+    options = [part for each in settings for part in ("--set", each)]
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "scenes/tiny", "--output", str(run.folder), *options])
+    assert caught.value.code == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "step 5 has values that are not finite: squared is nan" in last
+    assert (run.folder / "checkpoints" / "step-4.index").is_file()
+
+
+def test_metrics_are_json_whatever_happens(run):
+    run.options["evaluation"] = lambda step: {"total": float("inf"), "pq": 50.0}
+    run.call("trainer.steps=2", "trainer.evaluate_every_steps=2",
+             'data.validation.tfrecords="x"')  # fmt: skip
+
+    def refuse(name):
+        raise AssertionError(name)
+
+    (line,) = (run.folder / "metrics.jsonl").read_text().splitlines()
+    line = json.loads(line, parse_constant=refuse)
+    assert line["validation/total"] is None and line["validation/pq"] == 50.0
+
+
+def test_the_loss_knows_which_classes_are_things(tiny, monkeypatch):
+    categories = [Category(i, f"c{i}", i % 3 == 0, (i, 0, 0)) for i in range(1, 11)]
+    monkeypatch.setattr(factory, "training_categories", lambda _: categories)
+    experiment = load_experiment("scenes/tiny")
+    trainer = factory.build_trainer(experiment, tiny.build_network())
+    assert list(trainer.objective.is_thing) == [i % 3 == 0 for i in range(1, 11)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

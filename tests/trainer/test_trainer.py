@@ -10,6 +10,7 @@ import textwrap
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
 
 from cmt.errors import InputError
 from cmt.trainer import strategy
@@ -46,7 +47,7 @@ def test_means_of_terms(tiny):
     terms = []
     for batch in batches:
         outputs = trainer.network(batch[0])
-        terms.append(trainer._objective.terms(batch[1], outputs))
+        terms.append(trainer.objective.terms(batch[1], outputs))
         _fit(trainer, tf.data.Dataset.from_tensors(batch), 1)
     means = trainer.loss_meter.means()
     assert set(means) == {"squared", "absolute", "total", "gradient_norm"}
@@ -64,7 +65,7 @@ def test_validation_changes_nothing(tiny):
     before = _weights(trainer)
     losses = trainer.validate(tiny.data(), steps=2)
     terms = [
-        trainer._objective.terms(y, trainer.network(x)) for x, y in tiny.data().take(2)
+        trainer.objective.terms(y, trainer.network(x)) for x, y in tiny.data().take(2)
     ]
     expected = np.mean([term["squared"] for term in terms])
     np.testing.assert_allclose(losses["squared"], expected, rtol=1e-5)
@@ -110,6 +111,30 @@ def test_weight_decay_is_of_kernels_only(kind):
     optimizer.apply_gradients(zip(zeros, variables, strict=True))
     decayed = [v.numpy()[0] for v in variables]
     np.testing.assert_allclose(decayed, [3.8, 4.0, 4.0, 3.8], rtol=1e-5)
+
+
+def test_adamw_is_that_of_keras():
+    schedule = PolynomialWithWarmup(base=0.05, steps=10, warmup_steps=3)
+    settings = dict(weight_decay=0.2, beta_2=0.9, epsilon=1e-3)
+    start = np.float32([[0.3, -1.2], [2.0, 0.0]])
+    theirs = [tf.Variable(start, name="a/kernel")]
+    ours = [tf.Variable(start, name="a/kernel")]
+    keras = tf_keras.optimizers.AdamW(schedule, **settings)
+    keras.build(theirs)
+    optimizer = build_optimizer(
+        "ADAMW",
+        variables=ours,
+        learning_rate=schedule,
+        weight_decay=0.2,
+        beta2=0.9,
+        epsilon=1e-3,
+    )
+    for step in range(6):
+        gradient = tf.random.stateless_normal([2, 2], [step, 1])
+        keras.apply_gradients([(gradient, theirs[0])])
+        optimizer.apply_gradients([(gradient, ours[0])])
+        np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-5, atol=1e-7)
+    assert np.abs(ours[0] - start).min() > 0.01
 
 
 def test_radam_lookahead_trains(tiny):

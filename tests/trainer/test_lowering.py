@@ -1,0 +1,161 @@
+"""The whole training step is for a TPU, and the check finds what is not."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+import tensorflow as tf
+import tf_keras
+from google.protobuf import text_format
+
+from cmt.config import load_experiment
+from cmt.data.categories import Category
+from cmt.errors import WorkError
+from cmt.outputs import Targets
+from cmt.trainer import factory
+from cmt.trainer.lowering import find_in_hlo, lower
+from cmt.trainer.trainer import Trainer
+
+BATCH = 2
+
+
+def specs(size: int, num_masks: int) -> tuple[tf.TensorSpec, Targets]:
+    pixels = tf.TensorSpec([BATCH, size, size], tf.int32)
+    return tf.TensorSpec([BATCH, size, size, 3], tf.float32), Targets(
+        pixels,
+        pixels,
+        tf.TensorSpec([BATCH, num_masks], tf.int32),
+        tf.TensorSpec([BATCH], tf.int32),
+    )
+
+
+def build(monkeypatch, *overrides: str, model: str = "") -> Trainer:
+    """The trainer of a config, with made-up classes; `model` replaces its network."""
+    overrides = (f"trainer.global_batch_size={BATCH}", *overrides)
+    experiment = load_experiment("scenes/tiny", overrides)
+    if model:
+        experiment.model.Clear()
+        text_format.Parse(model, experiment.model)
+    categories = [
+        Category(i, f"c{i}", i % 2 == 0, (i, 0, 0))
+        for i in range(1, experiment.model.num_classes + 1)
+    ]
+    monkeypatch.setattr(factory, "training_categories", lambda _: categories)
+    return factory.build_trainer(experiment, factory.build_network(experiment))
+
+
+@pytest.fixture
+def miniature(checkout) -> str:
+    path = checkout / "tests" / "test_model.py"
+    spec = importlib.util.spec_from_file_location("miniature", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.MINIATURE
+
+
+def test_step_of_a_miniature(miniature, monkeypatch):
+    trainer = build(
+        monkeypatch,
+        "data.crop_height_pixels=33",
+        "data.crop_width_pixels=33",
+        model=miniature,
+    )
+    text = lower(trainer, *specs(33, 4))
+    # Updates and the guard are in it, and the loop of the matching.
+    for part in ("ResourceApplyAdam", "IsFinite", "MulNoNan"):
+        assert f'op_type="{part}"' in text, part
+    assert " while(" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ADAM", "ADAMW", "RADAM_LOOKAHEAD"])
+def test_step_of_the_tiny_config(kind, monkeypatch):
+    trainer = build(monkeypatch, f"trainer.optimizer.kind={kind}")
+    assert "ENTRY" in lower(trainer, *specs(97, 16))
+
+
+class Network(tf_keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.backbone = tf_keras.layers.Dense(2)
+        self.other_variables = []
+
+    def call(self, images, training=False):
+        return self.backbone(images)
+
+    @property
+    def backbone_variables(self):
+        return self.backbone.trainable_variables
+
+
+class Objective:
+    """The mean of what `harm` makes of pixels."""
+
+    def __init__(self, harm):
+        self.harm = harm
+
+    def terms(self, targets, predictions):
+        value = tf.reduce_mean(tf.cast(self.harm(predictions), tf.float32))
+        return {"mean": tf.fill([BATCH], value)}
+
+    def total(self, terms):
+        return terms["mean"]
+
+
+HARMS = {
+    "PyFunc": lambda x: tf.numpy_function(lambda y: y, [x], tf.float32),
+    "Where": lambda x: tf.boolean_mask(x, x > 0.0),
+    "Unique": lambda x: tf.unique(tf.reshape(tf.cast(x, tf.int32), [-1])).y,
+    "StringFormat": lambda x: tf.strings.length(tf.strings.format("{}", x)),
+    "PrintV2": lambda x: [tf.print(x), x][1],
+    "is float64": lambda x: tf.exp(tf.cast(x, tf.float64)),
+    "cannot be compiled": lambda x: (
+        tf.raw_ops.Betainc(a=x, b=x, x=x)
+        + tf.raw_ops.NthElement(input=x, n=1)[..., tf.newaxis]
+    ),
+}
+
+
+@pytest.mark.parametrize("expected", HARMS)
+def test_refuses(expected):
+    network = Network()
+    network.build((None, 5, 5, 3))
+    rates = [tf_keras.optimizers.legacy.SGD(0.1) for _ in range(2)]
+    trainer = Trainer(
+        network,
+        Objective(HARMS[expected]),
+        optimizer=rates[0],
+        backbone_optimizer=rates[1],
+        global_batch_size=BATCH,
+    )
+    with pytest.raises(WorkError, match=expected) as error:
+        lower(trainer, *specs(5, 4))
+    assert "\n" not in str(error.value)
+
+
+def test_shapes_must_be_known(tiny):
+    images, targets = specs(5, 4)
+    with pytest.raises(ValueError, match="shapes must be known"):
+        lower(tiny.build(), tf.TensorSpec([None, 5, 5, 3]), targets)
+
+
+def test_reads_hlo():
+    lines = (
+        '%a = f32[<=4,3]{1,0} slice(%x), metadata={op_type="Slice" op_name="m/cut"}',
+        "%b = (f32[2]{0}, f64[]) tuple(%x, %y)",
+        "%c = token[] outfeed(%x, %t)",
+        '%d = f32[] custom-call(%x), custom_call_target="xla_python_cpu_callback"',
+        '%e = f32[4]{0} custom-call(%x), custom_call_target="TopK"',
+        "%f = f32[4]{0} convert(f64[4]{0} %x)",
+        "%constant.6 = f64[] constant(0.5)",
+        "%g = s64[3]{0} add(%x, %y)",
+    )
+    found = find_in_hlo("\n".join(lines))
+    assert [finding.rule for finding in found] == [
+        "has a shape that depends on values",
+        "is float64 or complex128",
+        "calls the host",
+        "calls 'xla_python_cpu_callback', which is not XLA's own",
+    ]
+    assert found[0][:2] == ("Slice", "m/cut")
