@@ -11,7 +11,7 @@ Time: lower quartiles of runs that take turns, as what else the machine does onl
 to it. Memory: a fresh process a figure, which runs the step once, frees the result,
 then reads by how much the resident memory (VmHWM of /proc, reset before) rises in one
 more step, gradients included. Freed tensors go back to the system at once there; see
-`_RETURN_MEMORY`.
+`peak_memory.py`.
 Equality: terms and gradients run eagerly on the same draw of pixels; the difference is
 relative to the term, or to the largest entry of the gradient.
 
@@ -27,8 +27,6 @@ All draws are from seed 0. Compare ratios, not milliseconds, across machines and
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import importlib.util
 import os
 import pathlib
@@ -43,6 +41,7 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
+import peak_memory
 import tensorflow as tf
 from scipy.optimize import linear_sum_assignment
 
@@ -57,12 +56,6 @@ _LAYERS = 6
 _SIZES = {"labels": 641, "main": 161, "layer": 41}
 _FORMULATIONS = ("lean", "one-hot")
 _HOST_OPS = 50
-# Each tensor goes back to the system when it is freed, so that resident memory is
-# that of the tensors alive: TensorFlow's pool for oneDNN and the heap would keep it.
-_RETURN_MEMORY = {
-    "TF_ONEDNN_USE_SYSTEM_ALLOCATOR": "1",
-    "MALLOC_MMAP_THRESHOLD_": "65536",
-}
 
 Step = Callable[[Targets, Predictions], tuple[dict[str, tf.Tensor], list[tf.Tensor]]]
 
@@ -192,34 +185,25 @@ def step_times(jit_compile: bool, repeats: int) -> list[float]:
     return lower_quartiles([runner(name) for name in _FORMULATIONS], repeats)
 
 
-def _resident(field: str) -> int:
-    """KiB of a line of /proc/self/status."""
-    for line in pathlib.Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1])
-    raise SystemExit(f"/proc/self/status has no {field}: memory needs Linux")
-
-
 def print_peak_memory(formulation: str, jit_compile: bool) -> None:
     """Prints the MiB that a step takes at most, on top of what is resident."""
     inputs = make_inputs()
     step = tf.function(make_step(formulation), jit_compile=jit_compile)
-    [x.numpy() for x in step(*inputs)[0].values()]
-    gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    before = _resident("VmRSS")
-    pathlib.Path("/proc/self/clear_refs").write_text("5")
-    result = step(*inputs)
-    [x.numpy() for x in result[0].values()]
-    print((_resident("VmHWM") - before) / 1024)
+
+    def run():
+        result = step(*inputs)
+        [x.numpy() for x in result[0].values()]
+        return result
+
+    print(peak_memory.rise_mib(run))
 
 
-def peak_memory(formulation: str, jit_compile: bool) -> float:
+def memory_of(formulation: str, jit_compile: bool) -> float:
     """MiB of a step in a fresh process."""
     command = [sys.executable, __file__, "--peak-memory-of", formulation]
     done = subprocess.run(
         command + ["--jit"] * jit_compile,
-        env={**os.environ, **_RETURN_MEMORY},
+        env={**os.environ, **peak_memory.RETURN_MEMORY},
         capture_output=True,
         text=True,
     )
@@ -284,7 +268,7 @@ def main() -> None:
     for jit_compile, name in ((False, "plain"), (True, "XLA")):
         times = step_times(jit_compile, args.repeats)
         line(f"time, {name}, lean to one-hot", times, "ms", "0.5")
-        peaks = [peak_memory(f, jit_compile) for f in _FORMULATIONS]
+        peaks = [memory_of(f, jit_compile) for f in _FORMULATIONS]
         line(f"peak memory, {name}, lean to one-hot", peaks, "MiB", "0.5")
     times = matching_times(4 * args.repeats)
     line("matching on the host to SciPy", times, "ms", "2, cores idle")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from pathlib import Path
 
@@ -17,6 +18,12 @@ STEP_KEY = "step"
 NAMED_AT_MOST = 4
 _GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _VALUE = "VARIABLE_VALUE"
+# What loads the files of Keras, by their ending.
+_KERAS_FILES = {
+    ".h5": "model.load_weights",
+    ".hdf5": "model.load_weights",
+    ".keras": "tf_keras.models.load_model",
+}
 # The reader turns some of TensorFlow's errors into Python's.
 _READ_ERRORS = (tf.errors.OpError, IndexError, RuntimeError, ValueError)
 
@@ -32,8 +39,9 @@ def find_checkpoint(path: str | Path) -> str:
       The prefix.
 
     Raises:
-      InputError: there is none.
+      InputError: there is none, or what is given is no path.
     """
+    _check_path(path)
     path = Path(path)
     if path.is_dir():
         folder = path / CHECKPOINTS_FOLDER
@@ -61,11 +69,31 @@ def find_checkpoint(path: str | Path) -> str:
         )
     prefix = path.with_suffix("") if path.suffix == ".index" else path
     if not prefix.with_name(prefix.name + ".index").is_file():
+        if path.suffix in _KERAS_FILES:
+            raise InputError(
+                f"{path} is not a TensorFlow checkpoint: a {path.suffix} file loads "
+                f"with {_KERAS_FILES[path.suffix]}; model.save_weights to a path "
+                "without such an ending writes a checkpoint"
+            )
         raise InputError(
             f"there is no checkpoint {prefix} (no file {prefix.name}.index); give a "
             "run directory, a folder of checkpoints or a checkpoint's prefix"
         )
     return str(prefix)
+
+
+def _check_path(path: str | Path) -> None:
+    """Raises InputError for what is no path; an empty one means the working folder."""
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(
+            "a checkpoint must be given as a path, a str or a pathlib.Path; got "
+            f"{type(path).__name__}"
+        )
+    if not os.fspath(path):
+        raise InputError(
+            "the path of a checkpoint is empty; give a run directory, a folder of "
+            "checkpoints or a checkpoint's prefix"
+        )
 
 
 def unreadable(prefix: str, error: Exception) -> InputError:

@@ -6,6 +6,7 @@ must have to do with each other stands here, in `check`.
 
 from __future__ import annotations
 
+import difflib
 import importlib.resources
 import math
 import pathlib
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 _ENDING = ".textproto"
+_NEAREST = 3
 
 
 def available_configs() -> list[str]:
@@ -47,6 +49,11 @@ def _walk(folder: Any, prefix: str) -> Iterator[str]:
 
 def _read(name_or_path: str | pathlib.Path) -> tuple[str, str]:
     """Returns (text, source) of a file, or of a config of the package."""
+    if not str(name_or_path):
+        raise InputError(
+            "the name of a config is empty; give a textproto file or a config of the"
+            " package, such as 'scenes/tiny'"
+        )
     path = pathlib.Path(name_or_path)
     name = str(name_or_path).removesuffix(_ENDING)
     if path.is_file():
@@ -65,9 +72,21 @@ def _read(name_or_path: str | pathlib.Path) -> tuple[str, str]:
             f" {path / 'config.textproto'}"
         )
     raise InputError(
-        f"no config '{name_or_path}': neither a file nor a config of the package"
-        f"{textproto.nearest(name, names)}"
+        f"no config '{name_or_path}': neither a file nor one of the package;"
+        f" {_nearest(name, names)} cmt.list_models() names all {len(names)}"
     )
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    """What a user may have meant, or else the names that are least unlike.
+
+    Ends so that another clause may follow.
+    """
+    close = difflib.get_close_matches(name, names, n=_NEAREST)
+    if close:
+        return f"did you mean {' or '.join(map(repr, close))}?"
+    unlike = difflib.get_close_matches(name, names, n=_NEAREST, cutoff=0)
+    return f"the nearest are {', '.join(map(repr, unlike))};"
 
 
 def load_experiment(

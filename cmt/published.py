@@ -1,7 +1,8 @@
-"""What the paper publishes, as data: its tables by config, and its recipe.
+"""What is published, as data: the paper's tables by config, and its recipe.
 
-Tables 1 to 3 of Yu et al., CVPR 2022. How a row was read where its columns do not say
-so is in its note.
+The paper is Yu et al., CVPR 2022, its Tables 1 to 3. Each figure says where it is
+published: the multiply-adds are not in the text of the paper. How a row was read where
+its columns do not say so is in its note.
 """
 
 from __future__ import annotations
@@ -9,25 +10,36 @@ from __future__ import annotations
 from typing import NamedTuple
 
 COST_SIZE = (800, 1200)
-"""Height and width in pixels of the input of the published multiply-adds, which are
-known for three networks; the text of the CVPR paper does not have them."""
+"""Height and width in pixels of the input of the published multiply-adds."""
+
+NOT_IN_PAPER = "published figure, not in the CVPR text"
+"""Source of what is published for a network elsewhere than in the paper."""
+
+
+class Figure(NamedTuple):
+    """A number, and where it stands."""
+
+    value: float
+    source: str
 
 
 class Quality(NamedTuple):
-    """Panoptic quality in percent; None where the paper gives none."""
+    """Panoptic quality in percent."""
 
     all: float
-    things: float | None = None
-    stuff: float | None = None
+    things: float
+    stuff: float
 
 
 class Published(NamedTuple):
     """What is published for a config. None: nothing.
 
     Attributes:
-      source: of the panoptic quality; empty where there is none.
-      val: on COCO val2017, one scale.
+      source: of `val` and `test_dev`; empty where there are none.
+      val: panoptic quality on COCO val2017, one scale.
       test_dev: on COCO test-dev, one scale.
+      val_derived: a PQ that is printed nowhere but follows from what is; its source
+        says how.
       parameters_millions: of the network.
       multiply_adds_billions: of the network, for an input of COST_SIZE.
       note: how the figures were read where the paper leaves it open.
@@ -36,8 +48,9 @@ class Published(NamedTuple):
     source: str = ""
     val: Quality | None = None
     test_dev: Quality | None = None
-    parameters_millions: float | None = None
-    multiply_adds_billions: float | None = None
+    val_derived: Figure | None = None
+    parameters_millions: Figure | None = None
+    multiply_adds_billions: Figure | None = None
     note: str = ""
 
 
@@ -45,15 +58,27 @@ MAX_DEEPLAB_S = Published(
     "Table 1",
     Quality(48.4, 53.0, 41.5),
     Quality(49.0, 54.0, 41.6),
-    61.9,
+    parameters_millions=Figure(61.9, "Table 1"),
     note="Table 1 does not say the input size or the iterations of this row.",
 )
 """A row of Table 1 that no config is sure to be."""
 
-_MAX_S = {"parameters_millions": 61.9}
-_R50 = {"parameters_millions": 94.9, "multiply_adds_billions": 396.0}
-_R104 = {"parameters_millions": 135.2, "multiply_adds_billions": 553.0}
-_RFN = {"parameters_millions": 270.3, "multiply_adds_billions": 1114.0}
+_MAX_S = {"parameters_millions": Figure(61.9, "Tables 1, 2c")}
+_CLUSTERED = {"parameters_millions": Figure(61.9, "Table 2c")}
+_LOCATED = {"parameters_millions": Figure(65.5, "Table 2c")}
+_STRONGER = {"parameters_millions": Figure(91.0, "Table 2c")}
+_R50 = {
+    "parameters_millions": Figure(94.9, "Tables 1, 2c"),
+    "multiply_adds_billions": Figure(396.0, NOT_IN_PAPER),
+}
+_R104 = {
+    "parameters_millions": Figure(135.2, "Table 1"),
+    "multiply_adds_billions": Figure(553.0, NOT_IN_PAPER),
+}
+_RFN = {
+    "parameters_millions": Figure(270.3, "Table 1"),
+    "multiply_adds_billions": Figure(1114.0, NOT_IN_PAPER),
+}
 _UNPLACED = (
     "Table 1 has a MaX-DeepLab-S with PQ 48.4, things 53.0, stuff 41.5, and does not"
     " say its input size or iterations."
@@ -76,27 +101,27 @@ _MARKS_D = (
 )
 _ABLATIONS = {
     "table2a_baseline": Published("Tables 2a, 2b, 2c", _BASE, **_MAX_S),
-    "table2a_clustering": Published("Table 2a", Quality(47.1, 51.0, 41.1), **_MAX_S),
-    "table2a_contrastive": Published("Tables 2a, 2c", _CLUSTERING, **_MAX_S),
+    "table2a_clustering": Published(
+        "Table 2a", Quality(47.1, 51.0, 41.1), **_CLUSTERED
+    ),
+    "table2a_contrastive": Published("Tables 2a, 2c", _CLUSTERING, **_CLUSTERED),
     "table2b_baseline": Published("Tables 2a, 2b, 2c", _BASE, **_MAX_S),
     "table2b_reference_masks": Published("Table 2b", Quality(46.6, 50.3, 40.9)),
-    "table2b_coordinate_convolution": Published(
-        "Tables 2b, 2c", _LOCATION, parameters_millions=65.5
-    ),
+    "table2b_coordinate_convolution": Published("Tables 2b, 2c", _LOCATION, **_LOCATED),
     "table2c_baseline": Published("Tables 2a, 2b, 2c", _BASE, **_MAX_S),
     "table2c_clustering": Published(
-        "Tables 2a, 2c", _CLUSTERING, **_MAX_S, note=_MARKS_C + _CLUSTERING_MEANS
+        "Tables 2a, 2c", _CLUSTERING, **_CLUSTERED, note=_MARKS_C + _CLUSTERING_MEANS
     ),
     "table2c_location": Published(
-        "Tables 2b, 2c", _LOCATION, parameters_millions=65.5, note=_MARKS_C
+        "Tables 2b, 2c", _LOCATION, **_LOCATED, note=_MARKS_C
     ),
     "table2c_decoder": Published(
-        "Table 2c", Quality(47.1, 51.3, 40.9), parameters_millions=91.0, note=_MARKS_C
+        "Table 2c", Quality(47.1, 51.3, 40.9), **_STRONGER, note=_MARKS_C
     ),
     "table2c_clustering_decoder": Published(
         "Table 2c",
         Quality(48.1, 51.9, 42.2),
-        parameters_millions=91.0,
+        **_STRONGER,
         note=_MARKS_C + _CLUSTERING_MEANS,
     ),
     "table2c_clustering_location_decoder": Published(
@@ -112,10 +137,7 @@ _ABLATIONS = {
     ),
 }
 _RELU_641 = Published(
-    "Sec. 4.2",
-    Quality(45.9),
-    **_MAX_S,
-    note="Derived: the text puts it 0.3% PQ below the GeLU baseline's 46.2.",
+    val_derived=Figure(45.9, "46.2 - 0.3 = 45.9 follows from Sec. 4.2"), **_MAX_S
 )
 _UNPLACED_ROW = Published(**_MAX_S, note=_UNPLACED)
 _MODELS = {
@@ -183,6 +205,7 @@ class Setting(NamedTuple):
 
 _PREDECESSOR = "not said; the authors' published code for MaX-DeepLab"
 _AS_PREDECESSOR = '"the same setting as" MaX-DeepLab'
+_OF_ADAM = "not said; of Adam's paper"
 _OURS = "not said; our choice"
 RECIPE: tuple[Setting, ...] = (
     Setting("hardware", "64 TPU cores", "", "", "whatever trainer.strategy finds"),
@@ -206,10 +229,14 @@ RECIPE: tuple[Setting, ...] = (
         "trainer.learning_rate.backbone_multiplier",
     ),
     Setting("weight decay", "0", "0.0", "trainer.optimizer.weight_decay"),
-    Setting("beta 1", "", "", "trainer.optimizer.beta1", "not said; of Adam's paper"),
-    Setting("beta 2", "", "", "trainer.optimizer.beta2", "not said; of Adam's paper"),
+    Setting("Adam's beta 1", "", "", "trainer.optimizer.beta1", _OF_ADAM),
+    Setting("Adam's beta 2", "", "", "trainer.optimizer.beta2", _OF_ADAM),
     Setting(
-        "epsilon", "", "", "trainer.optimizer.epsilon", "not said; Keras's default"
+        "Adam's epsilon",
+        "",
+        "",
+        "trainer.optimizer.epsilon",
+        "not said; Keras's default",
     ),
     Setting(
         "gradient clipping",
@@ -217,6 +244,16 @@ RECIPE: tuple[Setting, ...] = (
         "",
         "trainer.optimizer.clip_global_norm",
         "not said; none",
+    ),
+    Setting("momentum of batch norms", "", "", "model.norm.momentum", _PREDECESSOR),
+    Setting("epsilon of batch norms", "", "", "model.norm.epsilon", _PREDECESSOR),
+    Setting(
+        "batch norms over all cores",
+        "",
+        "",
+        "model.norm.synchronized",
+        _OURS + ": statistics of one core, which with 64 images on 64 cores are those"
+        " of one image",
     ),
     Setting("drop path", "0.2", "0.2", "model.backbone.drop_path_rate"),
     Setting(

@@ -92,7 +92,8 @@ def load_initial_checkpoint(
     of offsets that both have is the same.
 
     Args:
-      network: is built. A recursive network takes a checkpoint of a plain one twice.
+      network: built, by `build` or by a call. A recursive one takes a checkpoint of a
+        plain one twice.
       path: a prefix, a folder of checkpoints or a run directory; of this package
         (training or `save_weights`) or of DeepLab2 (MaX-DeepLab-S or its backbone).
       allow_partial_backbone: go on where fewer than 90% of the backbone's parameters
@@ -102,9 +103,15 @@ def load_initial_checkpoint(
       What was loaded and what was not.
 
     Raises:
-      InputError: there is no checkpoint, it cannot be read, it is of nothing known,
-        or the backbone's parameters are too few; the network is unchanged then.
+      InputError: the network is not built, there is no checkpoint, it cannot be read,
+        it is of nothing known, or the backbone's parameters are too few; the network is
+        unchanged then.
     """
+    if not network.built:
+        raise InputError(
+            f"the network {network.name} is not built: it has no weights yet to load "
+            "into; call model.build((None, height, width, 3)) first"
+        )
     contents = Contents(find_checkpoint(path))
     targets = list_targets(network)
     plan = make_plan(network, contents, targets)
@@ -250,7 +257,8 @@ def _check(
             f"{_percent(MIN_BACKBONE_SHARE)} are needed; of its variables "
             f"{_not_loaded(report, {target.name for target in backbone})}; give one "
             "of this backbone, or go on all the same with "
-            "trainer.allow_partial_backbone=true"
+            "trainer.allow_partial_backbone=true in the config, "
+            "allow_partial_backbone=True in Python"
         )
 
 

@@ -334,8 +334,26 @@ def test_a_path_goes_before_a_name(tmp_path, monkeypatch):
 
 
 def test_a_config_that_is_not_there(tmp_path):
-    with pytest.raises(InputError, match=r"did you mean 'scenes/tiny'\?"):
-        config.load_experiment("scenes/tny")
+    names = config.available_configs()
+    for wrong, words in (
+        ("scenes/tny", "did you mean 'scenes/tiny'? "),
+        # Below the cutoff of a good guess; three, not all.
+        ("coco/nope", "the nearest are 'coco/"),
+        (
+            "coco/cmt_deeplab_axial_r50_1282",
+            "mean 'coco/cmt_deeplab_axial_r50_1281' or",
+        ),
+    ):
+        with pytest.raises(InputError) as error:
+            config.load_experiment(wrong)
+        (line,) = str(error.value).splitlines()
+        assert line.startswith(f"no config '{wrong}': neither a file nor one of the ")
+        assert words in line
+        assert line.endswith(f" cmt.list_models() names all {len(names)}")
+        assert 1 <= sum(f"'{name}'" in line for name in names) <= 3
+        assert len(line) < 250
+    with pytest.raises(InputError, match="name of a config is empty"):
+        config.load_experiment("")
     with pytest.raises(InputError, match="is a folder; .*config.textproto"):
         config.load_experiment(tmp_path)
     (tmp_path / "grey.png").write_bytes(b"\x89PNG\xff")

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 
 from cmt import textproto
 from cmt.config import available_configs, load_experiment
-from cmt.published import COST_SIZE, MAX_DEEPLAB_S, PUBLISHED, RECIPE, Quality
+from cmt.published import (
+    COST_SIZE,
+    MAX_DEEPLAB_S,
+    NOT_IN_PAPER,
+    PUBLISHED,
+    RECIPE,
+    Quality,
+)
 
 A = "coco/ablations/table2"
 R50, R104 = "coco/cmt_deeplab_axial_r50", "coco/cmt_deeplab_axial_r104"
@@ -75,7 +83,7 @@ def test_table_1(paper):
     for split in ("val", "test_dev"):
         for column in columns(TABLE_1, split):
             assert column in paper
-    millions = [f"{PUBLISHED[row].parameters_millions}M" for row in TABLE_1]
+    millions = [f"{PUBLISHED[row].parameters_millions.value}M" for row in TABLE_1]
     assert " ".join(millions) in paper
     for split in ("val", "test_dev"):
         ours = getattr(MAX_DEEPLAB_S, split)
@@ -96,7 +104,7 @@ def test_table_2a(paper):
 
 
 def test_parameters_of_table_2c(paper):
-    millions = [f"{PUBLISHED[row].parameters_millions}M" for row in TABLE_2C]
+    millions = [f"{PUBLISHED[row].parameters_millions.value}M" for row in TABLE_2C]
     assert f"params {' '.join(millions)} PQ" in paper
 
 
@@ -113,22 +121,46 @@ def test_a_row_in_two_tables_has_one_figure():
         assert PUBLISHED[a].parameters_millions == PUBLISHED[b].parameters_millions
 
 
-def test_a_derived_figure_says_so(paper):
+def test_a_derived_figure_is_not_among_the_published(paper):
     row = PUBLISHED["coco/max_deeplab_s_relu_641"]
     gelu = PUBLISHED["coco/max_deeplab_s_gelu_641"]
     assert "has a 0.3% higher PQ compared to the original" in paper
-    assert row.val == Quality(round(gelu.val.all - 0.3, 1))
-    assert "Derived" in row.note
+    assert (row.source, row.val, row.test_dev) == ("", None, None)
+    value, source = row.val_derived
+    assert value == round(gelu.val.all - 0.3, 1)
+    assert source == f"{gelu.val.all} - 0.3 = {value} follows from Sec. 4.2"
+    others = [name for name, row in PUBLISHED.items() if row.val_derived]
+    assert others == ["coco/max_deeplab_s_relu_641"]
+
+
+def test_figures_of_networks_say_whether_the_paper_has_them(paper):
+    tables = {"Table 1": TABLE_1, "Table 2c": TABLE_2C, "Tables 1, 2c": []}
+    tables["Tables 1, 2c"] = [*TABLE_1, *TABLE_2C]
+    for name, row in PUBLISHED.items():
+        if row.parameters_millions is not None:
+            value, source = row.parameters_millions
+            assert f"{value}M" in paper
+            rows = [PUBLISHED[other] for other in tables[source]]
+            if source != "Table 2c":
+                rows.append(MAX_DEEPLAB_S)
+            assert row.parameters_millions.value in {
+                other.parameters_millions.value for other in rows
+            }, name
+        if row.multiply_adds_billions is not None:
+            value, source = row.multiply_adds_billions
+            assert source == NOT_IN_PAPER
+            assert not re.search(rf"\b{value:.0f} ?[GB]", paper), name
+    # Nor a column for them.
+    assert not re.search(r"FLOP|[Mm]ulti(ply|-)?[Aa]dd|M-Adds", paper)
 
 
 def test_figures_are_in_range():
     for name, row in PUBLISHED.items():
         assert bool(row.source) == (row.val is not None), name
         for quality in (row.val, row.test_dev):
-            values = [v for v in quality or () if v is not None]
-            assert all(0 < value < 100 for value in values)
+            assert all(0 < value < 100 for value in quality or ())
             # 80 classes of things and 53 of stuff.
-            if quality and quality.things is not None:
+            if quality:
                 mean = (80 * quality.things + 53 * quality.stuff) / 133
                 assert math.isclose(mean, quality.all, abs_tol=0.16), name
     assert COST_SIZE == (800, 1200)
@@ -144,6 +176,20 @@ def test_the_recipe_is_that_of_the_paper(setting):
             assert textproto.value_text(field, value) == setting.value
     else:
         assert not setting.value
-    # Where the paper does not decide it, the reason is there.
+    # What the paper does not decide has a reason.
     assert setting.value or setting.reason
     assert setting.published or not setting.value
+
+
+@pytest.mark.parametrize("group", ["trainer.optimizer", "model.norm"])
+def test_the_recipe_has_every_setting_of(group):
+    leaves = textproto.leaves(load_experiment(f"{R50}_1281"))
+    paths = {path for path, _, _ in leaves if path.startswith(f"{group}.")}
+    assert len(paths) >= 3
+    assert paths <= {setting.field for setting in RECIPE}
+
+
+def test_the_paper_does_not_speak_of_batch_norms(paper):
+    assert not re.search(r"batch.?norm|synchroni[sz]ed|momentum|epsilon", paper, re.I)
+    norms = [s for s in RECIPE if s.field.startswith("model.norm.")]
+    assert all(s.published == s.value == "" and s.reason for s in norms)

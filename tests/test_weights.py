@@ -211,7 +211,8 @@ def test_too_little_of_the_backbone(source, stored):
     with pytest.raises(InputError, match="90% are needed") as error:
         load_initial_checkpoint(network, stored)
     message = str(error.value)
-    assert "trainer.allow_partial_backbone=true" in message and "\n" not in message
+    assert "trainer.allow_partial_backbone=true in the config" in message
+    assert "allow_partial_backbone=True in Python" in message and "\n" not in message
     assert "missing in it (backbone/stage4_block3/" in message
     assert "of another shape in it (backbone/stem1/conv/kernel: " in message
     for name, value in _values(network).items():
@@ -286,6 +287,20 @@ def test_damaged_and_foreign(source, tmp_path):
         load_initial_checkpoint(network, other, allow_partial_backbone=True)
     for name, value in _values(network).items():
         np.testing.assert_array_equal(value, before[name])
+
+
+def test_a_network_that_is_not_built(stored):
+    settings = text_format.Parse(MINIATURE, model_pb2.ModelConfig())
+    for changes in ("", "rfn: true"):
+        network = build_model(text_format.Merge(changes, settings))
+        with pytest.raises(InputError, match="is not built") as error:
+            load_initial_checkpoint(network, stored)
+        (line,) = str(error.value).splitlines()
+        assert line.endswith("call model.build((None, height, width, 3)) first")
+    # A call builds, too.
+    network = build_model(text_format.Parse(MINIATURE, model_pb2.ModelConfig()))
+    network(tf.zeros([1, 33, 33, 3]), training=False)
+    assert load_initial_checkpoint(network, stored).share == 1.0
 
 
 @pytest.mark.parametrize(

@@ -69,13 +69,10 @@ def crop(name: str) -> Size:
 
 
 def quality_text(quality: Quality | None) -> str:
-    """Returns "53.0 (57.7, 45.9)": all, then things and stuff where they are known."""
+    """Returns "53.0 (57.7, 45.9)": all, then things and stuff."""
     if quality is None:
         return "none"
-    text = f"{quality.all:.1f}"
-    if quality.things is not None:
-        text += f" ({quality.things:.1f}, {quality.stuff:.1f})"
-    return text
+    return f"{quality.all:.1f} ({quality.things:.1f}, {quality.stuff:.1f})"
 
 
 def giga(count: int) -> str:
@@ -90,9 +87,9 @@ def size_text(size: Size) -> str:
 
 def parameter_difference(ours: int, row: Published) -> tuple[str, str]:
     """Returns (difference, reason) of our parameters from the published ones."""
-    paper = row.parameters_millions
-    if paper is None:
+    if row.parameters_millions is None:
         return "", "none published"
+    paper = row.parameters_millions.value
     if round(ours / 1e6, 1) == paper:
         return "none", "equal as rounded"
     return f"{ours / 1e6 - paper:+.1f}M", LOCATION
@@ -100,11 +97,23 @@ def parameter_difference(ours: int, row: Published) -> tuple[str, str]:
 
 def cost_difference(ours: int, row: Published) -> tuple[str, str]:
     """Returns (difference, reason) of our multiply-adds from the published ones."""
-    paper = row.multiply_adds_billions
-    if paper is None:
-        return "", "none published"
-    share = ours / 1e9 / paper - 1
-    return f"{ours / 1e9 - paper:+.1f}G ({share:+.2%})", "see the note"
+    if row.multiply_adds_billions is None:
+        return "", "none known"
+    published = row.multiply_adds_billions.value
+    share = ours / 1e9 / published - 1
+    return f"{ours / 1e9 - published:+.1f}G ({share:+.2%})", "see the note"
+
+
+def parameters_text(row: Published) -> str:
+    """Returns the published parameters, "94.9M"."""
+    found = row.parameters_millions
+    return "none" if found is None else f"{found.value}M"
+
+
+def cost_text(row: Published) -> str:
+    """Returns the published multiply-adds, "396G"."""
+    found = row.multiply_adds_billions
+    return "none" if found is None else f"{found.value:.0f}G"
 
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
@@ -117,7 +126,7 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str
 
 
 def network_rows(counted: dict[str, Measured]) -> Iterator[list[str]]:
-    """Yields a row for each network: ours, the paper's, difference, reason."""
+    """Yields a row for each network: ours, what is published, the difference."""
     firsts: dict[int, str] = {}
     for name, measured in counted.items():
         firsts.setdefault(id(measured), name)
@@ -125,14 +134,13 @@ def network_rows(counted: dict[str, Measured]) -> Iterator[list[str]]:
         row, measured = PUBLISHED[name], counted[name]
         ours = measured.parameters.total
         cost = measured.multiply_adds[COST_SIZE].total
-        paper, paper_cost = row.parameters_millions, row.multiply_adds_billions
         yield [
             name,
             f"{ours:,}",
-            "none" if paper is None else f"{paper}M",
+            parameters_text(row),
             ": ".join(filter(None, parameter_difference(ours, row))),
             giga(cost),
-            "none" if paper_cost is None else f"{paper_cost:.0f}G",
+            cost_text(row),
             ": ".join(filter(None, cost_difference(cost, row))),
         ]
 
@@ -158,8 +166,8 @@ def addition_rows(counted: dict[str, Measured]) -> Iterator[list[str]]:
     for label, larger, smaller in ADDITIONS:
         ours, paper = (
             counted[larger].parameters.total - counted[smaller].parameters.total,
-            PUBLISHED[larger].parameters_millions
-            - PUBLISHED[smaller].parameters_millions,
+            PUBLISHED[larger].parameters_millions.value
+            - PUBLISHED[smaller].parameters_millions.value,
         )
         difference = ours / 1e6 - paper
         # Each published figure is rounded to 0.1M, so their difference is to 0.1M.
@@ -217,23 +225,23 @@ def field_text(name: str, path: str) -> str:
 def header(name: str, measured: Measured) -> str:
     """Returns the lines of a config's header that hold figures."""
     row, size = PUBLISHED[name], crop(name)
-    parameters = row.parameters_millions
-    paper = "none published" if parameters is None else f"{parameters}M"
+    parameters, billions = row.parameters_millions, row.multiply_adds_billions
+    size_published, cost_published = "none published", "none known"
+    if parameters is not None:
+        size_published = f"{parameters_text(row)} in the paper, {parameters.source}"
+    if billions is not None:
+        at = size_text(COST_SIZE)
+        cost_published = f"{cost_text(row)} at {at}: {billions.source}"
     cost = [
         f"{giga(measured.multiply_adds[s].total)} multiply-adds at {size_text(s)}"
         for s in (size, COST_SIZE)
     ]
-    cost_paper = (
-        "none published"
-        if row.multiply_adds_billions is None
-        else f"{row.multiply_adds_billions:.0f}G at {size_text(COST_SIZE)}"
-    )
     entries = {
         "Expected": published_text(row),
         "Reading": row.note,
-        "Size": f"{measured.parameters.total:,} parameters (measured here; paper:"
-        f" {paper})",
-        "Cost": f"{', '.join(cost)} (measured here; paper: {cost_paper})",
+        "Size": f"{measured.parameters.total:,} parameters (measured here;"
+        f" {size_published})",
+        "Cost": f"{', '.join(cost)} (measured here; {cost_published})",
     }
     return "".join(
         textwrap.fill(
@@ -251,16 +259,18 @@ def header(name: str, measured: Measured) -> str:
 
 def published_text(row: Published) -> str:
     """Returns the quality of a row in words."""
+    if row.val_derived is not None:
+        return f"none published ({row.val_derived.source})"
     if row.val is None:
         return "none published"
     told = []
     for split, quality in (("val2017", row.val), ("test-dev", row.test_dev)):
         if quality is None:
             continue
-        words = f"PQ {quality.all:.1f}"
-        if quality.things is not None:
-            words += f", things {quality.things:.1f}, stuff {quality.stuff:.1f}"
-        told.append(f"{words} on {split}")
+        told.append(
+            f"PQ {quality.all:.1f}, things {quality.things:.1f},"
+            f" stuff {quality.stuff:.1f} on {split}"
+        )
     return f"{'; '.join(told)} (paper, {row.source})"
 
 
@@ -268,8 +278,10 @@ TOP = """# Published figures, and ours
 
 Written by `python tools/fidelity.py`, which builds every network of `configs/coco`
 and counts; do not edit. *Paper* is Yu et al., CVPR 2022, Tables 1 to 3, as
-`cmt/published.py` holds them; all else is *measured here*. The counts are exact,
-whatever the machine. `cmt model summary CONFIG --size 800x1200` prints one by part.
+`cmt/published.py` holds them. *Published, not in the paper* are multiply-adds of three
+networks: published figures that are not in the CVPR text. All else is *measured here*.
+The counts are exact, whatever the machine. `cmt model summary CONFIG --size 800x1200`
+prints one by part.
 
 Parameters are trainable ones; multiply-adds are those of convolutions and matrix
 products of one image's forward pass, read from the traced graph; table look-ups and
@@ -283,9 +295,9 @@ REASONS = """- **Location module.** By the tables of the paper it has 3.6M param
   natural design was found that meets both figures, and widths were not tuned to. Every
   network with location is smaller than the paper's by this, a recursive one by twice as
   much.
-- **Multiply-adds.** They are published for three networks at 800 x 1200, in whole G;
-  the text of the CVPR paper does not have them, and how they were counted is not
-  published. Ours of Axial-R50 and Axial-R104 are less than 0.5% lower.
+- **Multiply-adds.** Those of three networks at 800 x 1200, in whole G, are published
+  figures, not in the CVPR text; how they were counted is not known. Ours of Axial-R50
+  and Axial-R104 are less than 0.5% lower.
 - **RFN.** Its published multiply-adds are 8G above twice those of Axial-R104; the paper
   describes an average between the passes, which has no products. Ours are twice those
   of Axial-R104; they count the heads of the first pass, which inference leaves out.
@@ -302,6 +314,9 @@ iterations: no config is sure to be it.
 
 def notes() -> Iterator[str]:
     """Yields each note on how rows were read, with the configs it is of."""
+    for name, row in PUBLISHED.items():
+        if row.val_derived is not None:
+            yield f"- `{name}`: none published; {row.val_derived.source}."
     texts = dict.fromkeys(row.note for row in PUBLISHED.values() if row.note)
     for text in texts:
         names = [f"`{name}`" for name, row in PUBLISHED.items() if row.note == text]
@@ -323,7 +338,7 @@ def document(counted: dict[str, Measured]) -> str:
             "paper",
             "difference",
             cost,
-            "paper",
+            "published, not in the paper",
             "difference",
         ],
         network_rows(counted),

@@ -40,14 +40,14 @@ def summary(
         typer.Option(
             metavar="HxW",
             help="Height and width of the image in pixels; left out, the config's crop."
-            " The published multiply-adds are at 800x1200.",
+            " Published multiply-adds are at 800x1200.",
         ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print json instead of a table.")
     ] = False,
 ) -> None:
-    """Parameters and multiply-adds by part, beside the paper's figures.
+    """Parameters and multiply-adds by part, beside published figures.
 
     In the paper's convention: trainable parameters, multiply-adds of convolutions and
     matrix products, both without the semantic branch, which only training uses.
@@ -63,7 +63,7 @@ def summary(
     data = experiment.data
     crop = (data.crop_height_pixels, data.crop_width_pixels)
     pixels = crop if size is None else _parse_size(size)
-    paper = _published(experiment)
+    paper, elsewhere = _published(experiment)
     parameters, multiply_adds = _count(experiment, pixels)
     if as_json:
         result = {
@@ -75,10 +75,13 @@ def summary(
                 "size": list(pixels),
             },
             "paper": paper,
+            "published_elsewhere": elsewhere,
         }
         print(json.dumps(result, indent=2))
     else:
-        _print_table(experiment.name, parameters, multiply_adds, pixels, paper)
+        figures = _published_row(paper, elsewhere, pixels)
+        _print_table(experiment.name, parameters, multiply_adds, pixels, figures)
+        _print_sources(paper, elsewhere)
 
 
 def _parse_size(text: str) -> tuple[int, int]:
@@ -91,36 +94,45 @@ def _parse_size(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _published(experiment: Any) -> dict[str, Any]:
-    """The paper's figures for the config of that name; none for what was changed.
+def _published(experiment: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Figures for the config of that name, of the paper and of elsewhere.
 
-    The figures of the network hold for the same network, the quality for the same
-    experiment, wherever its data lie.
+    None for what was changed: the figures of the network hold for the same network,
+    the quality for the same experiment, wherever its data lie.
     """
     from cmt.config import load_experiment
     from cmt.published import COST_SIZE, PUBLISHED
 
     names = {name.rpartition("/")[2]: name for name in PUBLISHED}
     if experiment.name not in names:
-        return {}
+        return {}, {}
     name = names[experiment.name]
     original = load_experiment(name)
     if original.model != experiment.model:
-        return {}
+        return {}, {}
     row = PUBLISHED[name]
     paper: dict[str, Any] = {}
+    elsewhere: dict[str, Any] = {}
     if row.parameters_millions is not None:
-        paper["parameters"] = {"total": round(row.parameters_millions * 1e6)}
+        millions, source = row.parameters_millions
+        paper["parameters"] = {"total": round(millions * 1e6), "source": source}
     if row.multiply_adds_billions is not None:
-        total = round(row.multiply_adds_billions * 1e9)
-        paper["multiply_adds"] = {"total": total, "size": list(COST_SIZE)}
+        billions, source = row.multiply_adds_billions
+        elsewhere["multiply_adds"] = {
+            "total": round(billions * 1e9),
+            "size": list(COST_SIZE),
+            "source": source,
+        }
     for split in ("train", "validation"):
         getattr(original.data, split).CopyFrom(getattr(experiment.data, split))
     if original == experiment:
         quality = {"val": row.val, "test_dev": row.test_dev}
         paper |= {f"pq_{k}": v._asdict() for k, v in quality.items() if v is not None}
+        if row.val_derived is not None:
+            value, source = row.val_derived
+            paper["pq_val_derived"] = {"all": value, "source": source}
         paper |= {k: v for k in ("source", "note") if (v := getattr(row, k))}
-    return paper
+    return paper, elsewhere
 
 
 def _count(experiment: Any, size: tuple[int, int]) -> tuple[Any, Any]:
@@ -144,7 +156,7 @@ def _print_table(
     parameters: Any,
     multiply_adds: Any,
     size: tuple[int, int],
-    paper: dict[str, Any],
+    published: tuple[str, str, str],
 ) -> None:
     from rich.console import Console
     from rich.table import Column, Table
@@ -159,34 +171,44 @@ def _print_table(
         table.add_row(part.replace("_", " "), f"{counts[0]:,}", _giga(counts[1]))
     table.add_section()
     table.add_row("total", f"{parameters.total:,}", _giga(multiply_adds.total))
-    table.add_row(*_paper_row(paper, size))
+    table.add_row(*published)
     table.add_section()
     table.add_row(
         "semantic branch, not counted",
         f"{parameters.not_counted:,}",
         _giga(multiply_adds.not_counted),
     )
-    console = Console()
-    console.print(table)
-    for split in ("val", "test_dev"):
-        if quality := paper.get(f"pq_{split}"):
-            told = [f"{k} {v}" for k, v in quality.items() if v is not None]
-            console.print(f"paper, PQ on COCO {split}: {', '.join(told)}")
-    for key in ("source", "note"):
-        if key in paper:
-            console.print(f"{key}: {paper[key]}")
+    Console().print(table)
 
 
-def _paper_row(paper: dict[str, Any], size: tuple[int, int]) -> tuple[str, str, str]:
+def _published_row(
+    paper: dict[str, Any], elsewhere: dict[str, Any], size: tuple[int, int]
+) -> tuple[str, str, str]:
     parameters = multiply_adds = "none"
     if "parameters" in paper:
         parameters = f"{paper['parameters']['total'] / 1e6:.1f}M"
-    if "multiply_adds" in paper:
-        height, width = paper["multiply_adds"]["size"]
-        multiply_adds = f"{paper['multiply_adds']['total'] / 1e9:.0f}G"
+    if "multiply_adds" in elsewhere:
+        height, width = elsewhere["multiply_adds"]["size"]
+        multiply_adds = f"{elsewhere['multiply_adds']['total'] / 1e9:.0f}G"
         if size != (height, width):
             multiply_adds += f" at {height} x {width}"
-    return "paper", parameters, multiply_adds
+    return "published", parameters, multiply_adds
+
+
+def _print_sources(paper: dict[str, Any], elsewhere: dict[str, Any]) -> None:
+    """Prints where the figures are published, and the published quality."""
+    if "parameters" in paper:
+        print(f"published parameters: paper, {paper['parameters']['source']}")
+    if "multiply_adds" in elsewhere:
+        print(f"published multiply-adds: {elsewhere['multiply_adds']['source']}")
+    for split in ("val", "test_dev"):
+        if quality := paper.get(f"pq_{split}"):
+            told = ", ".join(f"{kind} {value}" for kind, value in quality.items())
+            print(f"PQ on COCO {split}: {told} (paper, {paper['source']})")
+    if derived := paper.get("pq_val_derived"):
+        print(f"PQ on COCO val: none published ({derived['source']})")
+    if "note" in paper:
+        print(f"note: {paper['note']}")
 
 
 def _giga(count: int) -> str:
