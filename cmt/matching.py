@@ -223,7 +223,7 @@ def match_masks(
       class_logits: [B, N, C + 1] float32, void last.
       mask_classes: [B, G] int32, class 1..C, 0 where there is no mask.
       matcher: where the assignment is solved; see `choose_matcher`. With logits that
-        are not finite HOST raises; IN_GRAPH ends, and similarities are not finite.
+        are not finite it ends, and similarities are not finite.
 
     Returns:
       The matching; see `Matching`.

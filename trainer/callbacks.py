@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import tensorflow as tf
 import tf_keras
 
-from cmt.errors import WorkError
+from cmt.errors import CmtError, WorkError
 from cmt.trainer.checkpoint import RunCheckpoints
-from cmt.trainer.finite_guard import NotFinite
+from cmt.trainer.finite_guard import MOVING_STATISTICS, NotFinite
 from cmt.trainer.reporting import LogRecord, Report
 from cmt.trainer.trainer import Trainer
 
@@ -145,22 +146,33 @@ class RunCallback(tf_keras.callbacks.Callback):
     def _read_losses(self) -> dict[str, float]:
         found = self._trainer.not_finite()
         if found is not None:
+            saved = self._save_before(found)  # Before anything else can go wrong.
             raise WorkError(
-                f"training stopped at step {self._step}: "
-                f"{found.describe(self._image_names)}; {self._save_before(found)}; to "
-                "go on from it, lower trainer.learning_rate.base, set "
+                f"training stopped at step {self._step}: {self._describe(found)}; "
+                f"{saved}; lower trainer.learning_rate.base, set "
                 "trainer.optimizer.clip_global_norm or mend these images ('cmt data "
                 "inspect' checks the shards), and run the same command again"
             )
-        return self._trainer.loss_meter.means()
+        losses = self._trainer.loss_meter.means()
+        losses.pop(MOVING_STATISTICS, None)
+        return losses
+
+    def _describe(self, found: NotFinite) -> str:
+        try:
+            return found.describe(self._image_names)
+        except (CmtError, OSError, tf.errors.OpError):
+            return found.describe()  # The shards are gone; their places are known.
 
     def _save_before(self, found: NotFinite) -> str:
-        step = found.step - 1
+        step, earlier = found.step - 1, self._checkpoints.latest
         try:
-            prefix = self._checkpoints.save(step)
+            prefix = self._checkpoints.save(step, removes_old=False)
         except WorkError as error:
             return f"the last good state, step {step}, is lost: {error}"
-        return f"{prefix} holds the last good state, step {step}"
+        text = f"{prefix} holds the last good state, step {step}"
+        if earlier not in (None, prefix):
+            text += f" (should it fail again, delete it, to go on from {earlier})"
+        return text
 
     def _log(
         self, losses: dict[str, float], rate: float | None, evaluates: bool

@@ -77,11 +77,12 @@ class RunCheckpoints:
             raise files.unreadable(self.latest, error) from error
         return step
 
-    def save(self, step: int) -> str:
+    def save(self, step: int, *, removes_old: bool = True) -> str:
         """Writes a checkpoint, unless the latest is of this step; removes old ones.
 
         Args:
           step: the trainer's step, which the host knows without asking the device.
+          removes_old: keep no more than so many; False where this one may be no good.
 
         Returns:
           The prefix of the checkpoint of this step.
@@ -93,11 +94,11 @@ class RunCheckpoints:
         if self.latest == prefix:
             return prefix
         try:
-            if self._manager is None:
+            if self._manager is None or not removes_old:
                 self._manager = tf.train.CheckpointManager(
                     self._checkpoint,
                     str(self._folder),
-                    max_to_keep=self._keep,
+                    max_to_keep=self._keep if removes_old else None,
                     checkpoint_name=_NAME,
                 )
             self.latest = self._manager.save(checkpoint_number=step)

@@ -15,10 +15,12 @@ import tensorflow as tf
 
 TOTAL = "total"
 GRADIENT_NORM = "gradient_norm"
+# Not a loss: 0 while all moving statistics of the network are finite.
+MOVING_STATISTICS = "moving_statistics"
 
 # Bad where a term is: it is part of the total, whose gradient this is.
 _CONSEQUENCES = (TOTAL, GRADIENT_NORM)
-_NAMED_AT_MOST = 8
+_NAMED_AT_MOST = 4
 
 
 class NotFinite(NamedTuple):
@@ -45,9 +47,12 @@ class NotFinite(NamedTuple):
             are not known.
         """
         causes = {k: v for k, v in self.values.items() if k not in _CONSEQUENCES}
-        shown = causes or dict(list(self.values.items())[:1])
-        terms = _listed([f"{name} is {value}" for name, value in shown.items()])
+        if not causes and TOTAL in self.values:  # A sum of large ones.
+            causes = {TOTAL: self.values[TOTAL]}
+        terms = _listed([f"{name} is {value}" for name, value in causes.items()])
         text = f"step {self.step} has values that are not finite: {terms}"
+        if not causes:
+            text = f"the gradient of step {self.step} is not finite, its losses are"
         if not self.images:
             return text
         places = list(self.images[:_NAMED_AT_MOST])

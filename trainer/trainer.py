@@ -12,6 +12,7 @@ import tf_keras
 from cmt.outputs import Targets
 from cmt.trainer.finite_guard import (
     GRADIENT_NORM,
+    MOVING_STATISTICS,
     TOTAL,
     FiniteGuard,
     NotFinite,
@@ -169,7 +170,11 @@ class Trainer(tf_keras.Model):
             total = self.objective.total(terms)
             # Replicas sum their gradients, so each takes its share of the batch.
             loss = tf.reduce_sum(total) / self._global_batch_size
-        values = {**terms, TOTAL: total}
+        values = {
+            **terms,
+            TOTAL: total,
+            MOVING_STATISTICS: tf.fill(tf.shape(total), self._moving_statistics()),
+        }
         gradients, num_bad, bad_images = self._sum_over_replicas(
             tape.gradient(loss, variables), variables, values
         )
@@ -207,6 +212,19 @@ class Trainer(tf_keras.Model):
         if not self._guard.has_stopped():
             return None
         return self._guard.read(self.step, self.loss_meter.means())
+
+    def _moving_statistics(self) -> tf.Tensor:
+        """[] 0, or NaN where what the forward pass has left behind is not finite.
+
+        Losses in training do not show it, because they use those of the batch.
+        """
+        sums = [
+            tf.reduce_sum(tf.cast(v.read_value(), tf.float32))
+            for v in self.network.non_trainable_variables
+        ]
+        if not sums:
+            return tf.zeros([])
+        return tf.where(tf.math.is_finite(tf.add_n(sums)), 0.0, float("nan"))
 
     def _sum_over_replicas(
         self,

@@ -147,7 +147,7 @@ class PanopticLoss:
           center, in an image that has more masks than centers.
           The first pass of a recursive network, matched by itself, has the same
           terms, "first_pass/" before their names. With predictions that are not finite
-          some term of the image is not, or the matching on the host raises.
+          some term of the image is not.
 
         Raises:
           ValueError: shapes of targets and predictions do not fit each other.

@@ -211,6 +211,31 @@ def test_pixel_contrastive_by_hand():
     assert value.numpy()[0] == pytest.approx(np.log(np.e + 1.0) - 0.5, rel=1e-6)
 
 
+@pytest.mark.parametrize("rows", [1, 8, 64])
+def test_pixel_contrastive_in_stripes(monkeypatch, rows):
+    """Values and gradients do not depend on how the matrix is cut."""
+    from cmt.losses import contrastive
+
+    rng = np.random.default_rng(3)
+    features = tf.math.l2_normalize(
+        tf.constant(rng.normal(size=[2, 37, 5]).astype(np.float32)), axis=-1
+    )
+    mask_ids = tf.constant(rng.integers(-1, 4, [2, 37]), tf.int32)  # with crowd
+    in_set = tf.constant(rng.integers(0, 5, [2, 37]) > 0, tf.float32)  # with void
+    results = []
+    for stripe_rows in (37, rows):
+        monkeypatch.setattr(contrastive, "_STRIPE_ROWS", stripe_rows)
+        with tf.GradientTape() as tape:
+            tape.watch(features)
+            value = pixel_contrastive_loss(
+                features, mask_ids, in_set, num_masks=4, temperature=0.3
+            )
+        results.append((value, tape.gradient(value, features)))
+    for one, other in zip(*results, strict=True):
+        assert np.any(other)
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
 def test_gradient_of_pixel_contrastive(setting):
     """The gradient written by hand against TensorFlow's of the plain formula."""
     case, labels, _ = setting

@@ -30,6 +30,8 @@ HARMS = {
     "term": ("absolute", lambda replicas: [BAD_ROW]),
     "input": ("squared", lambda replicas: range(BATCH)[-BATCH // replicas :]),
     "gradient": ("gradient_norm", lambda replicas: range(BATCH)),
+    # A term that the total leaves out, such as one whose weight is 0.
+    "apart": ("apart", lambda replicas: [BAD_ROW]),
 }
 
 
@@ -69,7 +71,10 @@ class Objective:
             absolute += tf.where(is_bad, float("inf"), 0.0)
         if self.harm == "gradient":
             absolute += tf.sqrt(absolute * tf.where(is_bad, 0.0, 1.0))
-        return {"squared": tf.reduce_mean(distance**2, axis=-1), "absolute": absolute}
+        terms = {"squared": tf.reduce_mean(distance**2, axis=-1), "absolute": absolute}
+        if self.harm == "apart":
+            terms["apart"] = tf.where(is_bad, float("nan"), 0.0)
+        return terms
 
     def total(self, terms):
         return 2.0 * terms["squared"] + terms["absolute"]
@@ -227,8 +232,24 @@ def test_describes():
     names = found.describe(lambda places: [f"{place}.jpg" for place in places])
     assert "images 17 (17.jpg), 40 (40.jpg) (" in names
     only_gradient = NotFinite(5, {"gradient_norm": float("nan")}, [])
-    assert only_gradient.describe().endswith("finite: gradient_norm is nan")
+    assert only_gradient.describe().endswith("is not finite, its losses are")
     many = NotFinite(5, {"total": float("nan")}, list(range(20)))
-    assert "total is nan, training images 0, 1, 2, 3, 4, 5, 6, 7 and 12 more (" in (
-        many.describe()
+    assert "total is nan, training images 0, 1, 2, 3 and 16 more (" in (many.describe())
+
+
+def test_moving_statistics_count():
+    """In training no loss shows them; evaluation and export would be broken."""
+    trainer = build("ADAM")
+    trainer.network.norm.moving_variance.assign([np.inf] * 5)
+    trainer.fit(data(), steps_per_epoch=2, verbose=0)
+    found = trainer.not_finite()
+    assert found.step == 1
+    assert "moving_statistics is nan" in found.describe()
+    assert "moving_statistics" in trainer.loss_meter.means()
+
+
+def test_only_the_gradient_is_said_so():
+    found = NotFinite(3, {"gradient_norm": np.nan}, [4, 5])
+    assert found.describe().startswith(
+        "the gradient of step 3 is not finite, its losses are, training images 4, 5"
     )

@@ -14,8 +14,8 @@ from cmt.data.categories import Category
 from cmt.errors import WorkError
 from cmt.outputs import Targets
 from cmt.trainer import factory
-from cmt.trainer.lowering import find_in_hlo, lower
 from cmt.trainer.trainer import Trainer
+from tests.trainer.lowering import find_in_hlo, lower
 
 BATCH = 2
 

@@ -19,6 +19,7 @@ from cmt.data.categories import Category
 from cmt.errors import InputError, WorkError
 from cmt.trainer import factory
 from cmt.trainer.checkpoint import RunCheckpoints
+from cmt.trainer.finite_guard import NotFinite
 from cmt.trainer.train import train
 
 CATEGORIES = [Category(i, f"c{i}", True, (i, 0, 0)) for i in range(1, 11)]
@@ -224,7 +225,7 @@ def test_stops_on_a_loss_that_is_not_finite(run):
         "nan, absolute is nan; "
     )
     prefix = run.folder / "checkpoints" / "step-4"
-    assert f"{prefix} holds the last good state, step 4;" in message
+    assert f"{prefix} holds the last good state, step 4" in message
     assert "\n" not in message
     assert [line["step"] for line in run.lines()] == [2, 4]
     names = {p.name for p in (run.folder / "checkpoints").glob("*.index")}
@@ -245,13 +246,28 @@ def test_the_first_step_is_bad(run):
 
 
 def test_the_last_good_state_cannot_be_written(run, monkeypatch):
-    def fail(self, step):
+    def fail(self, step, **_):
         raise WorkError(f"step {step} cannot be written")
 
     monkeypatch.setattr(RunCheckpoints, "save", fail)
     run.options["bad_step"] = 1
     with pytest.raises(WorkError, match=r"squared is nan.*step 1, is lost: step 1 can"):
         run.call("trainer.steps=20")
+
+
+def test_images_that_cannot_be_named_lose_nothing(run, monkeypatch):
+    describe = NotFinite.describe
+
+    def fail_on_names(self, image_names=None):
+        if image_names is not None:
+            raise InputError("the shards are gone")
+        return describe(self)
+
+    monkeypatch.setattr(NotFinite, "describe", fail_on_names)
+    run.options["bad_step"] = 5
+    with pytest.raises(WorkError, match="step 6 .*squared is nan.*last good state"):
+        run.call("trainer.steps=20")
+    assert (run.folder / "checkpoints/step-5.index").is_file()
 
 
 def test_not_finite_on_the_command_line(run, capsys):

@@ -50,7 +50,9 @@ def test_means_of_terms(tiny):
         terms.append(trainer.objective.terms(batch[1], outputs))
         _fit(trainer, tf.data.Dataset.from_tensors(batch), 1)
     means = trainer.loss_meter.means()
-    assert set(means) == {"squared", "absolute", "total", "gradient_norm"}
+    terms_of_loss = {"squared", "absolute", "total", "gradient_norm"}
+    assert set(means) == terms_of_loss | {"moving_statistics"}
+    assert means["moving_statistics"] == 0
     for name in ("squared", "absolute"):
         expected = np.mean([term[name] for term in terms])
         np.testing.assert_allclose(means[name], expected, rtol=1e-5)
