@@ -15,6 +15,10 @@ more step, gradients included. Freed tensors go back to the system at once there
 Equality: terms and gradients run eagerly on the same draw of pixels; the difference is
 relative to the term, or to the largest entry of the gradient.
 
+Rounding: what products of bfloat16 change that the loss has on a TPU, seen on this
+CPU under XLA, where bfloat16 is multiplied exactly. Terms and gradients as above; not
+those of the pixel features, whose pixels are drawn anew and whose products are float32.
+
 Matching: what AUTO chooses without XLA, `cmt.matching.assign` in a graph, against
 SciPy's `linear_sum_assignment` on the real rows, image by image, for a batch of 8 with
 12 masks an image; a fiftieth of a graph with 50 of them, one after the other. The
@@ -36,6 +40,7 @@ import sys
 import time
 import types
 from collections.abc import Callable
+from unittest import mock
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -45,7 +50,7 @@ import peak_memory
 import tensorflow as tf
 from scipy.optimize import linear_sum_assignment
 
-from cmt.losses import PanopticLoss
+from cmt.losses import PanopticLoss, regions
 from cmt.matching import assign
 from cmt.outputs import LayerPredictions, Predictions, Targets
 
@@ -162,6 +167,24 @@ def largest_difference() -> float:
     return float(max(differences))
 
 
+def rounding_difference() -> float:
+    """Between the loss as a TPU and as another device computes it; see above."""
+    inputs = make_inputs()
+    results = []
+    for on_tpu in (False, True):
+        with mock.patch.object(regions, "is_for_tpu", lambda on_tpu=on_tpu: on_tpu):
+            step = tf.function(make_step("lean"), jit_compile=True, autograph=False)
+            terms, gradients = step(*inputs)
+        terms.pop("pixel_contrastive")
+        fields = [name for name, x in inputs[1]._asdict().items() if tf.is_tensor(x)]
+        gradients.pop(fields.index("pixel_features"))
+        results.append([*terms.values(), *gradients])
+    return max(
+        float(np.abs(ours - exact).max() / (np.abs(exact).max() or 1.0))
+        for exact, ours in zip(*results, strict=True)
+    )
+
+
 def lower_quartiles(functions: list[Callable[[], object]], repeats: int) -> list[float]:
     """Milliseconds of functions that take turns, after two calls each."""
     times: list[list[float]] = [[] for _ in functions]
@@ -265,6 +288,7 @@ def main() -> None:
             f" TensorFlow {tf.__version__}"
         )
     print(f"largest difference from one-hot: {largest_difference():.1e} (at most 1e-4)")
+    print(f"largest change by rounding: {rounding_difference():.1e} (at most 1e-3)")
     for jit_compile, name in ((False, "plain"), (True, "XLA")):
         times = step_times(jit_compile, args.repeats)
         line(f"time, {name}, lean to one-hot", times, "ms", "0.5")

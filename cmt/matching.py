@@ -17,6 +17,7 @@ from scipy.optimize import linear_sum_assignment
 
 from cmt.assignment import assign_in_graph
 from cmt.errors import InputError
+from cmt.tracing import is_host_out_of_reach
 
 MATCHERS = ("AUTO", "IN_GRAPH", "HOST")
 
@@ -186,24 +187,6 @@ def choose_matcher(
     if matcher == "AUTO":
         return "IN_GRAPH" if no_host else "HOST"
     return matcher
-
-
-def is_host_out_of_reach() -> bool:
-    """Whether what is being traced is for a TPU, or XLA must compile it."""
-    kinds = tf.distribute.TPUStrategy, tf.distribute.experimental.TPUStrategy
-    if isinstance(tf.distribute.get_strategy(), kinds):
-        return True
-    graph = tf.compat.v1.get_default_graph()
-    while graph is not None:
-        # TensorFlow marks the trace of a function to compile by such a context; Keras
-        # finds it in this way, too.
-        context = graph._get_control_flow_context()
-        while context is not None:
-            if context.IsXLAContext():
-                return True
-            context = context.outer_context
-        graph = getattr(graph, "outer_graph", None)
-    return False
 
 
 def match_masks(

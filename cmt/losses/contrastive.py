@@ -1,22 +1,22 @@
 """Losses on pixel features: pixels of one mask together, of different masks apart.
 
 `pixel_contrastive_loss` (Eq. 14) compares pixels with pixels,
-`instance_discrimination_loss` (MaX-DeepLab) pixels with the mean of each mask.
+`instance_discrimination_loss` (MaX-DeepLab) pixels with the mean of each mask. Products
+are of float32: operands in bfloat16 change gradients of the pixel features by 1.3e-3 of
+the largest (measured at the size of `benchmarks/loss.py`).
 """
 
 from __future__ import annotations
 
 import tensorflow as tf
 
+from cmt.losses.products import matmul
 from cmt.losses.reduction import at_least, gradient_only, nonzero_mean
 
 # A logit that is never chosen; the value of the authors' published code.
 _NEVER = -99999.0
 # The least normal float32: keeps logarithms finite.
 _TINY = 1.2e-38
-# In float32: with operands in bfloat16 gradients of the pixel features change by 1.3e-3
-# of the largest (measured at the size of `benchmarks/loss.py`), and a TPU multiplies in
-# bfloat16 by itself.
 # Of the matrix of similarities: few enough that a stripe stays in the cache.
 _STRIPE_ROWS = 512
 
@@ -81,9 +81,9 @@ def pixel_contrastive_loss(
     masks = tf.one_hot(mask_ids, num_masks, dtype=tf.float32)
     masks = masks * in_set[:, :, tf.newaxis]
     count = tf.maximum(tf.reduce_sum(masks, axis=1), 1.0)[:, :, tf.newaxis]
-    mean = tf.einsum("bsg,bsd->bgd", masks, pixel_features) / count
+    mean = matmul(masks, pixel_features, transpose_left=True) / count
     # The mean log-numerator over a pixel's positives is the similarity to their mean.
-    own_mean = tf.einsum("bsg,bgd->bsd", masks, mean)
+    own_mean = matmul(masks, mean)
     positive = tf.reduce_sum(pixel_features * own_mean, axis=-1) / temperature
     has_mask = tf.reduce_sum(masks, axis=-1) > 0.0
     log_sum = _log_sum_similarity(pixel_features, in_set, temperature)
@@ -114,10 +114,10 @@ def _log_sum_similarity(
         for start in starts:
             end = min(start + _STRIPE_ROWS, pixels)
             rows = features[:, start:end] / temperature
-            similarity = tf.matmul(rows, features[:, start:], transpose_b=True)
+            similarity = matmul(rows, features[:, start:], transpose_right=True)
             stripe = tf.exp(similarity - shift[:, :, tf.newaxis])
-            across = tf.matmul(stripe, members[:, start:])
-            down = tf.matmul(stripe, members[:, start:end], transpose_a=True)
+            across = matmul(stripe, members[:, start:])
+            down = matmul(stripe, members[:, start:end], transpose_left=True)
             stripes.append(stripe)
             totals += _both_sides(across, down, start, pixels)
         # Of unit length, a pixel of the set adds exp(0) = 1 to its own sum.
@@ -132,11 +132,13 @@ def _log_sum_similarity(
                 end = min(start + _STRIPE_ROWS, pixels)
                 # One stripe after the other, or the pairs of all take memory at once.
                 with tf.control_dependencies(gradients[-1:]):
-                    pairs = stripe * tf.matmul(
-                        sides[:, start:end], other_sides[:, start:], transpose_b=True
+                    pairs = stripe * matmul(
+                        sides[:, start:end],
+                        other_sides[:, start:],
+                        transpose_right=True,
                     )
-                across = tf.matmul(pairs, features[:, start:])
-                down = tf.matmul(pairs, features[:, start:end], transpose_a=True)
+                across = matmul(pairs, features[:, start:])
+                down = matmul(pairs, features[:, start:end], transpose_left=True)
                 gradients += _both_sides(across, down, start, pixels)
             return tf.add_n(gradients) / temperature
 
@@ -188,10 +190,10 @@ def instance_discrimination_loss(
       [B] float32.
     """
     area = tf.reduce_sum(masks, axis=1)
-    total = tf.einsum("bpg,bpd->bgd", masks, pixel_features)
+    total = matmul(masks, pixel_features, transpose_left=True)
     mean = total / tf.maximum(area, 1.0)[:, :, tf.newaxis]
     mean = tf.math.l2_normalize(mean, axis=-1)
-    logits = tf.einsum("bpd,bgd->bpg", pixel_features, mean) / temperature
+    logits = matmul(pixel_features, mean, transpose_right=True) / temperature
     logits = tf.where((area > 0.0)[:, tf.newaxis, :], logits, _NEVER)
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
         tf.maximum(mask_ids, 0), logits

@@ -56,9 +56,10 @@ def pq_mask_loss(overlaps: Overlaps, matching: Matching) -> tf.Tensor:
     num_centers = overlaps.masks.shape[-1]
     pairs = tf.one_hot(centers, num_centers, dtype=tf.float32)
     intersection = tf.reduce_sum(overlaps.masks * pairs, axis=1)
-    gt_area = tf.einsum("bg,bgn->bn", overlaps.mask_areas, pairs)
-    owned = tf.cast(centers >= 0, tf.float32)
-    pred_area = tf.einsum("bg,bgn->bn", owned, overlaps.masks)
+    # Sums, because a TPU would round the operands of products, areas, to bfloat16.
+    gt_area = tf.reduce_sum(overlaps.mask_areas[:, :, tf.newaxis] * pairs, axis=1)
+    owned = tf.cast(centers >= 0, tf.float32)[:, :, tf.newaxis]
+    pred_area = tf.reduce_sum(owned * overlaps.masks, axis=1)
     losses = 1.0 - (2.0 * intersection + 1.0) / (pred_area + gt_area + 1.0)
     weights = at_least(matching.class_similarity, _LEAST_WEIGHT)
     weights = tf.where(gt_area > 0.0, tf.stop_gradient(weights), 0.0)

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from cmt.matching import is_host_out_of_reach
+from cmt.losses.products import one_hot_matmul
+from cmt.tracing import is_for_tpu, is_host_out_of_reach
 
 
 class Regions(NamedTuple):
@@ -19,7 +20,8 @@ class Regions(NamedTuple):
       ids: [B, P] int32, in [0, S), row by row.
       num_regions: S.
       height: rows of pixels; P = height * width.
-      one_hot: [B, P, S] float32, `ids` as zeros and ones; None where not needed.
+      one_hot: [B, P, S], `ids` as zeros and ones, bfloat16 on a TPU, else float32;
+        None where not needed.
     """
 
     ids: tf.Tensor
@@ -30,26 +32,30 @@ class Regions(NamedTuple):
     @classmethod
     def of(cls, ids: tf.Tensor, num_regions: int, height: int) -> Regions:
         """The regions of pixels, in the form that suits what is being traced."""
-        one_hot = tf.one_hot(ids, num_regions) if is_host_out_of_reach() else None
+        one_hot = None
+        if is_host_out_of_reach():
+            dtype = tf.bfloat16 if is_for_tpu() else tf.float32
+            one_hot = tf.one_hot(ids, num_regions, dtype=dtype)
         return cls(ids, num_regions, height, one_hot)
 
     def sums(self, values: tf.Tensor) -> tf.Tensor:
         """Sums values [B, P, K] over each region, [B, S, K]."""
         if self.one_hot is not None:
-            return tf.matmul(self.one_hot, values, transpose_a=True)
+            return one_hot_matmul(self.one_hot, values, transpose=True)
         return _segment_sums(values, self.ids, self.num_regions)
 
     def at_pixels(self, values: tf.Tensor) -> tf.Tensor:
         """Gives each pixel the values [B, S, K] of its region, [B, P, K]."""
         if self.one_hot is not None:
-            return tf.matmul(self.one_hot, values)
+            return one_hot_matmul(self.one_hot, values)
         return tf.gather(values, self.ids, batch_dims=1)
 
     def counts(self) -> tuple[tf.Tensor, tf.Tensor]:
         """Pixels of each region in each row, [B, h, S], and column, [B, w, S]."""
         width = self.ids.shape[1] // self.height
         if self.one_hot is not None:
-            grid = tf.reshape(self.one_hot, [-1, self.height, width, self.num_regions])
+            grid = tf.cast(self.one_hot, tf.float32)
+            grid = tf.reshape(grid, [-1, self.height, width, self.num_regions])
             return tf.reduce_sum(grid, axis=2), tf.reduce_sum(grid, axis=1)
         ones = tf.ones_like(self.ids, tf.float32)[:, :, tf.newaxis]
         pixels = tf.range(self.ids.shape[1])

@@ -11,6 +11,8 @@ import tf_keras
 from tensorflow.python.tpu import tpu_replication
 
 from cmt.errors import InputError
+from cmt.losses import regions
+from cmt.losses.products import matmul, one_hot_matmul
 from cmt.matching import choose_matcher
 
 # Shapes such as f32[<=7] are only bounded; the rest call the host, or are float64.
@@ -111,6 +113,91 @@ def test_void_gets_exactly_no_gradient(random_case, make_loss):
     for gradient in (mask_logits, pixel_features, semantic_logits):
         assert not gradient.numpy()[void].any()
         assert gradient.numpy()[~void].any()
+
+
+@pytest.fixture
+def on_a_tpu(monkeypatch):
+    """What is traced takes itself for a TPU's; a CPU can run it as well."""
+    monkeypatch.setattr(regions, "is_for_tpu", lambda: True)
+
+
+@pytest.mark.parametrize("pixel_loss", ["PIXEL_CONTRASTIVE", "INSTANCE_DISCRIMINATION"])
+def test_products_on_a_tpu(random_case, make_loss, pixel_loss, on_a_tpu):
+    """Those with the ground truth are of bfloat16, no other is rounded."""
+    targets, predictions = random_case.targets, random_case.predictions
+    loss = make_loss(random_case.classes, num_layers=2, pixel_loss=pixel_loss)
+    step = _with_gradients(loss, targets, predictions)
+    compiled = tf.function(step, jit_compile=True, autograph=False)
+    flat = _flat((targets, predictions))
+    hlo = compiled.experimental_get_compiler_ir(*flat)(stage="hlo")
+    dots = [line for line in hlo.splitlines() if " dot(" in line]
+    assert all(re.search(r"= f32\S+ dot\(", dot) for dot in dots)
+    # Sums over regions and back, at the main output's resolution and for each layer.
+    rounded = [dot for dot in dots if re.search(r"dot\(bf16.*, bf16", dot)]
+    assert len(rounded) == 6
+    exact = [dot for dot in dots if dot not in rounded]
+    assert exact
+    assert all("operand_precision={high,high}" in dot for dot in exact)
+
+
+def test_products_on_a_tpu_change_little(random_case, make_loss, request):
+    """Of terms, and of gradients relative to the largest entry; 1e-3 is allowed."""
+    targets, predictions = random_case.targets, random_case.predictions
+    flat = _flat((targets, predictions))
+    loss = make_loss(random_case.classes, num_layers=2)
+    results = []
+    for fixture in (None, "on_a_tpu"):
+        if fixture:
+            request.getfixturevalue(fixture)
+        step = _with_gradients(loss, targets, predictions)
+        step = tf.function(step, jit_compile=True, autograph=False)
+        results.append(tf.nest.flatten(step(*flat)))
+    differences = [
+        np.abs(ours - exact).max() / max(np.abs(exact).max(), 1e-6)
+        for exact, ours in zip(*results, strict=True)
+    ]
+    assert 0.0 < max(differences) < 2e-5
+
+
+@pytest.mark.parametrize("transpose_left", [False, True])
+@pytest.mark.parametrize("transpose_right", [False, True])
+def test_product_and_its_gradient(transpose_left, transpose_right):
+    rng = np.random.default_rng(0)
+    left = rng.normal(size=(2, 7, 5) if transpose_left else (2, 5, 7))
+    right = rng.normal(size=(2, 3, 7) if transpose_right else (2, 7, 3))
+    weights = tf.constant(rng.normal(size=(2, 5, 3)), tf.float32)
+    inputs = tf.constant(left, tf.float32), tf.constant(right, tf.float32)
+    transposes = dict(transpose_left=transpose_left, transpose_right=transpose_right)
+
+    def step(*inputs):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            product = matmul(*inputs, **transposes)
+            total = tf.reduce_sum(product * weights)
+        return product, *tape.gradient(total, inputs)
+
+    compiled = tf.function(step, jit_compile=True, autograph=False)
+    for ours, expected in zip(compiled(*inputs), step(*inputs), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("transpose", [False, True])
+def test_product_with_a_one_hot_keeps_sixteen_bits(transpose):
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 3, [2, 5])
+    values = tf.constant(rng.normal(size=[2, 5 if transpose else 3, 7]), tf.float32)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def product(dtype, values):
+        return one_hot_matmul(
+            tf.one_hot(ids, 3, dtype=dtype), values, transpose=transpose
+        )
+
+    exact, ours = product(tf.float32, values), product(tf.bfloat16, values)
+    expected = tf.matmul(tf.one_hot(ids, 3), values, transpose_a=transpose)
+    np.testing.assert_allclose(exact, expected, rtol=1e-6, atol=1e-6)
+    largest = np.abs(values).max()
+    assert 0.0 < np.abs(ours - exact).max() < 2.0**-15 * largest
 
 
 _NUMBERS = {
