@@ -12,8 +12,10 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
+from cmt.errors import WorkError
 from cmt.layers.norm import BatchNorm
 from cmt.outputs import Targets
+from cmt.trainer.callbacks import Intervals, RunCallback
 from cmt.trainer.checkpoint import RunCheckpoints
 from cmt.trainer.finite_guard import NotFinite
 from cmt.trainer.optimizer import build_optimizer
@@ -221,6 +223,28 @@ def test_two_replicas(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.split() == ["equal"]
+
+
+def test_a_signal_after_the_bad_step(tmp_path):
+    """What is saved then, before a log point, is the last good state, and says so."""
+    trainer = build("ADAM", "term")
+    callback = RunCallback(
+        trainer,
+        first_step=0,
+        intervals=Intervals(steps=50, log=50, checkpoint=50, evaluate=0),
+        global_batch_size=BATCH,
+        learning_rate=lambda step: 0.01,
+        checkpoints=RunCheckpoints(tmp_path, trainer, keep=1),
+        reports=(),
+        evaluate=None,
+    )
+    steps = GOOD_STEPS + 2
+    trainer.fit(data("term"), steps_per_epoch=steps, verbose=0, callbacks=[callback])
+    assert callback.step == steps
+    with pytest.raises(WorkError, match=f"step-{GOOD_STEPS} holds the last good state"):
+        callback.save()
+    saved = [path.name for path in (tmp_path / "checkpoints").glob("*.index")]
+    assert saved == [f"step-{GOOD_STEPS}.index"]
 
 
 def test_describes():
