@@ -5,17 +5,16 @@
 The images are repeated, as links under new names, until there are --count. The
 conversion runs in a process of its own, as `cmt data convert` does. It is compared
 with DeepLab2's converter, which has one process: 56.9 images/s, and 6.5 times the
-bytes of the source files, on one core of a machine that decoded 676 JPEG and 338 PNG
-images a second in `decoding_rates`; the same is measured here first, and the figure
-scaled by it. Seconds include the start of the program, and "once started" does not: the
-time of a conversion of one image is taken off. Where other work runs beside, only CPU
-time tells something: "on free cores" is what it comes to with a core for each worker.
+bytes of the source files, on one core of a machine whose speed is in `calibration.py`.
+That of this machine is measured before each run, and the figure scaled by their median.
+Seconds include the start of the program, and "once started" does not: the time of a
+conversion of one image is taken off. Where other work runs beside, only CPU time tells
+something: "on free cores" is what it comes to with a core for each worker.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import resource
@@ -25,55 +24,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
+from calibration import decoding_rates, decoding_speed
 
 PEER_IMAGES_PER_SECOND = 56.9
 PEER_BYTES = 6.5
-PEER_MACHINE = (676, 338)  # JPEG and PNG images decoded a second
-_RUNS = 9
-
-
-def median_seconds(work: Callable[[], object]) -> float:
-    """Median CPU time of a call, after one that does not count."""
-    work()
-    times = []
-    for _ in range(_RUNS):
-        start = time.process_time()
-        work()
-        times.append(time.process_time() - start)
-    return statistics.median(times)
-
-
-def decoding_rates() -> tuple[float, float]:
-    """JPEG and PNG images of 640x480 that Pillow decodes a second of CPU time."""
-    # Once a large block was freed, later ones come from the heap, without page faults
-    # that would be most of the time; so it was in the process of the figures above.
-    block = np.ones(30 * 2**20, np.uint8)
-    del block
-    low = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
-    rates = []
-    for image, kind, options in (
-        (
-            Image.fromarray(low).resize((640, 480), Image.BICUBIC),
-            "JPEG",
-            {"quality": 90},
-        ),
-        (Image.fromarray(np.kron(low, np.ones((10, 10, 1), np.uint8))), "PNG", {}),
-    ):
-        buffer = io.BytesIO()
-        image.save(buffer, kind, **options)
-        content = buffer.getvalue()
-
-        def decode(content: bytes = content) -> None:
-            for _ in range(20):
-                np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
-
-        rates.append(20 / median_seconds(decode))
-    return rates[0], rates[1]
 
 
 def repeat(source: argparse.Namespace, folder: Path, count: int) -> dict[str, Path]:
@@ -161,10 +117,6 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--runs", type=int, default=3)
     source = parser.parse_args()
-    rates = decoding_rates()
-    speed = statistics.mean(
-        rate / peer for rate, peer in zip(rates, PEER_MACHINE, strict=True)
-    )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         sources = repeat(source, folder, source.count)
@@ -174,13 +126,15 @@ def main() -> None:
             run(sources, folder / f"start{number}", source.workers, limit=1)["seconds"]
             for number in range(source.runs)
         ]
-        runs = []
+        runs, rates = [], []
         for number in range(source.runs):
+            rates.append(decoding_rates())
             output = folder / f"output{number}"
             runs.append(run(sources, output, source.workers))
         written = sum(path.stat().st_size for path in output.glob("*.tfrecord"))
     seconds = statistics.median(one["seconds"] for one in runs)
     cpu = statistics.median(one["cpu"] for one in runs)
+    speed = statistics.median(map(decoding_speed, rates))
     peer = PEER_IMAGES_PER_SECOND * speed
     started = source.count / (seconds - statistics.median(starts))
     print(
@@ -190,7 +144,10 @@ def main() -> None:
                 "workers": source.workers,
                 "cores": os.cpu_count(),
                 "load": round(os.getloadavg()[0], 1),
-                "decoded_per_second": [round(rate) for rate in rates],
+                "decoded_per_second": [
+                    round(statistics.median(kind)) for kind in zip(*rates, strict=True)
+                ],
+                "decodes_to_the_peer": round(speed, 2),
                 "images_per_second": round(source.count / seconds, 1),
                 "cpu_ms_per_image": round(1000 * cpu / source.count, 2),
                 "peer_images_per_second_scaled": round(peer, 1),

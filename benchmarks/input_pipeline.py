@@ -1,8 +1,8 @@
 """Images a second and peak memory of the training pipeline, beside DeepLab2's.
 
 DeepLab2's pipeline (batch 8, scale 0.5 to 1.5, two cores) was measured once, on a
-machine that decoded 676 JPEG and 338 PNG images a second on one core. Its figures are
-scaled by what this machine decodes, run just before.
+machine whose speed is in `calibration.py`. Its figures are scaled by that of this
+machine, measured just before.
 
 Usage: python benchmarks/input_pipeline.py "DIR/train-*.tfrecord" [--crops 641 1281]
          [--set data.augmentation.copy_paste.probability=1 ...]
@@ -14,7 +14,6 @@ that does other work too, compare the processor time: it counts only this work.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import resource
@@ -22,16 +21,14 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import numpy as np
-from PIL import Image
+from calibration import decoding_rates, decoding_speed
 
 BATCH = 8
 ROUNDS = 5
-# Images/s and peak GB of DeepLab2, by crop; JPEG and PNG decoding of its machine.
+# Images/s and peak GB of DeepLab2, by crop.
 DEEPLAB2 = {641: (43.4, 3.2), 1281: (12.3, 4.9)}
-DEEPLAB2_DECODES = (676.0, 338.0)
 CORES = 2
 
 
@@ -46,7 +43,7 @@ def main() -> None:
         result = measure(arguments.tfrecords, arguments.worker, arguments.overrides)
         print(json.dumps(result))
         return
-    speed = machine_speed()
+    speed = decoding_speed(decoding_rates())
     print(f"this machine decodes {speed:.2f} times as fast as DeepLab2's\n")
     print("crop  images/s  CPU ms/image  peak GB  | DeepLab2 here, peak GB |  ratio")
     for crop in arguments.crops:
@@ -94,38 +91,6 @@ def measure(tfrecords: str, crop: int, overrides: Sequence[str]) -> dict[str, fl
         "cpu_ms": 1000 * statistics.median(cpu),
         "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
     }
-
-
-def machine_speed() -> float:
-    """How fast this machine decodes, where that of DeepLab2's figures is 1."""
-    coarse = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
-    photo = Image.fromarray(coarse).resize((640, 480), Image.Resampling.BICUBIC)
-    label = Image.fromarray(np.kron(coarse, np.ones((10, 10, 1), np.uint8)))
-    files = (_encoded(photo, "JPEG", quality=90), _encoded(label, "PNG"))
-    ratios = [
-        _decodes_per_second(content) / rate
-        for content, rate in zip(files, DEEPLAB2_DECODES, strict=True)
-    ]
-    return statistics.geometric_mean(ratios)
-
-
-def _encoded(image: Image.Image, kind: str, **options: int) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def _decodes_per_second(content: bytes) -> float:
-    def decode() -> None:
-        np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
-
-    return 1 / statistics.median(_seconds(decode) for _ in range(100))
-
-
-def _seconds(work: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

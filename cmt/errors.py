@@ -36,7 +36,13 @@ def tensorflow_reason(error: Exception) -> str:
     text = getattr(error, "message", None) or str(error)
     text = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]", "", text)
     lines = [line.strip() for line in text.splitlines()]
-    skipped = ("Graph execution error", "Detected at", "File ", "Traceback")
+    skipped = (
+        "Graph execution error",
+        "Detected at",
+        "File ",
+        "Traceback",
+        "<stack traces",
+    )
     told = [line for line in lines if line and not line.startswith(skipped)]
     line = told[0] if told else type(error).__name__
     begin, end = _REASON_ENDS

@@ -8,9 +8,11 @@ the pipeline stays small and `--resume` works as without Beam.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cmt.data import storage
@@ -19,10 +21,11 @@ from cmt.data.convert import Maker
 from cmt.data.encode import EncodingOptions, encode_image
 from cmt.data.shards import Budget, MadeShard, ShardTask, read_record, write_shard
 from cmt.data.storage import join
-from cmt.errors import InputError, WorkError
+from cmt.errors import CmtError, InputError, WorkError
 
 _PLAN = ".plan"
 _FAULT = ".fault"
+_REASON_LINES = 3
 
 
 def beam_maker(options: Sequence[str]) -> Maker:
@@ -32,7 +35,7 @@ def beam_maker(options: Sequence[str]) -> Maker:
       options: of the pipeline, such as "--runner=DirectRunner".
 
     Raises:
-      InputError: Apache Beam is not installed.
+      InputError: Apache Beam is not installed, or an option cannot be used.
     """
     try:
         from apache_beam.options.pipeline_options import PipelineOptions
@@ -41,7 +44,21 @@ def beam_maker(options: Sequence[str]) -> Maker:
             f"Apache Beam cannot be imported ({error}); pip install "
             "'cmt-deeplab[beam]', or leave --beam out"
         ) from error
-    return functools.partial(_make_shards, options=PipelineOptions(list(options)))
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            parsed = PipelineOptions(list(options))
+            runner = parsed.get_all_options()["runner"]
+    except SystemExit as error:  # Beam parses as a program of its own would.
+        reason = printed.getvalue().strip().rpartition("error: ")[2]
+        raise InputError(f"--beam: {reason}; correct this option") from error
+    # Beam only warns of a misspelt name, and would run on this machine.
+    if runner is None:
+        raise InputError(
+            f"--beam must name a runner; got {' '.join(options)!r}; add "
+            "--runner=DirectRunner, or leave --beam out"
+        )
+    return functools.partial(_make_shards, options=parsed)
 
 
 def _make_shards(
@@ -57,17 +74,45 @@ def _make_shards(
     if not tasks:
         return []
     work, encoding = _absolute(work), _from_anywhere(encoding)
+    _check_reachable(options, (work, encoding.files.images, encoding.files.masks))
     for task in tasks:
         storage.remove(join(work, task.name + _FAULT))
         storage.write_json(join(work, task.name + _PLAN), [task.source, task.entries])
-    with beam.Pipeline(options=options) as pipeline:
-        _ = (
-            pipeline
-            | "Shards" >> beam.Create([task.name for task in tasks])
-            | "Spread" >> beam.Reshuffle()
-            | "Write" >> beam.Map(_make_shard, work, encoding, budget.left)
-        )
-    return [_collect(join(work, task.name), budget) for task in tasks]
+    with _one_line("be started", InputError, "correct the options of --beam"):
+        pipeline = beam.Pipeline(options=options)
+    _ = (
+        pipeline
+        | "Shards" >> beam.Create([task.name for task in tasks])
+        | "Spread" >> beam.Reshuffle()
+        | "Write" >> beam.Map(_make_shard, work, encoding, budget.left)
+    )
+    with _one_line("be finished", WorkError, "go on with --resume"):
+        pipeline.run().wait_until_finish()
+    # All shards may together leave out more images than each of them may.
+    return [_collect(join(work, task.name), task.source, budget) for task in tasks]
+
+
+def _check_reachable(options: Any, folders: Sequence[str]) -> None:
+    runner = options.get_all_options()["runner"]
+    if not runner.endswith("DataflowRunner"):
+        return
+    for folder in folders:
+        if not storage.is_remote(folder):
+            raise InputError(
+                f"{folder}: workers of {runner} cannot reach a folder of this machine; "
+                "give gs:// paths for the data set and --output"
+            )
+
+
+@contextlib.contextmanager
+def _one_line(what: str, kind: type[CmtError], fix: str) -> Iterator[None]:
+    """Turns whatever Beam raises into one error; some of its own are many lines."""
+    try:
+        yield
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = "; ".join(lines[:_REASON_LINES]) or type(error).__name__
+        raise kind(f"the pipeline could not {what} ({reason}); {fix}") from error
 
 
 def _make_shard(name: str, work: str, encoding: EncodingOptions, max_bad: int) -> None:
@@ -87,11 +132,12 @@ def _entry(values: list) -> PanopticImage:
     return entry._replace(segments=[Segment(*segment) for segment in entry.segments])
 
 
-def _collect(path: str, budget: Budget) -> MadeShard:
+def _collect(path: str, source: str, budget: Budget) -> MadeShard:
     if storage.is_file(path + _FAULT):
         raise InputError(storage.read_json(path + _FAULT))
     made = read_record(path)
-    if made is None:
+    # An earlier run may have left a record of other files.
+    if made is None or made.shard.source != source:
         raise WorkError(
             f"{path}: the pipeline ended without this shard; look at its log and go on "
             "with --resume"

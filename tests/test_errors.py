@@ -1,0 +1,34 @@
+"""What is told of an error of TensorFlow."""
+
+from __future__ import annotations
+
+import pytest
+import tensorflow as tf
+
+from cmt.errors import tensorflow_reason
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (
+            "<stack traces unavailable>\ntrain-0.tfrecord: record 3",
+            "train-0.tfrecord: record 3",
+        ),
+        (
+            "Graph execution error:\n\nDetected at node 'a'\nno space left\n",
+            "no space left",
+        ),
+        ("{{function_node x}} bad shape [Op:Add]", "bad shape"),
+        ("", "DataLossError"),
+    ],
+)
+def test_tells_the_line_that_matters(message, reason):
+    assert tensorflow_reason(tf.errors.DataLossError(None, None, message)) == reason
+
+
+def test_a_long_line_keeps_both_ends():
+    reason = tensorflow_reason(ValueError("begin" + 1000 * "x" + "end"))
+    assert reason.startswith("begin")
+    assert reason.endswith("end")
+    assert len(reason) < 500
