@@ -9,7 +9,7 @@ import hashlib
 import importlib.metadata
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from cmt.data import storage
 from cmt.data.annotations import MAX_LABEL_PART, PanopticImage
@@ -30,11 +30,11 @@ from cmt.data.shards import (
     MadeShard,
     ShardTask,
     finished_shards,
-    has_finished,
     plan_shards,
     publish,
     shard_files,
     shifted_json,
+    work_folder,
     write_shard,
 )
 from cmt.data.source import Source, open_source
@@ -138,11 +138,12 @@ def convert_paths(
     encoding = EncodingOptions(
         source.files, source.check.categories, options.keep_crowd
     )
-    with _work_folder(output, split, options.resume) as work:
+    resume, overwrite = options.resume, options.overwrite
+    with work_folder(output, split, resume=resume, overwrite=overwrite) as work:
         tasks = _plan(source, entries, split, options.shards, encoding, budget)
         early = list(budget.skipped)
         finished = {}
-        if options.resume:
+        if resume:
             finished = finished_shards(tasks, work, output, split)
         for made in finished.values():
             for skipped in made.skipped:
@@ -248,32 +249,6 @@ def _plan(
         num_bytes=[size for _, size in kept],
         encoding=encoding,
     )
-
-
-@contextlib.contextmanager
-def _work_folder(output: Location, split: str, resume: bool) -> Iterator[str]:
-    """The hidden folder shards are made in; stays after a fault if one is finished."""
-    above = storage.missing_folders(output)
-    work = join(output, f".{split}.partial")
-    storage.make_folder(work)
-    with storage.locked(work):
-        for name in storage.list_files(work):
-            # Those that end so are what a killed process was writing.
-            outdated = not resume or name.endswith(".partial")
-            if outdated and name != storage.LOCK:
-                storage.remove(join(work, name))
-        try:
-            yield work
-        except Exception as error:
-            if has_finished(work):
-                if isinstance(error, InputError):
-                    raise InputError(
-                        f"{error}; finished shards are kept for --resume"
-                    ) from error
-                raise
-            storage.remove_folder(work)
-            storage.remove_empty(above)
-            raise
 
 
 def make_shards(

@@ -14,9 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from cmt.data import preprocess
+from cmt.data.annotations import LABEL_DIVISOR
 from cmt.data.augment import Augmentation, draw_view, window_of_image, window_of_labels
 from cmt.data.categories import Category
-from cmt.data.targets import LABEL_DIVISOR
 from cmt.errors import InputError
 
 # Labels with pasted segments leave room for the instances of two images.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 
 import tensorflow as tf
 
@@ -14,6 +13,7 @@ from cmt.data.colour import ColorJitter, Policy
 from cmt.data.copy_paste import CopyPaste
 from cmt.data.manifest import Manifest
 from cmt.data.prepare import Changes, Sizes
+from cmt.data.storage import as_location
 from cmt.protos import data_pb2
 
 
@@ -24,7 +24,7 @@ def training_dataset(
     seed: int,
     first_step: int = 0,
     input_context: tf.distribute.InputContext | None = None,
-    source: pipeline.Source | None = None,
+    source: pipeline.Split | None = None,
 ) -> tf.data.Dataset:
     """Endless batches of (images, Targets); see `pipeline.training_dataset`.
 
@@ -115,16 +115,16 @@ def evaluation_dataset(
 
 
 def training_manifest(data_config: data_pb2.DataConfig) -> Manifest:
-    """The manifest of the training split, with the config's ground truth."""
+    """The manifest of the training shards, with the config's ground truth."""
     return _manifest(data_config.train)
 
 
 def validation_manifest(data_config: data_pb2.DataConfig) -> Manifest:
-    """The manifest of the validation split, with the config's ground truth."""
+    """The manifest of the validation shards, with the config's ground truth."""
     return _manifest(data_config.validation)
 
 
-def _source(dataset: data_pb2.DatasetConfig) -> pipeline.Source:
+def _source(dataset: data_pb2.DatasetConfig) -> pipeline.Split:
     return pipeline.find_source(
         dataset.tfrecords, dataset.manifest, dataset.annotations, dataset.masks
     )
@@ -138,6 +138,6 @@ def _manifest(dataset: data_pb2.DatasetConfig) -> Manifest:
     manifest = _source(dataset).manifest
     return dataclasses.replace(
         manifest,
-        annotations=Path(dataset.annotations or manifest.annotations),
-        masks=Path(dataset.masks or manifest.masks),
+        annotations=as_location(dataset.annotations or manifest.annotations),
+        masks=as_location(dataset.masks or manifest.masks),
     )

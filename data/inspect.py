@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,13 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from cmt.data import storage
+from cmt.data.annotations import LABEL_DIVISOR
 from cmt.data.categories import Category
 from cmt.data.contact_sheet import draw_cell, write_sheet
-from cmt.data.pipeline import Source, find_source
+from cmt.data.pipeline import Split, open_split, split_name
 from cmt.data.progress import track
 from cmt.data.reader import example_reader, why_damaged
 from cmt.data.record_index import index_records
-from cmt.data.targets import LABEL_DIVISOR
 from cmt.errors import InputError
 from cmt.outputs import Targets
 
@@ -43,10 +43,11 @@ class ClassCount(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Inspection:
-    """What is in one split.
+    """What is in the shards of one split.
 
     Attributes:
       split: its name.
+      folder: of the shards.
       shards: number of files read.
       images: number of records.
       pixels: of all images.
@@ -60,6 +61,7 @@ class Inspection:
     """
 
     split: str
+    folder: str
     shards: int
     images: int
     pixels: int
@@ -92,45 +94,44 @@ class Inspection:
         return content
 
 
-def find_sources(patterns: Sequence[str], annotations: str = "") -> list[Source]:
-    """The splits that folders, patterns or shard files name, one source each.
+def find_sources(patterns: Sequence[str], annotations: str = "") -> list[Split]:
+    """The shards that folders, patterns or paths name, by folder and split.
 
     Args:
-      patterns: folders, patterns or shard files.
+      patterns: folders, patterns or shard files, local or with a scheme.
       annotations: COCO panoptic json with the classes of shards without manifest.
 
     Raises:
       InputError: nothing fits, or shards and manifest do not belong together.
     """
-    files: set[Path] = set()
+    groups: dict[tuple[str, str], set[str]] = {}
     for pattern in patterns:
-        path = Path(pattern)
-        if path.is_dir():
-            path = path / "*.tfrecord"
-        found = {file for file in path.parent.glob(path.name) if file.is_file()}
+        wanted = pattern
+        if storage.is_folder(pattern):
+            wanted = storage.join(pattern, "*.tfrecord")
+        # Of what a pattern such as val* fits, the manifest and indices are no shards.
+        found = [f for f in storage.find_files(wanted) if f.endswith(".tfrecord")]
         if not found:
             raise InputError(
                 f"{pattern}: no TFRecord file; give shards that `cmt data convert` "
                 "wrote, their folder, or a pattern"
             )
-        files |= found
-    groups = {
-        (file.parent, file.name.rpartition("-of-")[0].rpartition("-")[0])
-        for file in files
-    }
+        for file in found:
+            group = storage.split(file)[0], split_name(file)
+            groups.setdefault(group, set()).add(file)
     return [
-        find_source(str(folder / f"{split}-*.tfrecord"), annotations=annotations)
-        for folder, split in sorted(groups)
+        open_split(sorted(files), annotations=annotations)
+        for _, files in sorted(groups.items())
     ]
 
 
-def inspect(source: Source, *, output: Path | str | None = None) -> Inspection:
-    """Counts what is in a split and checks the shards against their checksums.
+def inspect(source: Split, *, picture: Path | str | None = None) -> Inspection:
+    """Counts what is in shards and checks them against their checksums.
 
     Args:
       source: the shards.
-      output: folder for `{split}.png`, the first images with their segments drawn
-        over them; None for none.
+      picture: PNG to write, the first images with their segments drawn over them;
+        None for none.
 
     Raises:
       InputError: a shard is not what the manifest says, or a record is damaged.
@@ -143,14 +144,13 @@ def inspect(source: Source, *, output: Path | str | None = None) -> Inspection:
         _examples(source), description="inspect", total=source.num_images
     ):
         tally.add(labels)
-        if output is not None and len(cells) < SHEET_IMAGES:
+        if picture is not None and len(cells) < SHEET_IMAGES:
             cells.append(
                 draw_cell(image, *np.divmod(labels, LABEL_DIVISOR), categories)
             )
-    split = source.manifest.split
-    if output is not None:
-        write_sheet(Path(output) / f"{split}.png", cells)
-    return tally.inspection(split, len(source.files))
+    if picture is not None:
+        write_sheet(picture, cells)
+    return tally.inspection(source)
 
 
 def draw_batches(
@@ -203,11 +203,12 @@ class _Tally:
         self._masks.append(int(is_instance.sum()) + len(stuff))
         self._sizes.append(labels.shape)
 
-    def inspection(self, split: str, shards: int) -> Inspection:
-        """What was counted."""
+    def inspection(self, source: Split) -> Inspection:
+        """What was counted in some shards."""
         return Inspection(
-            split=split,
-            shards=shards,
+            split=source.manifest.split,
+            folder=storage.split(source.files[0])[0],
+            shards=len(source.files),
             images=len(self._masks),
             pixels=int(self._counts[:, 2].sum()),
             void_pixels=int(self._counts[0, 2]),
@@ -227,24 +228,19 @@ def _spread(values: Sequence[int]) -> tuple[int, int, int]:
     return min(values), int(np.median(values)), max(values)
 
 
-def _check_digests(source: Source) -> None:
+def _check_digests(source: Split) -> None:
     expected = {shard.name: shard.sha256 for shard in source.manifest.shards}
     for file in source.files:
+        digest = expected[storage.split(file)[1]]
         # Made from annotations, a manifest knows no checksums.
-        if not expected[Path(file).name]:
-            continue
-        with Path(file).open("rb") as opened:
-            digest = hashlib.sha256()
-            while block := opened.read(2**20):
-                digest.update(block)
-        if digest.hexdigest() != expected[Path(file).name]:
+        if digest and digest != storage.sha256(file):
             raise InputError(
                 f"{file}: its SHA-256 differs from the manifest's; it was changed or "
                 "damaged: convert again with --resume"
             )
 
 
-def _examples(source: Source) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _examples(source: Split) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Image and labels of every record."""
     index = index_records(source.files)
     num_classes = len(source.manifest.categories)

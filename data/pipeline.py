@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+import posixpath
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from cmt.data import preprocess
+from cmt.data import preprocess, storage
 from cmt.data.categories import Category
 from cmt.data.coco import load_json
 from cmt.data.manifest import Manifest, Shard, manifest_path
-from cmt.data.prepare import Changes, Preparation, Sizes, record_of
+from cmt.data.prepare import Changes, Preparation, Sizes
 from cmt.data.reader import ReadExample, example_reader, image_name
-from cmt.data.record_index import INDEX_SUFFIX, RecordIndex, index_records
+from cmt.data.record_index import RecordIndex, index_records
 from cmt.data.snapshot import snapshot
-from cmt.data.targets import unpack
+from cmt.data.targets import Masks, unpack
+from cmt.data.tfrecord import INDEX_SUFFIX, Example
 from cmt.errors import InputError
+from cmt.outputs import Targets
 
 
 class EvaluationBatch(NamedTuple):
@@ -37,29 +40,34 @@ class EvaluationBatch(NamedTuple):
     resized_sizes: tf.Tensor
 
 
-class Source(NamedTuple):
-    """The shards of a split.
+class Split(NamedTuple):
+    """The shards of a split, or some of them.
 
     Attributes:
       files: paths, in order.
-      num_images: images in them.
-      manifest: the manifest that lists them.
+      manifest: theirs; it lists these files alone and counts their images. Its
+        `contents` are those of the whole split.
     """
 
     files: list[str]
-    num_images: int
     manifest: Manifest
+
+    @property
+    def num_images(self) -> int:
+        """Images in the files."""
+        return self.manifest.num_images
 
 
 def find_source(
     pattern: str, manifest: str = "", annotations: str = "", masks: str = ""
-) -> Source:
+) -> Split:
     """Finds the shards of a split and its manifest.
 
     Shards of DeepLab2 have no manifest: it is then made from `annotations`.
 
     Args:
-      pattern: of the shard files, such as "coco/val-*.tfrecord".
+      pattern: of the shard files, such as "coco/val-*.tfrecord", as `find_files` of
+        `cmt.data.storage` takes it.
       manifest: path of the manifest; "" for the one beside the shards.
       annotations: COCO panoptic json whose categories, in order, are the classes of
         shards that have no manifest.
@@ -71,39 +79,62 @@ def find_source(
     """
     if not pattern:
         raise InputError("no TFRecord files given; set tfrecords to their pattern")
-    files = _find_files(pattern)
+    files = [
+        file for file in storage.find_files(pattern) if not file.endswith(INDEX_SUFFIX)
+    ]
     if not files:
         raise InputError(
             f"{pattern}: no file fits this pattern; give the shards that `cmt data "
             'convert` wrote, such as "DIR/train-*.tfrecord"'
         )
+    folders = sorted({storage.split(file)[0] for file in files})
+    if len(folders) > 1:
+        raise InputError(
+            f"{pattern}: must fit the shards of one split, which are in one folder; "
+            f"got {folders[0]} and {folders[1]}"
+        )
+    return open_split(files, manifest, annotations, masks)
+
+
+def open_split(
+    files: Sequence[str], manifest: str = "", annotations: str = "", masks: str = ""
+) -> Split:
+    """Some shards with their manifest; see `find_source`.
+
+    Args:
+      files: shards of one folder, in order.
+      manifest: see `find_source`, as all others.
+      annotations: of shards without manifest.
+      masks: of shards without manifest.
+
+    Raises:
+      InputError: see `find_source`.
+    """
+    folder = storage.split(files[0])[0]
     if not manifest:
-        names = [file.rpartition("/")[2] for file in files]
-        splits = {name.rpartition("-of-")[0].rpartition("-")[0] for name in names}
+        splits = {split_name(file) for file in files}
         if len(splits) != 1 or "" in splits:
             raise InputError(
-                f"{pattern}: must fit the shards of one split, named "
-                f"{{split}}-00000-of-00001.tfrecord; got {names[0]} and others"
+                f"{folder}: must be the shards of one split, named "
+                f"{{split}}-00000-of-00001.tfrecord; got {storage.split(files[0])[1]} "
+                "and others"
             )
         split = splits.pop()
-        manifest = str(manifest_path(files[0].rpartition("/")[0] or ".", split))
-        if annotations and not tf.io.gfile.exists(manifest):
+        manifest = str(manifest_path(folder, split))
+        if annotations and not storage.is_file(manifest):
             return _without_manifest(files, split, annotations, masks)
     return _matched(files, Manifest.read(manifest), manifest)
 
 
-def _find_files(pattern: str) -> list[str]:
-    if "://" in pattern:
-        found = tf.io.gfile.glob(pattern)
-    else:
-        path = Path(pattern)
-        found = [str(file) for file in path.parent.glob(path.name) if file.is_file()]
-    return sorted(file for file in found if not file.endswith(INDEX_SUFFIX))
+def split_name(file: str) -> str:
+    """The first part of a shard's name; "" if it is not named as shards are."""
+    name = storage.split(file)[1]
+    return name.rpartition("-of-")[0].rpartition("-")[0]
 
 
 def _without_manifest(
     files: Sequence[str], split: str, annotations: str, masks: str
-) -> Source:
+) -> Split:
     entries = load_json(annotations).get("categories")
     try:
         categories = [Category.from_json(entry) for entry in entries]
@@ -117,7 +148,7 @@ def _without_manifest(
         index_records(files, skip_damaged=True).file_numbers, minlength=len(files)
     )
     shards = [
-        Shard(file.rpartition("/")[2], int(count), sha256="")
+        Shard(storage.split(file)[1], int(count), sha256="")
         for file, count in zip(files, counts, strict=True)
     ]
     manifest = Manifest(
@@ -125,32 +156,38 @@ def _without_manifest(
         categories=categories,
         num_images=sum(shard.num_images for shard in shards),
         shards=shards,
-        annotations=Path(annotations),
-        masks=Path(masks or Path(annotations).with_suffix("")),
-        folder=Path(files[0]).parent,
+        annotations=storage.as_location(annotations),
+        masks=storage.as_location(masks or posixpath.splitext(annotations)[0]),
+        folder=storage.as_location(storage.split(files[0])[0]),
     )
-    return Source(list(files), manifest.num_images, manifest)
+    return Split(list(files), manifest)
 
 
-def _matched(files: Sequence[str], manifest: Manifest, path: str) -> Source:
-    sizes = {shard.name: shard.num_images for shard in manifest.shards}
-    folder = files[0].rpartition("/")[0] or "."
-    found = [file.rpartition("/")[2] for file in files]
+def _matched(files: Sequence[str], manifest: Manifest, path: str) -> Split:
+    shards = {shard.name: shard for shard in manifest.shards}
+    folder = storage.split(files[0])[0]
+    found = [storage.split(file)[1] for file in files]
     for file, name in zip(files, found, strict=True):
-        if name not in sizes:
+        if name not in shards:
             raise InputError(
                 f"{file}: not a shard of {path}; narrow the pattern or convert again"
             )
-    for name in sizes:
-        if name not in found and not tf.io.gfile.exists(f"{folder}/{name}"):
+    others = [name for name in shards if name not in found]
+    there = storage.list_files(folder) if others else {}
+    for name in others:
+        if name not in there:
             raise InputError(
-                f"{folder}/{name}: missing, though {path} lists it; copy it or convert "
-                "again with --resume"
+                f"{storage.join(folder, name)}: missing, though {path} lists it; copy "
+                "it or convert again with --resume"
             )
-    num_images = sum(sizes[name] for name in found)
+    used = [shards[name] for name in found]
+    num_images = sum(shard.num_images for shard in used)
     if num_images == 0:
-        raise InputError(f"{path}: the split has no images")
-    return Source(list(files), num_images, manifest)
+        raise InputError(f"{path}: the shards have no images")
+    return Split(
+        list(files),
+        dataclasses.replace(manifest, shards=used, num_images=num_images),
+    )
 
 
 class Loading(NamedTuple):
@@ -175,7 +212,7 @@ class Loading(NamedTuple):
 
 
 def training_dataset(
-    source: Source,
+    source: Split,
     *,
     sizes: Sizes,
     changes: Changes,
@@ -204,25 +241,36 @@ def training_dataset(
 
     Returns:
       Dataset of images [B, crop height, crop width, 3] float32, 0 to 255, and
-      Targets.
+      Targets, whose `image_ids` name the records that were read.
 
     Raises:
       InputError: a shard is cut off or damaged, or a category to paste is unknown.
     """
     reader, num_records = _reader(source, loading)
+    records: list[tf.Tensor] = []
+
+    def read(record: tf.Tensor) -> Example:
+        example = reader(record)
+        records.append(example.record)
+        return example
+
     prepare = Preparation(
-        reader,
+        read,
         num_records=num_records,
         categories=source.manifest.categories,
         sizes=sizes,
         changes=changes,
         seed=seed,
     )
+
+    def element(number: tf.Tensor) -> tuple[tuple[tf.Tensor, Masks], tf.Tensor]:
+        records.clear()
+        prepared = prepare(number)
+        # The first is the image's own, in place of which another may have been read.
+        return prepared, records[0]
+
     numbers, size = _image_numbers(batch_size, first_step, input_context)
-    dataset = numbers.map(
-        lambda number: (prepare(number), record_of(number, seed, num_records)),
-        loading.parallel_calls or tf.data.AUTOTUNE,
-    )
+    dataset = numbers.map(element, loading.parallel_calls or tf.data.AUTOTUNE)
     dataset = dataset.batch(size, drop_remainder=True)
     if loading.service:
         dataset = dataset.apply(
@@ -235,21 +283,23 @@ def training_dataset(
     return dataset.prefetch(loading.prefetch_batches)
 
 
-def _unpack(prepared, records):
+def _unpack(
+    prepared: tuple[tf.Tensor, Masks], records: tf.Tensor
+) -> tuple[tf.Tensor, Targets]:
     images, masks = prepared
     return images, unpack(masks)._replace(image_ids=tf.cast(records, tf.int32))
 
 
-def _index(source: Source, skip_damaged: bool) -> RecordIndex:
+def _index(source: Split, skip_damaged: bool) -> RecordIndex:
     expected = {shard.name: shard.num_images for shard in source.manifest.shards}
     return index_records(
         source.files,
         skip_damaged=skip_damaged,
-        expected={file: expected[file.rpartition("/")[2]] for file in source.files},
+        expected={file: expected[storage.split(file)[1]] for file in source.files},
     )
 
 
-def _reader(source: Source, loading: Loading) -> tuple[ReadExample, int]:
+def _reader(source: Split, loading: Loading) -> tuple[ReadExample, int]:
     """What reads a record of a split, and how many there are."""
     index = _index(source, loading.skip_damaged)
     damage = {
@@ -282,7 +332,7 @@ def _image_numbers(
 
 
 def record_names(
-    source: Source, records: Sequence[int], *, skip_damaged: bool = False
+    source: Split, records: Sequence[int], *, skip_damaged: bool = False
 ) -> list[str]:
     """Where images are, as "FILE: record NUMBER (NAME)".
 
@@ -296,7 +346,7 @@ def record_names(
 
 
 def evaluation_dataset(
-    source: Source,
+    source: Split,
     *,
     crop_size: tuple[int, int],
     batch_size: int,

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from cmt.data.annotations import LABEL_DIVISOR
 from cmt.data.record_index import RecordIndex
-from cmt.data.targets import LABEL_DIVISOR
 from cmt.data.tfrecord import Example, decode_example
 from cmt.errors import tensorflow_reason
 
@@ -25,6 +25,7 @@ _SPECS = Example(
     name=tf.TensorSpec([], tf.string),
     image=tf.TensorSpec([None, None, 3], tf.uint8),
     labels=tf.TensorSpec([None, None], tf.int32),
+    record=tf.TensorSpec([], tf.int64),
 )
 
 
@@ -41,7 +42,8 @@ def example_reader(
       index: the records.
       num_classes: C; labels of other classes count as damage.
       skip_damaged: in place of a damaged record the next whole one is read, and a
-        warning names it. The result depends on the record number alone.
+        warning names it; `Example.record` says which one it is. The result depends
+        on the record number alone.
       in_memory: read all records now and keep them, still encoded.
 
     Returns:
@@ -61,15 +63,19 @@ def example_reader(
         def content(number: tf.Tensor) -> tf.data.Dataset:
             return tf.data.Dataset.from_tensors(kept[number])
 
-    def decode(record: tf.Tensor) -> Example:
-        return decode_known(record, num_classes)
-
     def read(number: tf.Tensor) -> Example:
         def attempt(count: tf.Tensor) -> tf.data.Dataset:
             if skip_damaged:
                 records.warn_of(number + count - 1, count > 0)
-            examples = content((number + count) % index.num_records).map(decode)
-            return examples.apply(tf.data.Dataset.ignore_errors)
+            place = (number + count) % index.num_records
+
+            def decode(record: tf.Tensor) -> Example:
+                example = decode_known(record, num_classes)
+                # A decoded copy knows what it was made from, and has as many records.
+                copied = (example.record >= 0) & (example.record < index.num_records)
+                return example._replace(record=tf.where(copied, example.record, place))
+
+            return content(place).map(decode).apply(tf.data.Dataset.ignore_errors)
 
         attempts = tf.data.Dataset.range(_ATTEMPTS if skip_damaged else 1)
         examples = attempts.flat_map(attempt)
@@ -165,6 +171,7 @@ class _Records:
                 name=tf.identity(message),
                 image=tf.zeros([1, 1, 3], tf.uint8),
                 labels=tf.zeros([1, 1], tf.int32),
+                record=tf.identity(number),
             )
 
 

@@ -13,18 +13,17 @@ import stat
 import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from cmt.data.crc32c import masked_crc32c
-from cmt.data.files import atomic_write
+from cmt.data import storage
+from cmt.data.tfrecord import INDEX_SUFFIX, masked_crc32c
 from cmt.errors import InputError
 
 _logger = logging.getLogger(__name__)
 
-INDEX_SUFFIX = ".index"
 _HEAD_BYTES = 12  # length, and its checksum
 _FRAME_BYTES = 16  # the head, and the checksum of the content
 
@@ -142,8 +141,10 @@ def _scan(file: str, size: int) -> tuple[np.ndarray, str]:
     return np.array(lengths, np.int64), ""
 
 
-def _open(file: str):
-    return tf.io.gfile.GFile(file, "rb") if "://" in file else Path(file).open("rb")
+def _open(file: str) -> IO[bytes] | tf.io.gfile.GFile:
+    if storage.is_remote(file):
+        return tf.io.gfile.GFile(file, "rb")
+    return Path(file).open("rb")
 
 
 def _read_index(file: str, status: object) -> np.ndarray | None:
@@ -152,8 +153,7 @@ def _read_index(file: str, status: object) -> np.ndarray | None:
     try:
         if tf.io.gfile.stat(path).mtime_nsec < status.mtime_nsec:
             return None
-        with tf.io.gfile.GFile(path, "rb") as opened:
-            lengths = np.load(io.BytesIO(opened.read()), allow_pickle=False)
+        lengths = np.load(io.BytesIO(storage.read_bytes(path)), allow_pickle=False)
     except (tf.errors.OpError, OSError, ValueError, EOFError):
         return None
     if lengths.ndim != 1 or lengths.dtype != np.int64 or (lengths < 0).any():
@@ -165,13 +165,10 @@ def _read_index(file: str, status: object) -> np.ndarray | None:
 def _write_index(file: str, lengths: np.ndarray) -> None:
     content = io.BytesIO()
     np.save(content, lengths, allow_pickle=False)
+    # What is marked as not to be written is left alone also by root.
+    folder = Path(file).absolute().parent
+    if not storage.is_remote(file) and not folder.stat().st_mode & stat.S_IWUSR:
+        return
     # Where nothing can be written, the next run looks for the records again.
-    with contextlib.suppress(OSError, tf.errors.OpError):
-        if "://" in file:
-            with tf.io.gfile.GFile(file + INDEX_SUFFIX, "wb") as opened:
-                opened.write(content.getvalue())
-            return
-        # What is marked as not to be written is left alone also by root.
-        if Path(file).absolute().parent.stat().st_mode & stat.S_IWUSR:
-            with atomic_write(file + INDEX_SUFFIX) as opened:
-                opened.write(content.getvalue())
+    with contextlib.suppress(OSError), storage.writing(file + INDEX_SUFFIX) as opened:
+        opened.write(content.getvalue())

@@ -7,12 +7,13 @@ So whatever ends a conversion, `resume` finds what was finished.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from cmt.data import storage
@@ -20,6 +21,7 @@ from cmt.data.annotations import PanopticImage
 from cmt.data.encode import RECORD_VERSION, Encoded, EncodingOptions
 from cmt.data.manifest import Manifest, Shard, Skipped, manifest_path
 from cmt.data.storage import Location, join
+from cmt.data.tfrecord import INDEX_SUFFIX
 from cmt.errors import InputError
 
 _SHARD_BYTES = 200 * 10**6
@@ -135,11 +137,8 @@ def _known_sizes(
     if None not in num_bytes:
         return list(num_bytes)
     step = max(1, len(entries) // _SIZE_SAMPLES)
-    sample = [
-        (storage.stamp(path) or (0, 0))[0]
-        for entry in entries[::step]
-        for path in _files(entry, encoding)
-    ]
+    paths = [path for entry in entries[::step] for path in _files(entry, encoding)]
+    sample = [(stamp or (0, 0))[0] for stamp in storage.stamps(paths)]
     return [max(1, round(2 * sum(sample) / max(len(sample), 1)))] * len(entries)
 
 
@@ -164,9 +163,8 @@ def _files(entry: PanopticImage, encoding: EncodingOptions) -> tuple[str, str]:
 
 def _source_digest(entries: list[PanopticImage], encoding: EncodingOptions) -> str:
     """Changes when the shard would: its entries, their files, or the options."""
-    stamps = [
-        [storage.stamp(path) for path in _files(entry, encoding)] for entry in entries
-    ]
+    found = storage.stamps([p for entry in entries for p in _files(entry, encoding)])
+    stamps = list(zip(found[::2], found[1::2], strict=True))
     # A box or a folder's new place changes no record.
     plain = [
         entry._replace(
@@ -238,6 +236,50 @@ def has_finished(work: Location) -> bool:
     return any(name.endswith(ending) for name in storage.list_files(work))
 
 
+@contextlib.contextmanager
+def work_folder(
+    output: Location, split: str, *, resume: bool, overwrite: bool
+) -> Iterator[str]:
+    """The hidden folder shards are made in; stays after a fault if one is finished.
+
+    Args:
+      output: where it is.
+      split: first part of the shards' names.
+      resume: keep the shards of an earlier run that are finished.
+      overwrite: remove them.
+
+    Raises:
+      InputError: there are some and neither is wanted, or another process is in it.
+    """
+    above = storage.missing_folders(output)
+    work = join(output, f".{split}.partial")
+    storage.make_folder(work)
+    with storage.locked(work):
+        if has_finished(work) and not (resume or overwrite):
+            raise InputError(
+                f"{work}: holds finished shards of a conversion that was cut off; give "
+                "--resume to go on with it, --overwrite to begin anew, or another "
+                "--output"
+            )
+        for name in storage.list_files(work):
+            # Those that end so are what a killed process was writing.
+            outdated = not resume or name.endswith(".partial")
+            if outdated and name != storage.LOCK:
+                storage.remove(join(work, name))
+        try:
+            yield work
+        except Exception as error:
+            if has_finished(work):
+                if isinstance(error, InputError):
+                    raise InputError(
+                        f"{error}; finished shards are kept for --resume"
+                    ) from error
+                raise
+            storage.remove_folder(work)
+            storage.remove_empty(above)
+            raise
+
+
 def finished_shards(
     tasks: Sequence[ShardTask], work: Location, output: Location, split: str
 ) -> dict[str, MadeShard]:
@@ -257,24 +299,23 @@ def finished_shards(
                 out = [by_image.get(entry.file_name) for entry in entries]
                 made = MadeShard(shard, [image for image in out if image])
                 recorded[shard.name].append(made)
-    return {
-        task.name: made
-        for task in tasks
-        for made in recorded[task.name]
-        if made.shard.source == task.source
-        and any(
-            storage.is_file(place) and file_digest(place) == made.shard.sha256
-            for place in (join(work, task.name), join(output, task.name))
-        )
-    }
+    finished = {}
+    for task in tasks:
+        for made in recorded[task.name]:
+            if made.shard.source != task.source:
+                continue
+            if _holds(work, made.shard):
+                finished[task.name] = made
+            elif _holds(output, made.shard):
+                finished[task.name] = made
+                # Or it would be moved over the one that is current.
+                storage.remove(join(work, task.name))
+    return finished
 
 
-def file_digest(path: Location) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    for block in storage.read_blocks(path):
-        digest.update(block)
-    return digest.hexdigest()
+def _holds(folder: Location, shard: Shard) -> bool:
+    path = join(folder, shard.name)
+    return storage.is_file(path) and storage.sha256(path) == shard.sha256
 
 
 def shifted_json(split: str) -> str:
@@ -282,9 +323,15 @@ def shifted_json(split: str) -> str:
     return f"{split}.panoptic.json"
 
 
-def shard_files(output: Location, split: str) -> list[str]:
-    """The shards of a split that are in their final place."""
-    pattern = re.escape(split) + r"-\d+-of-\d+\.tfrecord"
+def shard_files(output: Location, split: str, ending: str = "") -> list[str]:
+    """The shards of a split that are in their final place.
+
+    Args:
+      output: their folder.
+      split: first part of their names.
+      ending: of the files wanted in place of the shards, such as INDEX_SUFFIX.
+    """
+    pattern = re.escape(split) + r"-\d+-of-\d+\.tfrecord" + re.escape(ending)
     names = sorted(storage.list_files(output))
     return [join(output, name) for name in names if re.fullmatch(pattern, name)]
 
@@ -301,10 +348,16 @@ def publish(work: Location, tasks: Sequence[ShardTask], manifest: Manifest) -> N
     storage.remove(path)
     if not manifest.origin.category_offset:
         storage.remove(join(manifest.folder, shifted_json(manifest.split)))
-    for name in (*(task.name for task in tasks), shifted_json(manifest.split)):
-        if storage.is_file(join(work, name)):
-            storage.move(join(work, name), join(manifest.folder, name))
     current = {join(manifest.folder, task.name) for task in tasks}
+    made = storage.list_files(work)
+    changed = {join(manifest.folder, task.name) for task in tasks if task.name in made}
+    # First, so that no index of other records is ever beside a shard.
+    for index in shard_files(manifest.folder, manifest.split, INDEX_SUFFIX):
+        if index.removesuffix(INDEX_SUFFIX) not in current - changed:
+            storage.remove(index)
+    for name in (*(task.name for task in tasks), shifted_json(manifest.split)):
+        if name in made:
+            storage.move(join(work, name), join(manifest.folder, name))
     for stale in shard_files(manifest.folder, manifest.split):
         if stale not in current:
             storage.remove(stale)

@@ -9,12 +9,15 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import glob
+import hashlib
 import json
 import os
 import posixpath
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,6 +28,8 @@ Location = Path | str
 
 # File of a folder that one process has for itself.
 LOCK = ".lock"
+# Requests at a time to what is not on this machine: most of each is waiting.
+_REQUESTS = 32
 
 
 def is_remote(path: Location) -> bool:
@@ -32,9 +37,20 @@ def is_remote(path: Location) -> bool:
     return "://" in str(path)
 
 
+def as_location(path: Location) -> Location:
+    """A `Path` of a local path; others as they are, since `Path` would damage them."""
+    return str(path) if is_remote(path) else Path(path)
+
+
 def join(folder: Location, name: str) -> str:
     """The path of a file of a folder."""
     return posixpath.join(str(folder), name)
+
+
+def split(path: Location) -> tuple[str, str]:
+    """The folder of a path, "." where it names none, and the name."""
+    folder, name = posixpath.split(str(path))
+    return folder or ".", name
 
 
 @functools.cache
@@ -99,6 +115,18 @@ def read_json(path: Location) -> Any:
     return json.loads(read_bytes(path).decode("utf-8"))
 
 
+def sha256(path: Location) -> str:
+    """SHA-256 of a file, hexadecimal.
+
+    Raises:
+      OSError: it is missing or cannot be read.
+    """
+    digest = hashlib.sha256()
+    for block in read_blocks(path):
+        digest.update(block)
+    return digest.hexdigest()
+
+
 def is_file(path: Location) -> bool:
     """Whether there is a file of this name."""
     if not is_remote(path):
@@ -131,6 +159,11 @@ def stamp(path: Location) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
+def stamps(paths: Sequence[Location]) -> list[tuple[int, int] | None]:
+    """`stamp` of each path, many at a time where each costs a request."""
+    return _each(stamp, paths)
+
+
 def list_files(folder: Location) -> dict[str, int | None]:
     """Names of the files right in a folder, and their bytes; {} if there is none.
 
@@ -150,6 +183,41 @@ def list_files(folder: Location) -> dict[str, int | None]:
         return {}
 
 
+def find_files(pattern: Location) -> list[str]:
+    """The files that fit a pattern, sorted.
+
+    `*`, `?` and `[...]` stand for parts of the names of files and of folders. A path
+    that is there as it stands is taken so.
+
+    Args:
+      pattern: local or with a scheme.
+    """
+    pattern = str(pattern)
+    if is_file(pattern):
+        return [pattern]
+    if is_remote(pattern):
+        found = []
+        with contextlib.suppress(FileNotFoundError), _as_os_errors(pattern):
+            found = _gfile().glob(pattern)
+    else:
+        folder, name = posixpath.split(pattern)
+        found = glob.glob(join(glob.escape(folder), name))  # noqa: PTH207
+        # Where there is no such folder, its name is a pattern, too. (`Path` would
+        # want it cut into root and rest.)
+        found = found or glob.glob(pattern)  # noqa: PTH207
+    return sorted(
+        path for path, fits in zip(found, _each(is_file, found), strict=True) if fits
+    )
+
+
+def _each(function: Callable[[str], Any], paths: Sequence[Location]) -> list[Any]:
+    """`function` of each path, many at a time where each costs requests."""
+    if not any(map(is_remote, paths)):
+        return [function(path) for path in paths]
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        return list(pool.map(function, paths))
+
+
 @contextlib.contextmanager
 def writing(path: Location) -> Iterator[IO[bytes]]:
     """Opens a file that gets its name when the block ends, and only if it does well.
@@ -161,7 +229,7 @@ def writing(path: Location) -> Iterator[IO[bytes]]:
         with atomic_write(path) as file:
             yield file
         return
-    folder, name = posixpath.split(str(path))
+    folder, name = split(path)
     temporary = join(folder, f".{name}.{secrets.token_hex(4)}.partial")
     make_folder(folder)
     try:

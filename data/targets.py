@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from cmt.data.annotations import LABEL_DIVISOR
 from cmt.outputs import Targets
-
-LABEL_DIVISOR = 256
 
 
 class Masks(NamedTuple):

@@ -7,18 +7,23 @@ TensorFlow (they run in worker processes); `decode_example` is TensorFlow operat
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+import google_crc32c
 import numpy as np
 
-from cmt.data.crc32c import masked_crc32c
+from cmt.data.annotations import MAX_PIXELS, MAX_SIDE
 from cmt.data.label_png import encode_labels
 from cmt.errors import InputError
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+# Ending of the file beside a shard that says where its records begin.
+INDEX_SUFFIX = ".index"
 
 _IMAGE = "image/encoded"
 _NAME = "image/filename"
@@ -28,13 +33,13 @@ _WIDTH = "image/width"
 _CHANNELS = "image/channels"
 _LABELS = "image/segmentation/class/encoded"
 _LABELS_FORMAT = "image/segmentation/class/format"
+# Of a decoded copy: the record it was made from.
+_SOURCE_RECORD = "snapshot/record"
 
 _JPEG_HEAD = b"\xff\xd8\xff"
 _PNG_HEAD = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"  # then width, height, kind
 _GREY_16 = bytes((16, 0))  # bit depth and colour type of a PNG
 _PNG_HEADER = len(_PNG_HEAD) + 13
-_MAX_SIDE = 65_500  # of a JPEG
-_MAX_PIXELS = 2**26
 
 
 class Example(NamedTuple):
@@ -44,11 +49,13 @@ class Example(NamedTuple):
       name: string, the image's file name without extension.
       image: [H, W, 3] uint8 RGB.
       labels: [H, W] int32, class * 256 + instance, 0 for void.
+      record: int64, place among the records of the split; -1 where it is not known.
     """
 
     name: tf.Tensor
     image: tf.Tensor
     labels: tf.Tensor
+    record: tf.Tensor | int = -1
 
 
 def encode_example(
@@ -81,6 +88,7 @@ def encode_decoded(example: Example) -> bytes:
         labels.shape,
         labels.tobytes(),
         b"raw",
+        {_SOURCE_RECORD: int(example.record)} if example.record >= 0 else {},
     )
 
 
@@ -91,8 +99,10 @@ def _encode(
     size: tuple[int, int],
     labels: bytes,
     labels_format: bytes,
+    others: Mapping[str, int] = MappingProxyType({}),
 ) -> bytes:
     features = {
+        **others,
         _CHANNELS: 3,
         _IMAGE: image,
         _NAME: name,
@@ -160,6 +170,12 @@ def read_records(path: Path | str) -> Iterator[bytes]:
             number += 1
 
 
+def masked_crc32c(data: bytes) -> int:
+    """CRC-32C of `data`, as TFRecord files store it."""
+    value = google_crc32c.value(data)
+    return ((value >> 15 | value << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
 def _checked(content: bytes, checksum: bytes, path: Path, number: int) -> bytes:
     if len(checksum) != 4 or struct.unpack("<I", checksum)[0] != masked_crc32c(content):
         raise InputError(
@@ -193,11 +209,12 @@ def decode_example(serialized: tf.Tensor) -> Example:
             _WIDTH: number,
             _LABELS: text,
             _LABELS_FORMAT: tf.io.FixedLenFeature([], tf.string, "raw"),
+            _SOURCE_RECORD: tf.io.FixedLenFeature([], tf.int64, -1),
         },
     )
     size = tf.stack([features[_HEIGHT], features[_WIDTH]])
-    possible = tf.reduce_all((size >= 1) & (size <= _MAX_SIDE))
-    possible &= size[0] * size[1] <= _MAX_PIXELS
+    possible = tf.reduce_all((size >= 1) & (size <= MAX_SIDE))
+    possible &= size[0] * size[1] <= MAX_PIXELS
     size = tf.cast(_where(possible, size, "size of a record", size), tf.int32)
     image = _decode_image(features[_IMAGE], features[_IMAGE_FORMAT], size)
     labels = _decode_labels(features[_LABELS], features[_LABELS_FORMAT], size)
@@ -205,6 +222,7 @@ def decode_example(serialized: tf.Tensor) -> Example:
         name=features[_NAME],
         image=tf.reshape(image, [size[0], size[1], 3]),
         labels=tf.reshape(labels, [size[0], size[1]]),
+        record=features[_SOURCE_RECORD],
     )
 
 

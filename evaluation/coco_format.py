@@ -11,17 +11,19 @@ import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
 
+# Those who import them from here know them by these names.
+from cmt.data.annotations import CATEGORY_DIVISOR, MAX_CATEGORY_ID
+from cmt.data.annotations import MAX_SEGMENT_ID as MAX_ID
 from cmt.data.categories import Category
 from cmt.data.coco import load_json, write_ids
 from cmt.data.files import atomic_directory, atomic_write
+from cmt.data.storage import Location
 from cmt.errors import InputError
-
-CATEGORY_DIVISOR = 1000  # written id of a segment = category id * 1000 + instance
-MAX_ID = 2**24 - 1  # the largest that fits in the three bytes of a colour
 
 
 def count_values(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -70,14 +72,13 @@ class PanopticFile(NamedTuple):
     annotations: dict[int | str, PanopticAnnotation]
 
 
-def read_panoptic_json(path: Path | str) -> PanopticFile:
+def read_panoptic_json(path: Location) -> PanopticFile:
     """Reads ground truth or predictions and checks the form.
 
     Raises:
       InputError: the file is missing, no json, lacks a part, or has two annotations
         of one image.
     """
-    path = Path(path)
     content = load_json(path)
     if not isinstance(content.get("annotations"), list):
         raise InputError(
@@ -131,7 +132,7 @@ def _annotation(entry: Any) -> PanopticAnnotation:
 
 
 @contextlib.contextmanager
-def _form(path: Path, what: str) -> Iterator[None]:
+def _form(path: Location, what: str) -> Iterator[None]:
     """Turns the errors of reading an entry into one line."""
     try:
         yield
@@ -220,7 +221,12 @@ class PredictionWriter:
     def __enter__(self) -> PredictionWriter:
         return self
 
-    def __exit__(self, error_type, error, traceback) -> None:
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         if error_type is None:
             self.close()
         else:
@@ -249,7 +255,7 @@ class PredictionWriter:
                 raise InputError(
                     f"{file_name}: segment {value} of category {category_id} does not "
                     f"fit in a PNG colour, at most {MAX_ID}; the data set's category "
-                    f"ids must stay below {MAX_ID // CATEGORY_DIVISOR}"
+                    f"ids must stay below {MAX_CATEGORY_ID}"
                 )
             segments.append(
                 {

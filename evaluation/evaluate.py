@@ -16,6 +16,7 @@ from cmt.data.coco import load_json, read_annotations
 from cmt.data.files import atomic_write
 from cmt.data.pipeline import EvaluationBatch
 from cmt.data.progress import track
+from cmt.data.storage import Location, split
 from cmt.errors import InputError
 from cmt.evaluation.coco_format import PredictionWriter
 from cmt.evaluation.inference import PanopticPredictor
@@ -31,12 +32,12 @@ class GroundTruth(NamedTuple):
     """What predictions are scored against.
 
     Attributes:
-      annotations: a COCO panoptic json.
-      masks: the folder of its PNGs.
+      annotations: a COCO panoptic json, local or what `tf.io.gfile` reads.
+      masks: the folder of its PNGs, likewise.
     """
 
-    annotations: Path
-    masks: Path
+    annotations: Location
+    masks: Location
 
 
 def evaluate(
@@ -132,7 +133,7 @@ def readable(elements: Iterable[Any], pattern: str) -> Iterator[Any]:
         ) from error
 
 
-def image_ids(annotations: Path | str) -> dict[str, tuple[ImageId, str]]:
+def image_ids(annotations: Location) -> dict[str, tuple[ImageId, str]]:
     """Name of each annotated image, as in its record -> (image id, file name).
 
     Raises:
@@ -151,7 +152,7 @@ def image_ids(annotations: Path | str) -> dict[str, tuple[ImageId, str]]:
 
 
 def _find(
-    name: str, known: dict[str, tuple[ImageId, str]], annotations: Path
+    name: str, known: dict[str, tuple[ImageId, str]], annotations: Location
 ) -> tuple[ImageId, str]:
     # Records of other tools may name the file with its ending.
     for candidate in (name, str(PurePosixPath(name).with_suffix(""))):
@@ -178,7 +179,7 @@ def score(
             entry for entry in content["annotations"] if entry["image_id"] in images
         ]
         if len(chosen) < len(content["annotations"]):
-            annotations = Path(folder, annotations.name)
+            annotations = Path(folder, split(annotations)[1])
             annotations.write_text(
                 json.dumps({**content, "annotations": chosen}), encoding="utf-8"
             )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +16,7 @@ from cmt.data.categories import Category
 from cmt.data.coco import read_ids
 from cmt.data.parallel import num_workers
 from cmt.data.progress import track
+from cmt.data.storage import Location, is_folder, join
 from cmt.errors import InputError
 from cmt.evaluation.coco_format import (
     MAX_ID,
@@ -121,14 +121,16 @@ class PanopticQuality:
 
 
 def score_files(
-    gt_json: Path | str,
-    gt_masks: Path | str,
-    pred_json: Path | str,
-    pred_masks: Path | str,
+    gt_json: Location,
+    gt_masks: Location,
+    pred_json: Location,
+    pred_masks: Location,
     *,
     workers: int = 0,
 ) -> dict[str, Any]:
     """Scores COCO panoptic predictions; the result does not depend on `workers`.
+
+    Paths may be local or what `tf.io.gfile` reads.
 
     Args:
       gt_json: ground truth, with categories.
@@ -146,7 +148,7 @@ def score_files(
         and the PNGs do not fit each other.
     """
     gt, pred = read_panoptic_json(gt_json), read_panoptic_json(pred_json)
-    _check_files(gt, Path(gt_json), pred, Path(pred_json))
+    _check_files(gt, gt_json, pred, pred_json)
     gt_masks, pred_masks = _folder(gt_masks), _folder(pred_masks)
     quality = PanopticQuality(gt.categories)
 
@@ -173,7 +175,7 @@ class _Side(NamedTuple):
 
 
 def _check_files(
-    gt: PanopticFile, gt_json: Path, pred: PanopticFile, pred_json: Path
+    gt: PanopticFile, gt_json: Location, pred: PanopticFile, pred_json: Location
 ) -> None:
     if not gt.categories:
         raise InputError(
@@ -191,16 +193,15 @@ def _check_files(
         )
 
 
-def _folder(path: Path | str) -> Path:
-    path = Path(path)
-    if not path.is_dir():
+def _folder(path: Location) -> Location:
+    if not is_folder(path):
         raise InputError(f"{path}: no such folder; give the folder of the PNGs")
     return path
 
 
-def _read_side(folder: Path, annotation: PanopticAnnotation) -> _Side:
-    path = folder / annotation.file_name
-    return _Side(str(path), read_ids(path), annotation.segments)
+def _read_side(folder: Location, annotation: PanopticAnnotation) -> _Side:
+    path = join(folder, annotation.file_name)
+    return _Side(path, read_ids(path), annotation.segments)
 
 
 def _count_image(index: Mapping[int, int], gt: _Side, pred: _Side) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,8 +12,9 @@ import tf_keras
 
 from cmt.config import to_text
 from cmt.data import factory as data_factory
+from cmt.data.annotations import MAX_CATEGORY_ID
 from cmt.data.categories import Category
-from cmt.data.coco import MAX_CATEGORY_ID
+from cmt.data.storage import is_folder
 from cmt.errors import InputError
 from cmt.evaluation import factory as evaluation_factory
 from cmt.evaluation.evaluate import image_ids
@@ -217,13 +219,19 @@ def training_dataset(
 
 def validation_dataset(
     experiment: experiment_pb2.ExperimentConfig,
-) -> tuple[tf.data.Dataset, int]:
-    """Batches of (images, Targets) of the validation split, and how many to take.
+    *,
+    input_context: tf.distribute.InputContext | None = None,
+) -> tf.data.Dataset:
+    """Batches of (images, Targets) of the validation split, endlessly.
 
-    The images are resized and padded without random changes. As many as fill whole
-    batches are used, at least one batch. They are shuffled,
+    The images are resized and padded without random changes. They are shuffled,
     each time in the same way: with evaluation.max_images, the losses are of a fixed
-    sample of the split and not of its first images, as the scores are.
+    sample of the split and not of its first images, as the scores are. A damaged
+    record ends it, as it does the scores: nothing is counted in its place.
+
+    Args:
+      experiment: the config.
+      input_context: as in `training_dataset`.
 
     Raises:
       InputError: the data cannot be read.
@@ -234,12 +242,49 @@ def validation_dataset(
     config.augmentation.Clear()  # Of what it leaves out, only these change images.
     config.augmentation.min_scale = config.augmentation.max_scale = 1.0
     config.augmentation.flip_probability = 0.0
+    config.skip_damaged_records = False
     config.service = ""
-    batch = experiment.trainer.global_batch_size
-    dataset = data_factory.training_dataset(config, global_batch_size=batch, seed=0)
+    return data_factory.training_dataset(
+        config,
+        global_batch_size=experiment.trainer.global_batch_size,
+        seed=0,
+        input_context=input_context,
+    )
+
+
+def validation_steps(experiment: experiment_pb2.ExperimentConfig) -> int:
+    """Whole batches in the images that are validated on, at least one."""
     num_images = data_factory.validation_manifest(experiment.data).num_images
     limit = experiment.evaluation.max_images or num_images
-    return dataset, max(1, min(limit, num_images) // batch)
+    return max(1, min(limit, num_images) // experiment.trainer.global_batch_size)
+
+
+def dataset_of_hosts(
+    distribution: tf.distribute.Strategy, make: Callable[..., tf.data.Dataset]
+) -> tf.data.Dataset | tf.distribute.DistributedDataset:
+    """A data set for `fit`, of which each host reads its own part alone.
+
+    A single host gets whole batches, which `fit` deals out to its replicas.
+
+    Args:
+      distribution: whose hosts.
+      make: `training_dataset` or `validation_dataset`; takes the keyword
+        `input_context`, or none for whole batches.
+    """
+    if _num_hosts(distribution) == 1:
+        return make()
+    return distribution.distribute_datasets_from_function(
+        lambda context: make(input_context=context)
+    )
+
+
+def _num_hosts(distribution: tf.distribute.Strategy) -> int:
+    try:
+        names = distribution.extended.worker_devices
+    except RuntimeError:  # TensorFlow's default strategy does not tell.
+        return 1
+    devices = [tf.DeviceSpec.from_string(name) for name in names]
+    return len({(device.job, device.task) for device in devices})
 
 
 def build_evaluation(
@@ -258,10 +303,14 @@ def build_evaluation(
       InputError: the validation data or its ground truth cannot be read; said now and
         not after hours of training.
     """
-    dataset, batches = validation_dataset(experiment)
+    dataset = dataset_of_hosts(
+        trainer.distribute_strategy,
+        functools.partial(validation_dataset, experiment),
+    )
+    batches = validation_steps(experiment)
     manifest = data_factory.validation_manifest(experiment.data)
     image_ids(manifest.annotations)
-    if not manifest.masks.is_dir():
+    if not is_folder(manifest.masks):
         raise InputError(
             f"{manifest.masks} is no folder; set data.validation.masks to the PNGs of "
             f"{manifest.annotations}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import tempfile
 from pathlib import Path
@@ -91,7 +92,10 @@ def _train(experiment: Message, run_dir: Path) -> Summary:
         trainer = factory.build_trainer(experiment, network)
     checkpoints = RunCheckpoints(run_dir, trainer, keep=settings.keep_checkpoints)
     first_step = checkpoints.restore_latest()
-    dataset = factory.training_dataset(experiment, first_step=first_step)
+    dataset = factory.dataset_of_hosts(
+        strategy,
+        functools.partial(factory.training_dataset, experiment, first_step=first_step),
+    )
     evaluate = None
     if settings.intervals.evaluate:
         evaluate = factory.build_evaluation(experiment, trainer, categories, run_dir)
@@ -129,7 +133,10 @@ def _train(experiment: Message, run_dir: Path) -> Summary:
 
 
 def _fit(
-    trainer: Trainer, dataset: tf.data.Dataset, callback: RunCallback, steps: int
+    trainer: Trainer,
+    dataset: tf.data.Dataset | tf.distribute.DistributedDataset,
+    callback: RunCallback,
+    steps: int,
 ) -> str:
     """Makes the steps; returns the name of the signal that ended them, or ""."""
     callbacks = tf_keras.callbacks.CallbackList(

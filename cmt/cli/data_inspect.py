@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,10 +12,18 @@ import typer
 from cmt.errors import InputError
 
 if TYPE_CHECKING:
-    from cmt.data.inspect import Inspection
-    from cmt.data.pipeline import Source
+    from rich.table import Table
 
-_BAR_LENGTH = 20
+    from cmt.data.inspect import Inspection
+    from cmt.data.pipeline import Split
+
+_BAR_LENGTH = 10
+# Characters of a line, at least: in a file, and in a terminal, which breaks lines that
+# are too long, while a narrower table would lose columns.
+_FILE_WIDTH = 200
+_TABLE_WIDTH = 78
+# Of class names in a terminal, at least.
+_NAME_WIDTH = 12
 # Upper ends of the rows of the table of masks per image.
 _MASK_COUNTS = (0, 5, 10, 20, 30, 50, 100)
 
@@ -28,7 +36,7 @@ def inspect(
         ),
     ],
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="DIR", help="Folder for pictures of the first images."),
     ] = None,
     augmented: Annotated[
@@ -61,7 +69,8 @@ def inspect(
     With --output, DIR/{split}.png shows the first images, and their segments below
     them in the colours of their classes. With --augmented, DIR/{split}-augmented.png
     shows images after scale, crop and other random changes, with the targets of the
-    losses.
+    losses. Where a split is found in several folders, the pictures of the second are
+    called {split}-2. TFRECORDS may be local or what TensorFlow reads, such as gs://.
 
     \b
     Example:
@@ -75,24 +84,34 @@ def inspect(
         raise InputError("--augmented draws pictures; give --output DIR, too")
     if (config or overrides) and not augmented:
         raise InputError("--config and --set are for --augmented; give it, too")
-    splits = []
-    for source in find_sources(tfrecords, annotations):
-        splits.append(look(source, output=output))
+    if output is not None and "://" in output:
+        raise InputError(f"--output must be a folder of this machine; got {output}")
+    splits, pictures = [], []
+    for source, name in _named(find_sources(tfrecords, annotations)):
+        drawn = [Path(output, f"{name}.png")] if output is not None else []
+        splits.append(look(source, picture=drawn[0] if drawn else None))
         if augmented:
-            _draw_augmented(source, config, overrides or (), seed, output)
+            drawn.append(Path(output, f"{name}-augmented.png"))
+            _draw_augmented(source, config, overrides or (), seed, drawn[1])
+        pictures.append(drawn)
     if as_json:
         print(json.dumps([split.to_json() for split in splits], indent=2))
         return
-    for split in splits:
-        _print_inspection(split)
-        if output is not None:
-            print(f"pictures: {output / f'{split.split}.png'}")
-            if augmented:
-                print(f"augmented: {output / f'{split.split}-augmented.png'}")
+    for split, drawn in zip(splits, pictures, strict=True):
+        _print_inspection(split, drawn)
+
+
+def _named(sources: Sequence[Split]) -> Iterator[tuple[Split, str]]:
+    """Each with a name that no other has."""
+    counts: dict[str, int] = {}
+    for source in sources:
+        split = source.manifest.split
+        counts[split] = counts.get(split, 0) + 1
+        yield source, split if counts[split] == 1 else f"{split}-{counts[split]}"
 
 
 def _draw_augmented(
-    source: Source, config: str, overrides: Sequence[str], seed: int, output: Path
+    source: Split, config: str, overrides: Sequence[str], seed: int, path: Path
 ) -> None:
     from cmt.config import load_experiment, parse_experiment
     from cmt.data.factory import training_dataset
@@ -105,16 +124,15 @@ def _draw_augmented(
     batches = training_dataset(
         experiment.data, global_batch_size=4, seed=seed, source=source
     )
-    manifest = source.manifest
-    path = output / f"{manifest.split}-augmented.png"
-    draw_batches(batches.take(SHEET_IMAGES // 4), manifest.categories, path)
+    categories = source.manifest.categories
+    draw_batches(batches.take(SHEET_IMAGES // 4), categories, path)
 
 
-def _print_inspection(split: Inspection) -> None:
-    from rich.console import Console
+def _print_inspection(split: Inspection, drawn: Sequence[Path]) -> None:
     from rich.table import Column, Table
 
     pixels = max(split.pixels, 1)
+    print(f"folder: {split.folder}")
     print(
         f"{split.split}: {split.images} images in {split.shards} shards, at most "
         f"{split.most_masks} masks an image, "
@@ -127,8 +145,10 @@ def _print_inspection(split: Inspection) -> None:
         f"things: {small} below 32 x 32 pixels, {medium} below 96 x 96, {large} larger"
     )
     numbers = ("id", "images", "instances", "% of pixels")
-    columns = [Column(name, justify="right") for name in numbers]
-    table = Table("class", "kind", *columns, "pixels")
+    columns = [Column(name, justify="right", no_wrap=True) for name in numbers]
+    # Names that are too long for a terminal go on in the next line.
+    name = Column("class", overflow="fold", min_width=_NAME_WIDTH)
+    table = Table(name, Column("kind", no_wrap=True), *columns, "pixels")
     most = max((count.pixels for count in split.classes), default=0)
     for count in split.classes:
         table.add_row(
@@ -140,11 +160,21 @@ def _print_inspection(split: Inspection) -> None:
             f"{100 * count.pixels / pixels:.2f}",
             _bar(count.pixels, most),
         )
-    Console().print(table)
-    Console().print(_masks_table(split.masks_per_image))
+    _print_table(table)
+    _print_table(_masks_table(split.masks_per_image))
+    for kind, path in zip(("pictures", "augmented"), drawn, strict=False):
+        print(f"{kind}: {path}")
 
 
-def _masks_table(masks_per_image: Sequence[int]) -> object:
+def _print_table(table: Table) -> None:
+    from rich.console import Console
+
+    console = Console()
+    least = _TABLE_WIDTH if console.is_terminal else _FILE_WIDTH
+    Console(width=max(console.width, least)).print(table)
+
+
+def _masks_table(masks_per_image: Sequence[int]) -> Table:
     from rich.table import Column, Table
 
     table = Table("masks of an image", Column("images", justify="right"), "")

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from cmt.data.tfrecord import encode_decoded, encode_example, frame
+from cmt.data.tfrecord import Example, encode_decoded, encode_example, frame
 
 IMAGE = "image/encoded"
 LABELS = "image/segmentation/class/encoded"
@@ -41,8 +41,7 @@ def seeds() -> list[bytes]:
     set_bytes(raw, LABELS, labels.astype("<i4").tobytes())
     set_bytes(raw, LABELS_FORMAT, b"raw")
     records.append(raw.SerializeToString())
-    decoded = type("Decoded", (), {"name": b"a", "image": image, "labels": labels})
-    records.append(encode_decoded(decoded))
+    records.append(encode_decoded(Example(b"a", image, labels, record=0)))
     return records
 
 

@@ -145,3 +145,89 @@ def test_two_conversions_of_a_split_keep_apart(broken, tmp_path):
     assert (work / "others").exists()
     convert(**options)
     assert not work.exists()
+
+
+@pytest.fixture
+def cut_off(broken, tmp_path):
+    """Options of a conversion that left two of three shards behind, and its folder."""
+    path = broken["images"] / "000000000005.jpg"
+    content, status = path.read_bytes(), path.stat()
+    options = dict(**broken, output=tmp_path / "out", split="val", shards=3, workers=1)
+    path.write_bytes(content[:100])
+    with pytest.raises(InputError):
+        convert(**options)
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    work = tmp_path / "out" / ".val.partial"
+    assert len(list(work.glob("*.tfrecord"))) == 2
+    return options, work
+
+
+def test_finished_shards_are_not_deleted_unasked(cut_off):
+    options, work = cut_off
+    before = listing(work)
+    with pytest.raises(InputError) as caught:
+        convert(**options)
+    message = str(caught.value)
+    assert str(work) in message and "\n" not in message
+    assert "--resume" in message and "--overwrite" in message
+    assert listing(work) == before
+    assert [path.name for path in options["output"].iterdir()] == [work.name]
+    convert(**options, overwrite=True)
+    assert not work.exists()
+    assert len(list(options["output"].glob("*.tfrecord"))) == 3
+
+
+def test_of_remote_shards_none_is_deleted_unasked(broken):
+    output = "ram:///unasked/out"
+    work = f"{output}/.val.partial"
+    with storage.writing(f"{work}/val-00000-of-00002.tfrecord.json") as file:
+        file.write(b"{}")
+    options = dict(**broken, output=output, split="val", workers=1)
+    with pytest.raises(InputError, match="holds finished shards"):
+        convert(**options)
+    assert list(storage.list_files(work)) == ["val-00000-of-00002.tfrecord.json"]
+    convert(**options, overwrite=True)
+    assert not storage.is_folder(work)
+
+
+def test_indices_of_shards_that_are_replaced_go(broken, tmp_path):
+    output = tmp_path / "out"
+    options = dict(**broken, output=output, split="val", workers=1)
+    other = tmp_path / "out" / "val-x-00000-of-00003.tfrecord.index"
+    for first, second in ((3, 2), (2, 2)):
+        convert(**options, shards=first, overwrite=True)
+        for number in range(first):
+            path = output / f"val-{number:05d}-of-{first:05d}.tfrecord.index"
+            path.write_bytes(b"of the old records")
+        other.touch()
+        convert(**options, shards=second, overwrite=True, keep_crowd=True)
+        assert list(output.glob("*.index")) == [other]
+
+
+def test_indices_of_shards_that_stay_stay(broken, tmp_path):
+    output = tmp_path / "out"
+    options = dict(**broken, output=output, split="val", shards=3, workers=1)
+    convert(**options)
+    indices = [output / f"val-0000{n}-of-00003.tfrecord.index" for n in range(3)]
+    for path in indices:
+        path.touch()
+    (broken["masks"] / "000000000001.png").touch()
+    convert(**options, resume=True)
+    assert [path.exists() for path in indices] == [False, True, True]
+
+
+def test_a_finished_shard_that_is_out_of_date_does_not_replace_a_current_one(
+    cut_off, tmp_path
+):
+    options, work = cut_off
+    kept = {path.name: path.read_bytes() for path in work.iterdir()}
+    path = options["images"] / "000000000001.jpg"
+    path.write_bytes(path.read_bytes() + b"more")
+    convert(**options, overwrite=True)
+    before = listing(options["output"])
+    work.mkdir()
+    for name, shard in kept.items():
+        (work / name).write_bytes(shard)
+    convert(**options, resume=True)
+    assert listing(options["output"]) == before

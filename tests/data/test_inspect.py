@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import shutil
 
 import numpy as np
@@ -22,7 +23,7 @@ from cmt.outputs import Targets
 
 def test_counts_are_those_of_the_json(scenes, shards, tmp_path):
     (source,) = find_sources([str(shards / "train-*.tfrecord")])
-    result = inspect(source, output=tmp_path)
+    result = inspect(source, picture=tmp_path / "train.png")
     annotations = read_annotations(scenes / "annotations" / "panoptic_train.json")
     assert (result.split, result.images, result.shards) == ("train", 24, 3)
     assert result.pixels == 24 * 65 * 65
@@ -65,6 +66,58 @@ def test_folders_and_files_are_found_by_split(shards):
     assert find_sources(files) == by_folder
     with pytest.raises(InputError, match="no TFRecord file"):
         find_sources([str(shards / "none-*")])
+
+
+def test_only_the_shards_that_are_named_are_counted(shards):
+    (source,) = find_sources([str(shards / "train-0000[02]-*")])
+    result = inspect(source)
+    assert (result.shards, result.images) == (2, 16)
+
+
+def test_a_split_in_several_folders_is_several(shards, tmp_path, capsys):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for path in shards.glob("val*"):
+            shutil.copy(path, tmp_path / folder)
+    pattern = str(tmp_path / "*" / "val-*.tfrecord")
+    folders = [str(tmp_path / folder) for folder in ("a", "b")]
+    assert [inspect(source).folder for source in find_sources([pattern])] == folders
+    output = tmp_path / "pictures"
+    assert run("data", "inspect", pattern, "--output", str(output)) == 0
+    names = ["val-2.png", "val.png"]
+    assert sorted(path.name for path in output.iterdir()) == names
+    shown = capsys.readouterr().out
+    for folder, name in zip(folders, reversed(names), strict=True):
+        assert f"folder: {folder}\n" in shown
+        assert f"pictures: {output / name}\n" in shown
+
+
+@pytest.mark.parametrize("width", [None, 60, 80])
+def test_tables_show_whole_names(shards, tmp_path, monkeypatch, capsys, width):
+    for path in shards.glob("val*"):
+        shutil.copy(path, tmp_path)
+    manifest = Manifest.read(tmp_path / "val.manifest.json")
+    name = "wall-other-merged-and-more-than-fits-into-a-line-of-eighty-characters"
+    first = manifest.categories[0]._replace(name=name)
+    dataclasses.replace(manifest, categories=[first, *manifest.categories[1:]]).write(
+        tmp_path / "val.manifest.json"
+    )
+    if width:
+        monkeypatch.setenv("COLUMNS", str(width))
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("TERM", "xterm")
+    assert run("data", "inspect", str(tmp_path)) == 0
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    lines = shown.splitlines()
+    assert "…" not in "".join(lines)
+    rows = [re.split("[│┃]", line) for line in lines if re.search("[│┃]", line)]
+    table = [[cell.strip() for cell in row[1:-1]] for row in rows]
+    cells = [row[0] for row in table if len(row) == 7]
+    assert name in "".join(cells)
+    assert (name in cells) == (width is None)
+    for header in ("class", "kind", "id", "images", "instances", "% of pixels"):
+        assert header in table[0]
+    assert not width or max(map(len, lines[1:])) <= max(width, 79)
 
 
 def test_a_changed_shard_is_noticed(shards, tmp_path):

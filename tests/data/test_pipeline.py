@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cmt.config import parse_experiment
 from cmt.data import factory
-from cmt.data.manifest import Manifest
 from cmt.data.pipeline import find_source
-from cmt.data.preprocess import resize_and_pad
+from cmt.data.preprocess import resize_and_pad, resize_labels
+from cmt.data.reader import example_reader
 from cmt.data.record_index import index_records
-from cmt.errors import InputError
 from cmt.protos import data_pb2
+from cmt.trainer import factory as trainer_factory
 
 
 @pytest.fixture
@@ -142,6 +143,66 @@ def test_nothing_is_read_but_what_is_used(config, shards, tmp_path):
     skipped = batches(config, 3)
     assert same(skipped[1:], expected)
     assert same(skipped, batches(config, 3))
+    assert not set(skipped[0][-1]) & set(first)
+
+
+@pytest.mark.parametrize("kept", ["", "cache_records", "snapshot_folder"])
+def test_images_in_place_of_damaged_ones_have_their_own_names(
+    config, shards, tmp_path, kept
+):
+    for path in shards.glob("train*"):
+        shutil.copy(path, tmp_path)
+    config.train.tfrecords = str(tmp_path / "train-*.tfrecord")
+    config.validation.CopyFrom(config.train)
+    config.augmentation.min_scale = config.augmentation.max_scale = 1
+    config.augmentation.flip_probability = 0
+    # Other images are read, too, and are not the ones named.
+    config.augmentation.copy_paste.probability = 1
+    config.augmentation.copy_paste.thing_probability = 0
+    by_name = {
+        name.numpy().decode(): image.numpy()
+        for batch in factory.evaluation_dataset(config, batch_size=4)
+        for name, image in zip(batch.names, batch.images, strict=True)
+    }
+    index = index_records(find_source(config.train.tfrecords).files)
+    damaged = (3, 4, 17)
+    for record in damaged:
+        file = pathlib.Path(index.files[index.file_numbers[record]])
+        with file.open("r+b") as opened:
+            opened.seek(int(index.offsets[record]) + 100)
+            opened.write(b"damage")
+    config.skip_damaged_records = True
+    if kept:
+        value = str(tmp_path / "kept") if kept == "snapshot_folder" else True
+        setattr(config, kept, value)
+    seen = []
+    for images, *_, records in batches(config, 3, size=8):
+        for image, name in zip(
+            images, factory.record_names(config, records), strict=True
+        ):
+            np.testing.assert_array_equal(
+                image, by_name[name.split("(")[1].rstrip(")")]
+            )
+        seen += records.tolist()
+    assert sorted(seen) == sorted([*({*range(24)} - {*damaged}), 5, 5, 18])
+
+
+def test_evaluation_never_skips(config, shards, tmp_path):
+    """An image is neither counted twice nor left out, and its scores are its own."""
+    for path in shards.glob("val*"):
+        shutil.copy(path, tmp_path)
+    config.validation.tfrecords = str(tmp_path / "val-*.tfrecord")
+    config.skip_damaged_records = True
+    index = index_records(find_source(config.validation.tfrecords).files)
+    with pathlib.Path(index.files[0]).open("r+b") as opened:
+        opened.seek(int(index.offsets[2]) + 100)
+        opened.write(b"damage")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="record 2 cannot be read"):
+        list(factory.evaluation_dataset(config, batch_size=4))
+    experiment = parse_experiment("", "defaults", ["trainer.global_batch_size=6"])
+    experiment.data.CopyFrom(config)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="record 2 cannot be read"):
+        next(iter(trainer_factory.validation_dataset(experiment)))
 
 
 def test_hosts_share_each_step(config):
@@ -205,18 +266,54 @@ def test_images_are_known_by_name(config):
 
 
 def test_small_things_become_void(config):
+    """To the pixel, where images get smaller."""
     config.augmentation.min_scale = config.augmentation.max_scale = 0.8
     areas = []
-    for limit in (0, 60):
+    for limit in (0, 30):
         config.min_thing_pixels = limit
         for _, semantic, mask_ids, classes, _ in batches(config, 4):
             for i in range(len(classes)):
                 things = np.flatnonzero((classes[i] >= 1) & (classes[i] <= 6))
                 areas += [(limit, np.sum(mask_ids[i] == k)) for k in things]
                 assert np.all(semantic[i][mask_ids[i] < 0] == 0)
-    assert min(area for limit, area in areas if limit == 0) < 50
-    # Counted before growing, so not to the pixel.
-    assert min(area for limit, area in areas if limit == 60) >= 50
+    plain, limited = ([a for limit, a in areas if limit == k] for k in (0, 30))
+    assert sorted(a for a in plain if a >= 30) == sorted(limited)
+    assert 30 in limited or min(limited) < 40
+    assert len(limited) < len(plain)
+
+
+@pytest.mark.parametrize("change", ["min_thing_pixels", "max_masks"])
+def test_masks_of_enlarged_images_are_counted_before(config, change):
+    """As the config says: pixels of the part that is seen, times its growth."""
+    config.crop_height_pixels = config.crop_width_pixels = 97
+    config.augmentation.min_scale = config.augmentation.max_scale = 1
+    config.augmentation.flip_probability = 0
+    config.max_masks, limit = 40, 250
+    setattr(config, change, limit if change == "min_thing_pixels" else 4)
+    index = index_records(find_source(config.train.tfrecords).files)
+    read = example_reader(index, num_classes=10)
+    growth, dropped = (97 / 65) ** 2, 0
+    for _, _, mask_ids, classes, records in batches(config, 5):
+        for row, record in enumerate(records):
+            labels = read(tf.constant(record, tf.int64)).labels.numpy()
+            values, areas = np.unique(labels[labels > 0], return_counts=True)
+            crowd = (values % 256 == 0) & (values // 256 <= 6)
+            values, areas = values[~crowd], areas[~crowd]
+            if change == "min_thing_pixels":
+                kept = values[(values // 256 > 6) | (areas * growth >= limit)]
+            else:
+                smallest = np.sort(areas)[-4:].min()
+                kept = values[areas >= smallest]
+                if len(kept) > 4:
+                    continue  # several are the smallest
+            dropped += len(values) - len(kept)
+            resized = resize_labels(labels, (97, 97)).numpy()
+            np.testing.assert_array_equal(
+                mask_ids[row] >= 0, np.isin(resized, kept), err_msg=str(record)
+            )
+            found = classes[row][classes[row] > 0]
+            assert sorted(found) == sorted(kept // 256)
+    assert dropped > 20
 
 
 @pytest.mark.parametrize("cache", [False, True])
@@ -247,74 +344,3 @@ def test_evaluation_has_every_image_once_in_order(config, scenes):
 
     limited = factory.evaluation_dataset(config, batch_size=4, max_images=3)
     assert [len(batch.images) for batch in limited] == [3]
-
-
-def test_ground_truth_comes_from_the_manifest_or_the_config(config, scenes, shards):
-    manifest = factory.validation_manifest(config)
-    assert manifest.annotations == (
-        (scenes / "annotations" / "panoptic_val.json").resolve()
-    )
-    assert factory.training_manifest(config).num_images == 24
-    config.validation.annotations = "elsewhere.json"
-    config.validation.masks = "elsewhere"
-    manifest = factory.validation_manifest(config)
-    assert manifest.annotations == pathlib.Path("elsewhere.json")
-    assert manifest.masks == pathlib.Path("elsewhere")
-    config.validation.manifest = str(shards / "none.manifest.json")
-    with pytest.raises(InputError, match="no such manifest"):
-        factory.validation_manifest(config)
-
-
-def test_shards_that_cannot_be_used(shards, tmp_path):
-    with pytest.raises(InputError, match="no TFRecord files given"):
-        find_source("")
-    with pytest.raises(InputError, match="no file fits"):
-        find_source(str(tmp_path / "x-*.tfrecord"))
-    with pytest.raises(InputError, match="shards of one split"):
-        find_source(str(shards / "*.tfrecord"))
-
-    (tmp_path / "train-00000-of-00003.tfrecord").touch()
-    with pytest.raises(InputError, match="no such manifest"):
-        find_source(str(tmp_path / "*.tfrecord"))
-    manifest = Manifest.read(shards / "train.manifest.json")
-    manifest.write(tmp_path / "train.manifest.json")
-    with pytest.raises(InputError, match=r"train-00001-of-00003.*missing"):
-        find_source(str(tmp_path / "*.tfrecord"))
-    (tmp_path / "train-00007-of-00003.tfrecord").touch()
-    with pytest.raises(InputError, match="not a shard of"):
-        find_source(str(tmp_path / "*.tfrecord"))
-
-
-def test_some_of_the_shards(shards):
-    source = find_source(str(shards / "train-0000[01]-*"))
-    assert source.num_images == 16
-    assert [pathlib.Path(file).name for file in source.files] == [
-        "train-00000-of-00003.tfrecord",
-        "train-00001-of-00003.tfrecord",
-    ]
-
-
-def test_shards_of_deeplab2_need_no_manifest(shared, tmp_path):
-    folder = shared / "golden" / "coco_labels"
-    shutil.copy(folder / "val-00000-of-00001.tfrecord", tmp_path)
-    samples = shared / "coco_samples" / "annotations"
-    pattern = str(tmp_path / "val-*.tfrecord")
-    with pytest.raises(InputError, match="no such manifest"):
-        find_source(pattern)
-    config = data_pb2.DataConfig(
-        train=data_pb2.DatasetConfig(
-            tfrecords=pattern, annotations=str(samples / "panoptic_real.json")
-        ),
-    )
-    config.crop_height_pixels = config.crop_width_pixels = 321
-    manifest = factory.training_manifest(config)
-    assert (manifest.num_images, len(manifest.categories)) == (4, 133)
-    assert manifest.masks == samples / "panoptic_real"
-    labels = np.load(folder / "panoptic_labels.npz")
-    images, semantics, *_, records = batches(config, 1, size=4, first_step=2)[0]
-    names = factory.record_names(config, records)
-    for image, semantic, name in zip(images, semantics, names, strict=True):
-        assert image.std() > 10
-        known = np.unique(labels[name.split("(")[1].rstrip(")")] // 256)
-        assert set(np.unique(semantic)) <= {0, *known}
-        assert semantic.any()

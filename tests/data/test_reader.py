@@ -2,11 +2,16 @@ from __future__ import annotations
 
 import pathlib
 import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from cmt.data import snapshot as snapshots
 from cmt.data.reader import example_reader, image_name
 from cmt.data.record_index import index_records
 from cmt.data.snapshot import snapshot
@@ -86,8 +91,76 @@ def test_damage_is_named_or_skipped(files, in_memory, capfd):
     expected = list(whole)
     expected[second_file - 1] = expected[second_file] = whole[second_file + 1]
     assert equal(examples, expected)
+    read = [example.record for example in examples]
+    places = np.arange(24)
+    places[[second_file - 1, second_file]] = second_file + 1
+    assert read == places.tolist()
     said = capfd.readouterr().err
     assert f"warning: {files[1]}: record 0 is damaged and skipped" in said
+
+
+def test_a_snapshot_knows_what_it_was_made_from(files, tmp_path):
+    index = index_records(files)
+    overwrite(files[0], int(index.offsets[2]) + 200, b"damage")
+    copy = snapshot(index, tmp_path / "snap", num_classes=CLASSES, skip_damaged=True)
+    examples = read_all(copy)
+    assert [example.record for example in examples] == [0, 1, 3, *range(3, 24)]
+    # Damage of the copy itself does not hide that.
+    overwrite(copy.files[0], int(copy.offsets[0]) + 200, b"damage")
+    first = read_all(copy, skip_damaged=True)[0]
+    assert (first.record, first.name) == (1, examples[1].name)
+    # Another's number, which is none here, is not taken for it.
+    path = tmp_path / "x.tfrecord"
+    path.write_bytes(frame(encode_decoded(examples[2])))
+    assert read_all(index_records([str(path)]))[0].record == 0
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_processes_that_need_a_snapshot_make_it_once(
+    files, tmp_path, monkeypatch, killed
+):
+    index = index_records(files)
+    written, plain = [], snapshots._write
+    unfinished = tmp_path / "snap" / f".{snapshots._digest(index, False)}.0123.partial"
+
+    def write(path, *arguments):
+        assert not unfinished.exists()
+        written.append(path)
+        time.sleep(0.5)  # time for the other one to be in its way
+        plain(path, *arguments)
+
+    def make(_):
+        return snapshot(index, tmp_path / "snap", num_classes=CLASSES)
+
+    monkeypatch.setattr(snapshots, "_write", write)
+    if killed:
+        unfinished.mkdir(parents=True)
+        (unfinished / "examples.tfrecord").write_bytes(b"half")
+    with ThreadPoolExecutor(2) as pool:
+        copies = list(pool.map(make, range(2)))
+    assert len(written) == 1
+    assert copies[0].files == copies[1].files
+    assert equal(read_all(copies[1]), read_all(index))
+    assert not list((tmp_path / "snap").glob("*.partial"))
+
+
+_SNAPSHOT = """
+import sys
+from cmt.data.record_index import index_records
+from cmt.data.snapshot import snapshot
+print(snapshot(index_records(sys.argv[2:]), sys.argv[1], num_classes=10).num_records)
+"""
+
+
+def test_real_processes_that_need_a_snapshot(files, tmp_path):
+    command = [sys.executable, "-c", _SNAPSHOT, tmp_path / "snap", *files]
+    started = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    done = [process.communicate(timeout=120) for process in started]
+    assert [out for out, _ in done] == [b"24\n", b"24\n"], done
+    assert len(list((tmp_path / "snap").glob("*/examples.tfrecord"))) == 1
 
 
 def test_classes_that_are_not_there_are_damage(files, tmp_path):

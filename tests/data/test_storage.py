@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import pathlib
+import threading
+
 import pytest
 
 from cmt.data import storage
@@ -69,3 +72,60 @@ def test_sizes_of_local_files_are_listed(tmp_path):
     (tmp_path / "a").write_bytes(b"123")
     (tmp_path / "folder").mkdir()
     assert storage.list_files(tmp_path) == {"a": 3}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("a/v-*.x", ["a/v-1.x", "a/v-2.x"]),
+        ("*/v-*", ["a/v-1.x", "a/v-2.x", "b/v-1.x"]),
+        ("?/v-[2-9].x", ["a/v-2.x"]),
+        ("a/v-1.x", ["a/v-1.x"]),
+        ("*", []),
+        ("none/*", []),
+        ("none", []),
+    ],
+)
+def test_files_are_found_by_patterns_of_names_and_folders(root, pattern, found):
+    for name in ("a/v-1.x", "a/v-2.x", "b/v-1.x", "b/inner/other"):
+        write(storage.join(root, name), b"")
+    paths = storage.find_files(storage.join(root, pattern))
+    assert paths == [storage.join(root, name) for name in found]
+
+
+def test_what_stands_in_a_path_is_no_pattern_if_it_is_there(tmp_path, monkeypatch):
+    for folder in ("run[1]", "run1"):
+        write(str(tmp_path / folder / "v-1.x"), b"")
+    found = storage.find_files(tmp_path / "run[1]" / "v-*")
+    assert found == [str(tmp_path / "run[1]" / "v-1.x")]
+    write(str(tmp_path / "run1" / "v[1].x"), b"")
+    assert storage.find_files(tmp_path / "run1" / "v[1].x") == [
+        str(tmp_path / "run1" / "v[1].x")
+    ]
+    monkeypatch.chdir(tmp_path / "run1")
+    assert storage.find_files("v-*") == ["v-1.x"]
+
+
+def test_many_remote_files_are_asked_for_at_a_time(root, monkeypatch):
+    paths = [storage.join(root, name) for name in "abcdefgh"]
+    for size, path in enumerate(paths[1:], 1):
+        write(path, b"x" * size)
+    # Ends only where all eight requests have begun.
+    barrier, plain = threading.Barrier(8), storage.stamp
+
+    def stamp(path):
+        if storage.is_remote(path):
+            barrier.wait(timeout=20)
+        return plain(path)
+
+    monkeypatch.setattr(storage, "stamp", stamp)
+    found = storage.stamps(paths)
+    assert found[0] is None
+    assert [size for size, _ in found[1:]] == list(range(1, 8))
+
+
+def test_paths_keep_their_scheme():
+    assert storage.as_location("gs://bucket/a") == "gs://bucket/a"
+    assert storage.as_location("a//b") == pathlib.Path("a/b")
+    assert storage.split("gs://bucket/a/b") == ("gs://bucket/a", "b")
+    assert storage.split("b") == (".", "b")
