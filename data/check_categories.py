@@ -27,15 +27,26 @@ class CategoriesCheck:
         self._path = path
         if not entries:
             self._add('"categories" must not be empty; got 0', "list the classes")
+        # One fault and not one each: such a list is that of an instance json.
+        self._lacks_isthing = len(entries) > 1 and not any(
+            isinstance(entry, dict) and "isthing" in entry for entry in entries
+        )
+        if self._lacks_isthing:
+            self._add(
+                f'every category must have "isthing"; none of {len(entries)} has',
+                'give the "categories" of the panoptic json, not of the instance json; '
+                "or add 1 to countable things, 0 to stuff",
+            )
         for number, entry in enumerate(entries):
             faults = len(self.problems)
             if self._identified(entry, number):
                 known = entry.get("isthing") in (0, 1)
                 self.is_thing[entry["id"]] = bool(entry["isthing"]) if known else None
                 self._check(entry)
-            if len(self.problems) == faults:
+            if len(self.problems) == faults and not self._lacks_isthing:
                 self.categories.append(Category.from_json(entry))
         self._note_gaps()
+        self._note_names()
 
     def _add(self, message: str, fix: str, kind: str = "categories") -> None:
         self.problems.append(Problem(kind, self._path, None, message, fix))
@@ -61,7 +72,8 @@ class CategoriesCheck:
         if entry["id"] in self.is_thing:
             self._add(
                 f"category id {entry['id']} occurs twice",
-                "keep one, rename the other",
+                "give one another id, with its segments; if both say the same, leave "
+                "one out",
                 "duplicate",
             )
             return False
@@ -78,7 +90,7 @@ class CategoriesCheck:
                 if entry["id"] == 0
                 else "renumber the category",
             )
-        if entry.get("isthing") not in (0, 1):
+        if entry.get("isthing") not in (0, 1) and not self._lacks_isthing:
             arrived = repr(entry["isthing"]) if "isthing" in entry else "nothing"
             self._add(
                 f'{where} "isthing" must be 0 or 1; got {arrived}',
@@ -106,6 +118,24 @@ class CategoriesCheck:
                 "manifest",
             )
         )
+
+    def _note_names(self) -> None:
+        ids: dict[str, list[int]] = {}
+        for category in self.categories:
+            ids.setdefault(category.name, []).append(category.id)
+        for name, numbers in ids.items():
+            if len(numbers) > 1:
+                self.notes.append(
+                    Problem(
+                        "duplicate category name",
+                        self._path,
+                        None,
+                        f"categories {', '.join(map(str, numbers))} are all called "
+                        f"{name!r}",
+                        "conversion keeps them apart by id; rename them if they are "
+                        "different, give their segments one id if they are the same",
+                    )
+                )
 
 
 def _is_color(value: Any) -> bool:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import io
-import struct
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from cmt.data.annotations import MAX_PIXELS, MAX_SIDE, PanopticImage, Segment
+from cmt.data.annotations import PanopticImage
+from cmt.data.check_pixels import compare_segments
 from cmt.data.coco import (
     DECODING_ERRORS,
-    decode_ids,
-    decoding_reason,
+    check_mask,
+    decoding_fault,
+    mask_ids,
     segment_index,
 )
+from cmt.data.image_integrity import ImageFault, Png, check_whole, refuse_too_large
 from cmt.data.problems import Problem, missing_file
 from cmt.data.storage import Location, join, read_bytes
-from cmt.errors import InputError
 
 _ORIENTATION_TAG = 0x0112
 _MIRRORED_OR_TURNED = range(2, 9)
@@ -29,7 +31,9 @@ _GREY, _OTHER = "grey image", "image that is not RGB"
 _MODES = dict.fromkeys(("L", "LA", "1", "I;16", "I;16B", "I;16L"), _GREY)
 _MODES |= {"CMYK": "CMYK image"}
 _MODES |= dict.fromkeys(("P", "PA", "RGBA", "RGBX", "YCbCr", "HSV"), _OTHER)
-_IMAGE_FIX = "download or make it again"
+# Those of Pillow's formats that images come in; others run programs or never end.
+_FORMATS = ["BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"]
+_EXIF_CHUNKS = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 
 
 class FileOptions(NamedTuple):
@@ -81,64 +85,22 @@ class CheckedFiles(NamedTuple):
     index: np.ndarray | None
 
 
+class _Read(NamedTuple):
+    """Size [height, width], format, mode and EXIF orientation of an image."""
+
+    size: tuple[int, int]
+    format: str
+    mode: str
+    orientation: object
+
+
 def check_files(options: FileOptions, entry: PanopticImage) -> CheckedFiles:
     """Reads the image and the mask of `entry` in full and compares."""
     check = _FilesCheck(options, entry)
     image = check.image()
     mask, index = check.mask()
+    check.compare_sizes()
     return CheckedFiles(check.problems, check.notes, image, mask, index)
-
-
-def check_boxes(
-    options: FileOptions, entry: PanopticImage, index: np.ndarray
-) -> list[Problem]:
-    """The "bbox" entries that are not those of the pixels.
-
-    Args:
-      options: where the files are.
-      entry: the image.
-      index: [H, W], as `segment_index` has it.
-    """
-    path = join(options.masks, entry.mask_name)
-    problems = []
-    for segment, box in zip(entry.segments, _boxes(index, entry.segments), strict=True):
-        if segment.box is None or box is None or segment.box == box:
-            continue
-        problems.append(
-            Problem(
-                "box",
-                path,
-                segment.id,
-                '"bbox" must be [x, y, width, height] of the pixels; got '
-                f"{segment.box!r} in the json and {box} in the PNG",
-                f'set "bbox" to {box}',
-                entry.file_name,
-            )
-        )
-    return problems
-
-
-def _boxes(index: np.ndarray, segments: list[Segment]) -> list[list[int] | None]:
-    """[x, y, width, height] in pixels of each segment; None where it has none."""
-    bins = len(segments) + 2
-    sides = []
-    for plane in (index.T, index):
-        lines = np.arange(plane.shape[0])[:, np.newaxis] * bins
-        counts = np.bincount((lines + plane).ravel(), minlength=plane.shape[0] * bins)
-        present = counts.reshape(plane.shape[0], bins)[:, 2:] > 0
-        first = present.argmax(axis=0)
-        last = plane.shape[0] - present[::-1].argmax(axis=0)
-        sides.append((first.tolist(), (last - first).tolist(), present.any(axis=0)))
-    (left, width, exists), (top, height, _) = sides
-    return [
-        [*corner, *size] if there else None
-        for corner, size, there in zip(
-            zip(left, top, strict=True),
-            zip(width, height, strict=True),
-            exists,
-            strict=True,
-        )
-    ]
 
 
 class _FilesCheck:
@@ -149,12 +111,15 @@ class _FilesCheck:
         self.notes: list[Problem] = []
         self._options = options
         self._entry = entry
+        self._paths = {
+            "image": join(options.images, entry.image_path),
+            "mask": join(options.masks, entry.mask_name),
+        }
+        self._sizes: dict[str, tuple[int, int]] = {}
 
-    def _problem(
-        self, kind: str, path: str, message: str, fix: str, segment: int | None = None
-    ) -> None:
+    def _problem(self, kind: str, path: str, message: str, fix: str) -> None:
         image = self._entry.file_name
-        self.problems.append(Problem(kind, path, segment, message, fix, image))
+        self.problems.append(Problem(kind, path, None, message, fix, image))
 
     def _note(self, kind: str, path: str, message: str, fix: str) -> None:
         self.notes.append(
@@ -174,33 +139,26 @@ class _FilesCheck:
             )
         return None
 
+    def _fault(self, path: str, error: Exception) -> None:
+        fault = decoding_fault(error)
+        self._problem(fault.kind, path, f"cannot be read: {fault.reason}", fault.fix)
+
     def image(self) -> ImageFile | None:
-        """Decodes the image and compares its size."""
-        path = join(self._options.images, self._entry.image_path)
+        """Goes through the image and notes its size."""
+        path = self._paths["image"]
         content = self._read(path, "image", self._entry.file_name)
         if content is None:
             return None
         try:
-            with Image.open(io.BytesIO(content)) as image:
-                _refuse_too_large(image)
-                size, image_format, mode = image.size, image.format, image.mode
-                # A JPEG at an eighth of its size: all its bytes are still gone
-                # through, but few pixels are made of them.
-                image.draft(mode, (1, 1))
-                image.load()
-                orientation = _exif_orientation(image)
+            image = _read_image(content)
         except DECODING_ERRORS as error:
-            reason = decoding_reason(error)
-            message = f"cannot be read as an image: {reason}"
-            self._problem("not an image", path, message, _IMAGE_FIX)
+            self._fault(path, error)
             return None
-        if image_format == "MPO":  # a JPEG with further pictures behind the first
-            image_format = "JPEG"
-        self._check_mode(path, mode)
-        orientation = self._orientation(path, (size[1], size[0]), orientation)
+        self._check_mode(path, image.mode)
+        orientation = self._orientation(path, image.size, image.orientation)
         swapped = orientation in _SIDES_SWAPPED
-        self._check_size(path, (size[0], size[1]) if swapped else (size[1], size[0]))
-        return ImageFile(content, image_format, mode, orientation)
+        self._sizes["image"] = image.size[::-1] if swapped else image.size
+        return ImageFile(content, image.format, image.mode, orientation)
 
     def _check_mode(self, path: str, mode: str) -> None:
         if mode == "RGB":
@@ -252,78 +210,84 @@ class _FilesCheck:
         return int(found) if choice == "apply" else 1
 
     def mask(self) -> tuple[bytes | None, np.ndarray | None]:
-        """Decodes the PNG and compares its size, ids and areas."""
-        path = join(self._options.masks, self._entry.mask_name)
+        """Decodes the PNG and compares ids and areas, if its size is right."""
+        path = self._paths["mask"]
         content = self._read(path, "mask", self._entry.mask_name)
         if content is None:
             return None, None
         try:
-            ids = decode_ids(content)
-        except InputError as error:
-            self._problem("not an image", path, str(error), _IMAGE_FIX)
+            png = check_mask(content)
+            self._sizes["mask"] = (png.height, png.width)
+            if self._sizes["mask"] != (self._entry.height, self._entry.width):
+                return content, None
+            ids = mask_ids(content)
+        except ImageFault as fault:
+            self._fault(path, fault)
             return content, None
-        self._check_size(path, ids.shape)
         index = segment_index(ids, self._entry.segments)
-        self._check_segments(path, ids, index)
+        self.problems += compare_segments(path, self._entry, ids, index)
         return content, index
 
-    def _check_segments(self, path: str, ids: np.ndarray, index: np.ndarray) -> None:
-        segments = self._entry.segments
-        areas = np.bincount(index.ravel(), minlength=len(segments) + 2).tolist()
-        if areas[0]:
-            unknown, counts = np.unique(ids[index == 0], return_counts=True)
-            for number, count in zip(unknown.tolist(), counts.tolist(), strict=True):
-                self._problem(
-                    "id not in json",
-                    path,
-                    f"{count} pixels have an id that the json does not list for this "
-                    "image",
-                    'add it to "segments_info" or set the pixels to 0',
-                    number,
-                )
-        for segment, area in zip(segments, areas[2:], strict=True):
-            if area == 0:
-                self._problem(
-                    "id not in PNG",
-                    path,
-                    "the json lists it, but no pixel has this id",
-                    'remove it from "segments_info" or draw it',
-                    segment.id,
-                )
-            elif area != segment.area:
-                self._problem(
-                    "area",
-                    path,
-                    f'"area" must be the number of pixels; got {segment.area} in the '
-                    f"json and {area} in the PNG",
-                    f'set "area" to {area}',
-                    segment.id,
-                )
-
-    def _check_size(self, path: str, found: tuple[int, ...]) -> None:
+    def compare_sizes(self) -> None:
+        """Notes where they differ from the json; once, if it alone is wrong."""
         expected = (self._entry.height, self._entry.width)
-        if tuple(found) != expected:
+        wrong = {what: size for what, size in self._sizes.items() if size != expected}
+        if not wrong:
+            return
+        if len(wrong) == 2 and len(set(wrong.values())) == 1:
+            wrong.pop("mask")
+            agree, fix = "image and mask agree on", 'correct "height" and "width"'
+        else:
+            agree, fix = "got", "use the files the json was made for, or correct it"
+        for what, (height, width) in wrong.items():
             self._problem(
                 "size",
-                path,
-                "image, mask and json must agree in height x width; got "
-                f"{found[0]}x{found[1]} here and {expected[0]}x{expected[1]} in the "
-                "json",
-                "use the files the json was made for, or correct the json",
+                self._paths[what],
+                f"image, mask and json must agree in height x width; {agree} "
+                f"{height}x{width} here and {expected[0]}x{expected[1]} in the json",
+                fix,
             )
 
 
-def _refuse_too_large(image: Image.Image) -> None:
-    height, width = image.height, image.width
-    if height * width > MAX_PIXELS or max(height, width) > MAX_SIDE:
-        raise ValueError(
-            f"it must have at most {MAX_PIXELS} pixels and {MAX_SIDE} a side; got "
-            f"{height}x{width}"
-        )
+def _read_image(content: bytes) -> _Read:
+    """Goes through all bytes of an image, so that decoding it later will do.
+
+    Raises:
+      *DECODING_ERRORS: it cannot be decoded.
+    """
+    png = check_whole(content)
+    if png is not None:
+        refuse_too_large(png.height, png.width)
+    with warnings.catch_warnings():
+        # Of metadata that is damaged, on which nothing here depends.
+        warnings.simplefilter("ignore")
+        return _read_with_pillow(content, png)
+
+
+def _read_with_pillow(content: bytes, png: Png | None) -> _Read:
+    with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        refuse_too_large(image.height, image.width)
+        size, mode = (image.height, image.width), image.mode
+        if png is not None and png.is_rgb:
+            png.check_pixels()
+        if png is None or png.interlaced or not png.is_rgb:
+            # A JPEG at an eighth of its size: all its bytes are still gone through,
+            # but few pixels are made of them.
+            image.draft(mode, (1, 1))
+            image.load()
+        elif png.kinds.isdisjoint(_EXIF_CHUNKS):
+            # Pillow would decode it to find no orientation.
+            return _Read(size, "PNG", mode, 1)
+        orientation = _exif_orientation(image)
+        if orientation in _MIRRORED_OR_TURNED:
+            image.load()  # for it may be turned
+        # An MPO is a JPEG with further pictures behind the first.
+        image_format = "JPEG" if image.format == "MPO" else image.format
+    return _Read(size, image_format, mode, orientation)
 
 
 def _exif_orientation(image: Image.Image) -> object:
     """What its EXIF says; 1, as stored, where that is damaged or missing."""
-    with contextlib.suppress(*DECODING_ERRORS, struct.error, KeyError, TypeError):
+    with contextlib.suppress(*DECODING_ERRORS):
         return image.getexif().get(_ORIENTATION_TAG, 1)
     return 1

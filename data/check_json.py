@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from cmt.data.annotations import (
-    MAX_SEGMENT_ID,
-    ImageId,
-    PanopticImage,
-    Segment,
-    record_name,
-)
+from cmt.data.annotations import ImageId, PanopticImage, record_name
 from cmt.data.categories import Category
 from cmt.data.check_categories import CategoriesCheck
+from cmt.data.check_segments import SegmentsCheck
+from cmt.data.json_entries import STRUCTURE, EntryCheck, id_of
+from cmt.data.json_format import other_format
 from cmt.data.problems import Problem
 
-_STRUCTURE = "json structure"
 
-
-class JsonCheck:
+class JsonCheck(EntryCheck):
     """Goes once through a json, collecting what is wrong and what can be used.
 
     Predictions need neither "images" nor "categories" nor areas; what they have of
@@ -35,17 +29,22 @@ class JsonCheck:
       is_thing: of every category that has an id; None where it does not say.
       num_images: entries of "images".
       num_annotations: entries of "annotations".
+      image_names: file names of all images, those with faults too.
+      mask_names: of all annotations, likewise.
+      incomplete: images of which not all segments have an id that can be read, so
+        that other ids in the PNG are no fault.
     """
 
     def __init__(
         self, path: Path | str, content: dict[str, Any], *, is_prediction: bool = False
     ):
-        self.problems: list[Problem] = []
-        self.notes: list[Problem] = []
+        super().__init__(str(path))
         self.categories: list[Category] = []
         self.images: list[PanopticImage] = []
         self.num_images = self.num_annotations = 0
-        self._path = str(path)
+        self.image_names: set[str] = set()
+        self.mask_names: set[str] = set()
+        self.incomplete: set[str] = set()
         self._is_prediction = is_prediction
         self.is_thing: dict[int, bool | None] = {}
         categories = self._list(content, "categories")
@@ -54,29 +53,35 @@ class JsonCheck:
         if None in (categories, images, annotations):
             return
         self.num_images, self.num_annotations = len(images), len(annotations)
+        other = other_format(self._path, annotations)
+        if other is not None:
+            self.problems.append(other)
+            return
         if not (is_prediction or (annotations and images)):
             self._add(
                 "empty data set",
                 f"must hold at least one image and annotation; got {len(images)} and "
                 f"{len(annotations)}",
-                "give the json of a split that has images",
+                "give the json of a split that has both",
             )
         if categories or not is_prediction:
             check = CategoriesCheck(self._path, categories)
             self.problems += check.problems
             self.notes += check.notes
             self.categories, self.is_thing = check.categories, check.is_thing
-        self._check_annotations(annotations, self._check_images(images))
-
-    def _add(
-        self,
-        kind: str,
-        message: str,
-        fix: str,
-        image: str | None = None,
-        segment: int | None = None,
-    ) -> None:
-        self.problems.append(Problem(kind, self._path, segment, message, fix, image))
+        self._segments = SegmentsCheck(
+            self._path, self.is_thing, is_prediction=is_prediction
+        )
+        self._segments.check_categories(categories, annotations)
+        # Ids; None for an entry without one, which may be that of any.
+        self._faulty_images: set[ImageId | None] = set()
+        self._annotated: set[ImageId | None] = set()
+        usable = self._check_images(images)
+        self._check_annotations(annotations, usable)
+        if annotations and not is_prediction:
+            self._check_all_annotated(usable)
+        self.problems += self._segments.problems
+        self.incomplete = self._segments.incomplete
 
     def _list(self, content: dict[str, Any], key: str) -> list | None:
         value = content.get(key)
@@ -86,104 +91,69 @@ class JsonCheck:
             return []
         arrived = "nothing" if value is None else type(value).__name__
         self._add(
-            _STRUCTURE,
+            STRUCTURE,
             f'"{key}" must be a list; got {arrived}',
             "give COCO panoptic annotations (not the instance or caption json)",
         )
         return None
-
-    def _fields(self, entry: Any, where: str, image: str, **wanted: Any) -> bool:
-        """Whether `entry` is an object with values of these types; else notes it."""
-        if not isinstance(entry, dict):
-            arrived = type(entry).__name__
-            self._add(
-                _STRUCTURE,
-                f"{where} must be an object; got {arrived}",
-                "write it as COCO does",
-                image,
-            )
-            return False
-        fine = True
-        for key, kind in wanted.items():
-            if not isinstance(entry.get(key), kind):
-                fine = False
-                arrived = repr(entry[key]) if key in entry else "nothing"
-                what = "an integer" if kind is int else "an integer or a name"
-                self._add(
-                    _STRUCTURE,
-                    f'{where}: "{key}" must be {what}; got {arrived}',
-                    "add it",
-                    image,
-                )
-        return fine
-
-    def _file_name(self, entry: dict[str, Any], where: str) -> bool:
-        name = entry.get("file_name")
-        if isinstance(name, str) and PurePosixPath(name).name:
-            return True
-        self._add(
-            _STRUCTURE,
-            f'{where}: "file_name" must name a file; got {name!r}',
-            "add it",
-            where,
-        )
-        return False
-
-    def _duplicate(self, seen: set, value: Any, what: str, image: str) -> bool:
-        if value not in seen:
-            seen.add(value)
-            return False
-        self._add(
-            "duplicate",
-            f"{what} {value!r} occurs twice",
-            "keep one, rename the other",
-            image,
-        )
-        return True
 
     def _check_images(self, images: list) -> dict[ImageId, dict[str, Any]]:
         """The usable entries by id."""
         usable, ids, names = {}, set(), {}
         for number, entry in enumerate(images):
             where = f"images[{number}]"
-            if not self._fields(entry, where, where, id=ImageId, height=int, width=int):
-                continue
-            if not self._file_name(entry, where):
-                continue
-            image = entry["file_name"]
-            if min(entry["height"], entry["width"]) < 1:
-                self._add(
-                    _STRUCTURE,
-                    f'{where}: "height" and "width" must be above 0; got '
-                    f"{entry['height']} and {entry['width']}",
-                    "give the size in pixels",
-                    image,
-                )
-                continue
-            name = record_name(image)
-            repeated = name in names
-            if repeated:
-                self._add(
-                    "duplicate",
-                    "image file names (less extension) must differ; images "
-                    f"{names[name]!r} and {entry['id']!r} are both called {name!r}",
-                    "keep one, rename the other",
-                    image,
-                )
-            names.setdefault(name, entry["id"])
-            if not (self._duplicate(ids, entry["id"], "image id", image) or repeated):
+            if self._is_usable(entry, where, ids, names):
                 usable[entry["id"]] = entry
+            elif id_of(entry) not in usable:
+                self._faulty_images.add(id_of(entry))
         return usable
+
+    def _is_usable(
+        self, entry: Any, where: str, ids: set[ImageId], names: dict[str, ImageId]
+    ) -> bool:
+        """Whether an entry of "images" has no fault; ids and names gain its own."""
+        fine = self._fields(entry, where, where, id=ImageId, height=int, width=int)
+        if not isinstance(entry, dict) or not self._file_name(entry, where):
+            return False
+        image = entry["file_name"]
+        self.image_names.add(image)
+        if not fine:
+            return False
+        if min(entry["height"], entry["width"]) < 1:
+            self._add(
+                STRUCTURE,
+                f'{where}: "height" and "width" must be above 0; got '
+                f"{entry['height']} and {entry['width']}",
+                "give the size in pixels",
+                image,
+            )
+            return False
+        if self._duplicate(ids, entry["id"], "image id", image):
+            return False
+        name = record_name(image)
+        if name in names:
+            self._add(
+                "duplicate",
+                "image file names (less extension) must differ; images "
+                f"{names[name]!r} and {entry['id']!r} are both called {name!r}",
+                "rename one; if both say the same, leave one out",
+                image,
+            )
+            return False
+        names[name] = entry["id"]
+        return True
 
     def _check_annotations(
         self, annotations: list, images: dict[ImageId, dict[str, Any]]
     ) -> None:
-        annotated, names = set(), set()
+        names: set[str] = set()
         for number, entry in enumerate(annotations):
             where = f"annotations[{number}]"
-            if not self._fields(entry, where, where, image_id=ImageId):
-                continue
-            if not self._file_name(entry, where):
+            if isinstance(entry, dict) and isinstance(entry.get("file_name"), str):
+                self.mask_names.add(entry["file_name"])
+            fine = self._fields(entry, where, where, image_id=ImageId)
+            if not (fine and self._file_name(entry, where)):
+                self._annotated.add(id_of(entry, "image_id"))
                 continue
             image_id = entry["image_id"]
             known = images.get(image_id)
@@ -191,21 +161,17 @@ class JsonCheck:
                 known = {"file_name": "", "height": 0, "width": 0}
             image = where if known is None else known["file_name"] or where
             repeated = self._duplicate(
-                annotated, image_id, "annotation of image id", image
+                self._annotated, image_id, "annotation of image id", image
             )
             what = "mask file name"
             if self._duplicate(names, entry["file_name"], what, image) or repeated:
                 continue
-            segments = list(self._segments(entry, image))
+            segments = list(self._segments.of(entry, image))
             if known is None:
-                self._add(
-                    "image without entry",
-                    f'{where}: image_id {image_id!r} is not in "images" (or is faulty '
-                    "there)",
-                    'add the image to "images" or remove the annotation',
-                    image,
-                )
+                self._add_without_entry(where, image_id)
                 continue
+            if entry.get("segments_info") == [] and not self._is_prediction:
+                self._note_empty(entry["file_name"], image)
             self.images.append(
                 PanopticImage(
                     image_id=image_id,
@@ -216,99 +182,37 @@ class JsonCheck:
                     segments=segments,
                 )
             )
-        if not self._is_prediction:
-            self._check_all_annotated(images, annotated)
 
-    def _check_all_annotated(
-        self, images: dict[ImageId, dict[str, Any]], annotated: set[ImageId]
-    ) -> None:
+    def _add_without_entry(self, where: str, image_id: ImageId) -> None:
+        """An annotation whose image is missing, not one that has a fault already."""
+        if self.num_images and self._faulty_images.isdisjoint((image_id, None)):
+            self._add(
+                "image without entry",
+                f'{where}: image_id {image_id!r} is not in "images"',
+                'add the image to "images", or correct "image_id"',
+                where,
+            )
+
+    def _note_empty(self, mask: str, image: str) -> None:
+        self.notes.append(
+            Problem(
+                "annotation without segments",
+                self._path,
+                None,
+                f"annotation of {mask}: the image has no segment, so all of it is void",
+                "training learns nothing from it; annotate it, or leave the image out",
+                image,
+            )
+        )
+
+    def _check_all_annotated(self, images: dict[ImageId, dict[str, Any]]) -> None:
+        if None in self._annotated:
+            return  # An annotation that does not say of which image it is.
         for image_id, image in images.items():
-            if image_id not in annotated:
+            if image_id not in self._annotated:
                 self._add(
                     "image without annotation",
                     f"image {image['file_name']} has no annotation",
-                    'add one or remove the image from "images"',
+                    'add one; if there is none, leave the image out of "images"',
                     image["file_name"],
                 )
-
-    def _segments(self, annotation: dict[str, Any], image: str) -> Iterator[Segment]:
-        """The segments whose pixels can be looked at."""
-        where = f"annotation of {annotation['file_name']}:"
-        infos = annotation.get("segments_info")
-        if not isinstance(infos, list):
-            self._add(
-                _STRUCTURE,
-                f'{where} "segments_info" must be a list; got {type(infos).__name__}',
-                "add the segments",
-                image,
-            )
-            return
-        wanted = dict(id=int, category_id=int)
-        if not self._is_prediction:
-            wanted["area"] = int
-        seen: set[int] = set()
-        stuff: set[int] = set()
-        for number, info in enumerate(infos):
-            place = f"{where} segments_info[{number}]"
-            if not self._fields(info, place, image, **wanted):
-                continue
-            if not 1 <= info["id"] <= MAX_SEGMENT_ID:
-                self._add(
-                    "segment id",
-                    f"{place}: id must be from 1 to {MAX_SEGMENT_ID}; got {info['id']}",
-                    "renumber the segment in json and PNG",
-                    image,
-                )
-                continue
-            if self._duplicate(seen, info["id"], f"{where} segment id", image):
-                continue
-            self._check_segment(info, where, image, stuff)
-            yield Segment(
-                id=info["id"],
-                category_id=info["category_id"],
-                area=info.get("area", 0),
-                is_crowd=bool(info.get("iscrowd", 0)),
-                box=info.get("bbox"),
-            )
-
-    def _check_segment(
-        self, info: dict[str, Any], where: str, image: str, stuff: set[int]
-    ) -> None:
-        category, crowd = info["category_id"], info.get("iscrowd", 0)
-        is_thing = self.is_thing.get(category)
-        listed = self.is_thing or not self._is_prediction
-        if listed and category not in self.is_thing:
-            self._add(
-                "category not in list",
-                f'{where} category_id {category} is not in "categories"',
-                'add the category or correct "category_id"',
-                image,
-                info["id"],
-            )
-        if crowd not in (0, 1):
-            self._add(
-                "crowd",
-                f'{where} "iscrowd" must be 0 or 1; got {crowd!r}',
-                "correct it",
-                image,
-                info["id"],
-            )
-        elif crowd and is_thing is False:
-            self._add(
-                "crowd",
-                f"{where} only things can be crowd; category {category} is stuff",
-                'set "iscrowd" to 0',
-                image,
-                info["id"],
-            )
-        if is_thing is False and not self._is_prediction:
-            if category in stuff:
-                self._add(
-                    "stuff twice",
-                    f"{where} a stuff category must have one segment an image; "
-                    f"category {category} has another",
-                    "give both the same id in json and PNG",
-                    image,
-                    info["id"],
-                )
-            stuff.add(category)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,26 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 # The names after "as" are for those who import them from here.
-from cmt.data.annotations import LABEL_DIVISOR, MAX_LABEL_PART, PanopticAnnotations
+from cmt.data.annotations import (
+    LABEL_DIVISOR,
+    MAX_LABEL_PART,
+    MAX_SEGMENT_ID,
+    PanopticAnnotations,
+)
 from cmt.data.annotations import MAX_CATEGORY_ID as MAX_CATEGORY_ID
 from cmt.data.annotations import PanopticImage as PanopticImage
 from cmt.data.annotations import Segment as Segment
 from cmt.data.check_json import JsonCheck
+from cmt.data.image_integrity import (
+    DAMAGED,
+    NO_IMAGE,
+    TOO_LARGE,
+    TRUNCATED,
+    ImageFault,
+    Png,
+    read_png,
+    refuse_too_large,
+)
 from cmt.data.storage import read_bytes, read_json
 from cmt.errors import InputError
 
@@ -28,7 +44,16 @@ _READABLE = {
     "stuff twice",
 }
 # What Pillow raises for files that are no images or damaged.
-DECODING_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+DECODING_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+# Of a PNG's header: RGB, or RGB with an opacity, which is not looked at.
+_IDS_COLORS = (2, 6)
+_COLOR_NAMES = {0: "a grey", 2: "an RGB", 3: "a palette", 4: "a grey", 6: "an RGB"}
 
 
 def load_json(path: Path | str) -> dict[str, Any]:
@@ -107,25 +132,60 @@ def decode_ids(content: bytes) -> np.ndarray:
       InputError: they are not an RGB image; without the file's name.
     """
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            if image.mode not in ("RGB", "RGBA"):
-                raise InputError(f"must be an RGB image; got mode {image.mode}")
+        check_mask(content)
+        return mask_ids(content)
+    except ImageFault as fault:
+        message = f"{fault.reason}; {fault.fix}"
+        if fault.kind in (NO_IMAGE, TRUNCATED, DAMAGED):
+            message = f"not an image that can be read: {message}"
+        raise InputError(message) from fault
+
+
+def check_mask(content: bytes) -> Png:
+    """Goes through the bytes of a COCO panoptic PNG; its pixels stay compressed.
+
+    Raises:
+      ImageFault: it is cut off, damaged, or of another kind.
+    """
+    png = read_png(content)
+    refuse_too_large(png.height, png.width)
+    if png.color_type not in _IDS_COLORS or png.depth != 8:
+        raise ImageFault(
+            "not a panoptic PNG",
+            "must be an RGB PNG of 8 bits a channel, with id = R + 256 G + 65536 B; "
+            f"got {_COLOR_NAMES[png.color_type]} PNG of {png.depth} bits",
+            'write the ids of "segments_info" so; a map of classes or of instances, as '
+            "grey and palette PNGs mostly are, is no panoptic mask",
+        )
+    return png
+
+
+def mask_ids(content: bytes) -> np.ndarray:
+    """[H, W] int32 segment ids of a PNG that `check_mask` lets pass.
+
+    Raises:
+      ImageFault: its pixels cannot be decoded.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             # Four bytes a pixel are one number, and what Pillow has in memory.
             colors = image.tobytes("raw", "RGBX" if image.mode == "RGB" else "RGBA")
             height, width = image.height, image.width
     except DECODING_ERRORS as error:
-        if isinstance(error, InputError):
-            raise
-        reason = decoding_reason(error)
-        raise InputError(f"not an image that can be read: {reason}") from error
-    return (np.frombuffer(colors, "<i4") & 0xFFFFFF).reshape(height, width)
+        raise decoding_fault(error) from error
+    return (np.frombuffer(colors, "<i4") & MAX_SEGMENT_ID).reshape(height, width)
 
 
-def decoding_reason(error: Exception) -> str:
-    """One of DECODING_ERRORS in a few words."""
+def decoding_fault(error: Exception) -> ImageFault:
+    """One of DECODING_ERRORS as what it says of the file."""
+    if isinstance(error, ImageFault):
+        return error
     if isinstance(error, UnidentifiedImageError):
-        return "it has no known image format"
-    return next(iter(str(error).splitlines()), "it is damaged")
+        return ImageFault(NO_IMAGE, "it has no known image format")
+    if isinstance(error, Image.DecompressionBombError):
+        return ImageFault(TOO_LARGE, "it declares more pixels than Pillow reads")
+    reason = next(iter(str(error).splitlines()), "it is damaged")
+    return ImageFault(TRUNCATED if "truncated" in reason else DAMAGED, reason)
 
 
 def write_ids(path: Path | str, ids: np.ndarray) -> None:
@@ -140,7 +200,7 @@ def segment_index(ids: np.ndarray, segments: Sequence[Segment]) -> np.ndarray:
     known = [segment.id for segment in segments]
     kind = np.uint16 if len(known) + 2 <= 2**16 else np.uint32
     # Fresh zeros cost nothing until they are touched, and few of them are.
-    table = np.zeros(2**24, kind)
+    table = np.zeros(MAX_SEGMENT_ID + 1, kind)
     table[0] = 1
     table[known] = np.arange(2, len(known) + 2, dtype=kind)
     return table.take(ids)

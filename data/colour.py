@@ -122,7 +122,7 @@ def _saturation(image: tf.Tensor, factor: tf.Tensor, _: float) -> tf.Tensor:
 
 
 def _sharpness(image: tf.Tensor, factor: tf.Tensor, _: float) -> tf.Tensor:
-    """Between and beyond the image and a smoothed one; the border stays."""
+    """Between and beyond the image and a smoothed one, mirrored at the border."""
     weights = tf.constant([[1.0, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13.0
     filters = tf.tile(weights[:, :, tf.newaxis, tf.newaxis], [1, 1, 3, 1])
     padded = tf.pad(image, [[1, 1], [1, 1], [0, 0]], "SYMMETRIC")[tf.newaxis]
@@ -133,7 +133,8 @@ def _sharpness(image: tf.Tensor, factor: tf.Tensor, _: float) -> tf.Tensor:
 def _auto_contrast(image: tf.Tensor, *_: object) -> tf.Tensor:
     low = tf.reduce_min(image, [0, 1])
     high = tf.reduce_max(image, [0, 1])
-    return (image - low) * (255.0 / tf.maximum(high - low, 1.0))
+    stretched = (image - low) * (255.0 / tf.maximum(high - low, 1.0))
+    return tf.where(high > low, stretched, image)
 
 
 def _equalize(image: tf.Tensor, *_: object) -> tf.Tensor:

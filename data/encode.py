@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from cmt.data.annotations import PanopticImage
 from cmt.data.categories import Category, class_of_id
 from cmt.data.check_files import FileOptions, ImageFile, check_files
-from cmt.data.coco import label_values
+from cmt.data.coco import DECODING_ERRORS, decoding_fault, label_values
 from cmt.data.problems import Problem
 from cmt.data.storage import join
 from cmt.data.tfrecord import encode_example, frame
@@ -73,7 +73,15 @@ def encode_image(options: EncodingOptions, entry: PanopticImage) -> Encoded:
     except InputError as error:
         return Encoded(None, b"", [_too_many(options, entry, str(error))])
     labels = np.array([0, 0, *values], np.uint16).take(files.index)
-    image, image_format = _encoded_rgb(files.image)
+    try:
+        image, image_format = _encoded_rgb(files.image)
+    except DECODING_ERRORS as error:
+        fault = decoding_fault(error)
+        path = join(options.files.images, entry.image_path)
+        problem = Problem(
+            fault.kind, path, None, fault.reason, fault.fix, entry.file_name
+        )
+        return Encoded(None, b"", [problem])
     record = encode_example(
         name=entry.name, image=image, image_format=image_format, labels=labels
     )
@@ -94,7 +102,8 @@ def _encoded_rgb(image: ImageFile) -> tuple[bytes, str]:
     if keeps and image.orientation == 1:
         return image.content, image.format.lower()
     buffer = io.BytesIO()
-    with Image.open(io.BytesIO(image.content)) as opened:
+    # In the format that was checked; JPEG is that of an MPO, too.
+    with Image.open(io.BytesIO(image.content), formats=[image.format]) as opened:
         rgb = _to_rgb(opened if image.orientation == 1 else _turned(opened))
         if image.format == "JPEG":
             rgb.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)

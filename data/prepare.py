@@ -28,7 +28,7 @@ from cmt.data.targets import Masks, number_masks
 from cmt.data.tfrecord import Example
 
 # What the random numbers of an image are for.
-_VIEW, _COLORS, _WHETHER_TO_PASTE, _PARTNER, _PASTE = range(5)
+_VIEW, _COLORS, _WHETHER_TO_PASTE, _PARTNER, _PASTE, _PASTED_COLORS = range(6)
 
 
 class Changes(NamedTuple):
@@ -128,15 +128,18 @@ class Preparation:
             crop_size=self._sizes.crop,
             augmentation=self._changes.augmentation,
         )
-        window = change_colors(
-            window_of_image(example.image, view),
-            seed=_fold(seed, _COLORS),
-            jitter=self._changes.jitter,
-            policy=self._changes.policy,
+        window = self._colored(
+            window_of_image(example.image, view), _fold(seed, _COLORS)
         )
         image = preprocess.resize_image(window, view.size)
         labels = window_of_labels(example.labels, view)
         return preprocess.pad_image(image, self._sizes.crop), labels, view
+
+    def _colored(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        changes = self._changes
+        return change_colors(
+            image, seed=seed, jitter=changes.jitter, policy=changes.policy
+        )
 
     def _number_growing(self, labels: tf.Tensor, view: View) -> Masks:
         """Numbers the masks of labels that have yet to grow to the view's size.
@@ -170,7 +173,7 @@ class Preparation:
         image, labels = paste(
             image,
             preprocess.pad_labels(labels, self._sizes.crop),
-            partner.image,
+            self._colored(partner.image, _fold(seed, _PASTED_COLORS)),
             partner.labels,
             seed=_fold(seed, _PASTE),
             shares=self._shares,

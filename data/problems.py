@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+# The kind of `missing_file`.
+MISSING = "missing file"
+
 
 class Problem(NamedTuple):
     """One fault of a data set, or one remark on it.
@@ -46,5 +49,5 @@ def missing_file(path: str, what: str, name: str, image: str) -> Problem:
       image: the image it belongs to.
     """
     message = f"no such {what}, though the json names {name}"
-    fix = f"put it there or check the {what}s folder"
-    return Problem("missing file", path, None, message, fix, image)
+    fix = f"put it there or give --{what}s the folder that has it"
+    return Problem(MISSING, path, None, message, fix, image)

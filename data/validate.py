@@ -6,20 +6,21 @@ import collections
 import dataclasses
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from cmt.data.annotations import PanopticImage
-from cmt.data.check_files import FileOptions, check_boxes, check_files
+from cmt.data.check_files import FileOptions, check_files
+from cmt.data.check_pixels import OF_UNREAD_IDS, check_boxes
 from cmt.data.coco import load_json
 from cmt.data.convert import count_masks
 from cmt.data.parallel import parallel_map
-from cmt.data.problems import Problem
+from cmt.data.problems import MISSING, Problem
 from cmt.data.progress import track
-from cmt.data.reconcile import FileCounts, reconcile
-from cmt.data.registry import Paths
+from cmt.data.reconcile import RENAME, FileCounts, Reconciliation, reconcile
+from cmt.data.registry import Paths, place_images
 from cmt.data.source import Source, check_paths, open_source
-from cmt.data.storage import Location
+from cmt.data.storage import Location, join
 from cmt.errors import InputError
 
 _CHUNK_IMAGES = 8
@@ -136,10 +137,27 @@ def validate_paths(
         return _unreadable(paths, str(error), num_centers)
     source = open_source(paths, exif, content)
     check = source.check
-    files = reconcile(source.files, check.images)
-    problems, notes = list(check.problems), check.notes + files.unused
+    readable = bool(check.image_names or check.mask_names)
+    files = reconcile(
+        source.files,
+        check.images,
+        image_names=_image_paths(paths.dataset, check.image_names),
+        mask_names=check.mask_names,
+    )
+    problems = [*check.problems, *_missing(source, files)]
+    # Where no name could be read, all files would be remarked on.
+    notes = [*check.notes, *(files.unused if readable else ())]
+    told = {problem.file for problem in files.missing}
     for found in _check_all(source, workers):
-        problems += found[0]
+        problems += [
+            problem
+            for problem in found[0]
+            if not (problem.kind == MISSING and problem.file in told)
+            # Those are faults of the json.
+            and not (
+                problem.kind in OF_UNREAD_IDS and problem.image in check.incomplete
+            )
+        ]
         notes += found[1]
     masks, crowded = _count_all_masks(source, num_centers)
     return Validation(
@@ -151,6 +169,38 @@ def validate_paths(
         problems=problems,
         notes=notes + crowded,
     )
+
+
+def _image_paths(dataset: str, names: Collection[str]) -> list[str]:
+    """Where images of these names are below the images folder."""
+    entries = [PanopticImage(name, name, "", 1, 1, []) for name in names]
+    return [entry.image_path for entry in place_images(dataset, entries)]
+
+
+def _missing(source: Source, files: Reconciliation) -> list[Problem]:
+    """The files that are not there; where none is, the folder is wrong: one fault."""
+    entries = source.check.images
+    problems = []
+    for option, folder, path_of in (
+        ("images", source.files.images, lambda entry: entry.image_path),
+        ("masks", source.files.masks, lambda entry: entry.mask_name),
+    ):
+        paths = {join(folder, path_of(entry)) for entry in entries}
+        found = [problem for problem in files.missing if problem.file in paths]
+        if len(found) < len(entries) or len(found) < 2 or found[0].fix == RENAME:
+            problems += found
+            continue
+        problems.append(
+            Problem(
+                MISSING,
+                folder,
+                None,
+                f"none of the {len(found)} {option} that the json names is in this "
+                f"folder, such as {path_of(entries[0])}",
+                f"give --{option} the folder that has them",
+            )
+        )
+    return problems
 
 
 def _unreadable(paths: Paths, message: str, num_centers: int) -> Validation:
@@ -166,7 +216,7 @@ def _unreadable(paths: Paths, message: str, num_centers: int) -> Validation:
         0,
         0,
         0,
-        FileCounts(0, 0, 0, 0, 0, 0),
+        reconcile(FileOptions(str(paths.images), str(paths.masks)), []).counts,
         MaskCounts(num_centers, 0, {}, 0),
         [problem],
         [],
@@ -197,7 +247,8 @@ def _check_images(
         checked = check_files(files, entry)
         problems = checked.problems
         if checked.index is not None:
-            problems = problems + check_boxes(files, entry, checked.index)
+            path = join(files.masks, entry.mask_name)
+            problems = problems + check_boxes(path, entry, checked.index, problems)
         results.append((problems, checked.notes))
     return results
 

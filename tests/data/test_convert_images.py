@@ -174,8 +174,10 @@ def test_a_jpeg_with_pictures_behind_it_is_kept(tmp_path):
 
 def test_images_that_no_reader_would_take(tmp_path, monkeypatch):
     sources = one_image(tmp_path, saved(photo(40, 60)), (40, 60))
-    monkeypatch.setattr("cmt.data.check_files.MAX_PIXELS", 2399)
-    with pytest.raises(InputError, match=r"at most 2399 pixels .*; got 40x60"):
+    monkeypatch.setattr("cmt.data.image_integrity.MAX_PIXELS", 2399)
+    with pytest.raises(
+        InputError, match=r"a\.jpg: .*at most 2399 pixels .*; got 40x60"
+    ):
         convert(**sources, output=tmp_path / "out", split="val")
 
 
@@ -186,3 +188,15 @@ def test_images_that_cannot_be_made_rgb(tmp_path, mode):
     sources = one_image(tmp_path, buffer.getvalue(), (40, 60))
     with pytest.raises(InputError, match=f"its mode must be RGB .*; got {mode};"):
         convert(**sources, output=tmp_path / "out", split="val")
+
+
+def test_what_cannot_be_encoded_again_is_a_fault_of_the_image(tmp_path, monkeypatch):
+    """Not an error that ends the conversion."""
+
+    def fail(_):
+        raise OSError("image file is truncated")
+
+    sources = one_image(tmp_path, saved(photo(40, 60).convert("L")), (40, 60))
+    monkeypatch.setattr("cmt.data.encode._to_rgb", fail)
+    with pytest.raises(InputError, match=r"a\.jpg: image file is truncated; download"):
+        convert(**sources, output=tmp_path / "out", split="val", workers=1)

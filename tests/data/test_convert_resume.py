@@ -5,12 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pathlib
-import random
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 
@@ -19,56 +14,12 @@ from cmt.data.convert import convert
 from cmt.data.shards import read_record
 from cmt.errors import InputError
 
-_SHARDS = 8
-_KILLS = 10
-
 
 def listing(folder: pathlib.Path) -> dict[str, str]:
     return {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.iterdir())
     }
-
-
-def start(sources: dict, output: pathlib.Path) -> subprocess.Popen:
-    options = [part for name, path in sources.items() for part in (f"--{name}", path)]
-    return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "cmt", "data", "convert", *options),
-            *("--output", output, "--split", "train", "--resume"),
-            *("--shards", str(_SHARDS), "--workers", "1"),
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd=output.parent,
-    )
-
-
-def kill_when(process: subprocess.Popen, work: pathlib.Path, records: int) -> bool:
-    """Kills it once so many shards are whole; False if it ended before."""
-    while process.poll() is None:
-        if len(list(work.glob("*.tfrecord.json"))) >= records:
-            os.kill(process.pid, signal.SIGKILL)
-            return process.wait() == -signal.SIGKILL
-        time.sleep(0.001)
-    assert process.returncode == 0
-    return False
-
-
-def test_a_killed_conversion_ends_as_an_undisturbed_one(scene_sources, tmp_path):
-    reference, output = tmp_path / "reference", tmp_path / "output"
-    convert(**scene_sources, output=reference, split="train", shards=_SHARDS, workers=1)
-    chance = random.Random(5)
-    done = 0
-    while done < _KILLS:
-        process = start(scene_sources, output)
-        work = output / ".train.partial"
-        if kill_when(process, work, chance.randrange(_SHARDS)):
-            done += 1
-        else:  # it was faster: once more from the beginning
-            shutil.rmtree(output)
-    assert start(scene_sources, output).wait() == 0
-    assert listing(output) == listing(reference)
 
 
 @pytest.mark.parametrize("moved", range(4))

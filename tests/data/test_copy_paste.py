@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy import ndimage
 
 from cmt.data.categories import Category
 from cmt.data.copy_paste import (
@@ -120,3 +121,109 @@ def test_small_pictures_land_anywhere_and_flips_happen(scene):
         assert rows.max() - rows.min() <= 16
         assert columns.max() - columns.min() <= 24
     assert len(corners) > 10
+
+
+def run_many(scene, count: int, share, scales, flip_probability=0.0):
+    """[count, h, w] red, and labels, of many seeds."""
+
+    @tf.autograph.experimental.do_not_convert
+    def one(number):
+        image, labels = paste(
+            *scene,
+            seed=tf.stack([tf.constant(3, tf.int64), number]),
+            shares=share,
+            scales=scales,
+            flip_probability=flip_probability,
+        )
+        return image[..., 0], labels
+
+    return next(tf.data.Dataset.range(count).map(one).batch(count).as_numpy_iterator())
+
+
+def test_every_place_is_as_likely(scene):
+    """16 x 24 pixels in 33 x 49: 18 x 26 places, row and column for themselves."""
+    share = shares(thing_probability=1, stuff_probability=1)
+    red, _ = run_many(scene, 2000, share, (0.5, 0.5))
+    first_row = np.argmax(red.max(2) > 100, 1)
+    first_column = np.argmax(red.max(1) > 100, 1)
+    assert np.all((red > 100).any(2).sum(1) == 16)
+    assert np.all((red > 100).any(1).sum(1) == 24)
+    for first, places in ((first_row, 18), (first_column, 26)):
+        counts = np.bincount(first)
+        assert len(counts) == places
+        np.testing.assert_allclose(counts, 2000 / places, rtol=0.5)
+    assert abs(np.corrcoef(first_row, first_column)[0, 1]) < 0.1
+
+
+def test_scales_reach_both_ends(scene):
+    """A picture that fills the crop at 1 is 33 * 0.3 to 33 * 0.6 pixels high."""
+    share = shares(thing_probability=1, stuff_probability=1)
+    red, _ = run_many(scene, 400, share, (0.3, 0.6))
+    heights = (red > 100).any(2).sum(1)
+    assert set(heights) == set(range(10, 21))
+    counts, _ = np.histogram(heights, 3, (9.9, 19.8))
+    np.testing.assert_allclose(counts, 400 / 3, rtol=0.25)
+    # Where a picture lands has nothing to do with how large it is.
+    first_row = np.argmax(red.max(2) > 100, 1) / (CROP[0] - heights)
+    widths = (red > 100).any(1).sum(1)
+    first_column = np.argmax(red.max(1) > 100, 1) / (CROP[1] - widths)
+    for place in (first_row, first_column):
+        assert abs(np.corrcoef(place, heights)[0, 1]) < 0.15
+
+
+def test_large_pictures_are_cropped_anywhere(scene):
+    """At twice the size, 10 x 10 pixels of a dog are 20 x 20, in part or not seen."""
+    red, labels = run_many(scene, 300, shares(thing_probability=1, things="5"), (2, 2))
+    first = (labels == 2 * PASTED_DIVISOR + 257).sum((1, 2))
+    assert 250 < first.max() <= 441
+    assert first.min() == 0
+    np.testing.assert_array_equal(red > 100, labels // PASTED_DIVISOR == 2)
+
+
+def test_each_segment_is_drawn_for_itself_with_its_probability(scene):
+    share = shares(thing_probability=0.3, stuff_probability=0.6)
+    _, labels = run_many(scene, 500, share, (1, 1))
+    cat, dog = PASTED_DIVISOR, 2 * PASTED_DIVISOR
+    values = (dog + 257, dog + 258, cat + 257, 4 * PASTED_DIVISOR)
+    seen = np.stack([(labels == value).any((1, 2)) for value in values])
+    np.testing.assert_allclose(seen.mean(1), [0.3, 0.3, 0.3, 0.6], atol=0.08)
+    np.testing.assert_allclose(np.corrcoef(seen), np.eye(4), atol=0.15)
+
+
+@pytest.mark.parametrize(
+    ("probability", "low", "high"), [(0, 0, 0), (0.25, 0.19, 0.31)]
+)
+def test_flips_are_drawn_with_their_probability(scene, probability, low, high):
+    """The first dog is in the left half unless the picture is flipped."""
+    share = shares(thing_probability=1, things="dog")
+    _, labels = run_many(scene, 400, share, (1, 1), probability)
+    dogs = labels == 2 * PASTED_DIVISOR + 257
+    left, right = dogs[:, :, :24].any((1, 2)), dogs[:, :, 25:].any((1, 2))
+    assert np.all(left != right)
+    assert low <= right.mean() <= high
+
+
+def test_pasted_colours_are_those_of_the_pasted_labels():
+    """Each label has a colour, in both images: so it is wherever one label reigns."""
+    rng = np.random.default_rng(5)
+    values = np.array([CAT + 1, CAT + 2, DOG + 1, DOG + 7, SKY, SEA])
+    colors = np.arange(6) * 40 + 20
+
+    def drawn(height: int, width: int):
+        coarse = rng.integers(0, 6, (-(-height // 8), -(-width // 8)))
+        numbers = np.kron(coarse, np.ones((8, 8), int))[:height, :width]
+        image = np.repeat(colors[numbers][..., None], 3, -1)
+        return tf.constant(image, tf.float32), tf.constant(values[numbers], tf.int32)
+
+    pair = (*drawn(*CROP), *drawn(61, 83))
+    share = shares(thing_probability=0.6)  # stuff could meet its like
+    red, labels = run_many(pair, 60, share, (0.5, 1.5), 0.5)
+    classes, instances = np.divmod(labels, PASTED_DIVISOR)
+    plain = classes * 256 + instances % 256
+    assert set(np.unique(plain)) == set(values)
+    assert np.any(instances > 256)
+    for one, image in zip(labels, red, strict=True):
+        alone = ndimage.minimum_filter(one, 3) == ndimage.maximum_filter(one, 3)
+        number = one // PASTED_DIVISOR * 256 + one % PASTED_DIVISOR % 256
+        expected = colors[np.searchsorted(values, number)]
+        np.testing.assert_allclose(image[alone], expected[alone], atol=0.1)

@@ -97,3 +97,32 @@ def test_labels_come_back_to_the_image():
     np.testing.assert_array_equal(result, expected)
     batch = back(labels[tf.newaxis], tf.constant([2, 3]), tf.constant([4, 5]))
     np.testing.assert_array_equal(batch[0], expected)
+
+
+def test_the_least_is_one_pixel():
+    sizes = {(3, 1000): [1, 33], (1000, 3): [33, 1], (1, 1): [33, 33]}
+    for size, expected in sizes.items():
+        resized = preprocess.resized_size(tf.constant(size), (33, 33))
+        assert resized.numpy().tolist() == expected
+
+
+def test_a_flip_of_labels_changes_left_and_right_alone():
+    labels = tf.constant([[1, 2, 3], [4, 5, 6]])
+    for flipped, rows in ((True, [[3, 2, 1], [6, 5, 4]]), (False, labels)):
+        for value in (flipped, tf.constant(flipped)):
+            same = preprocess.resize_labels(labels, tf.constant([2, 3]), flipped=value)
+            np.testing.assert_array_equal(same, rows)
+    # Halves go up in the picture as it is seen: first resized, then flipped.
+    wide = tf.constant([2, 6])
+    plain = preprocess.resize_labels(labels, wide).numpy()
+    turned = preprocess.resize_labels(labels, wide, flipped=tf.constant(True))
+    np.testing.assert_array_equal(turned, plain[:, ::-1])
+
+
+def test_padding_is_at_the_bottom_and_right():
+    image = preprocess.pad_image(tf.zeros([2, 3, 3]), (4, 7)).numpy()
+    assert np.all(image[:2, :3] == 0)
+    assert np.all(image[2:] == 127.5) and np.all(image[:, 3:] == 127.5)
+    labels = preprocess.pad_labels(tf.ones([2, 3], tf.int32), (4, 7)).numpy()
+    assert np.all(labels[:2, :3] == 1)
+    assert labels.sum() == 6

@@ -95,3 +95,58 @@ def test_other_divisors_and_the_largest_numbers():
     assert targets.mask_ids.numpy().tolist() == [list(range(255))]
     assert np.all(targets.semantic.numpy() == 255)
     assert np.all(targets.mask_classes.numpy() == 255)
+
+
+@pytest.mark.parametrize("count", [5, 6, 7])
+def test_things_of_exactly_the_limit_stay(count):
+    """Six pixels are enough, five are not, however they lie; also by halves."""
+    for class_ in (1, 2):
+        labels = np.full(30, label(3))
+        labels[[29, 0, 7, 9, 11, 20, 3][:count]] = label(class_, 4)
+        for limit in (6, 6.0, 5.5, tf.constant(5.001)):
+            masks = number_masks(
+                tf.constant(labels.reshape(5, 6), tf.int32),
+                is_thing=IS_THING,
+                max_masks=4,
+                min_thing_pixels=limit,
+            )
+            targets = unpack(masks)
+            kept = count >= 6
+            assert (targets.semantic.numpy() == class_).sum() == count * kept
+            assert (class_ in targets.mask_classes.numpy()) == kept
+            assert np.sum(targets.mask_ids.numpy() < 0) == count * (not kept)
+
+
+def test_the_largest_masks_keep_the_order_in_which_they_appear():
+    """Of four masks, the smallest goes; the rest are not sorted by size."""
+    sizes = {label(1, 1): 3, label(3): 9, label(2, 1): 1, label(1, 2): 5}
+    labels = np.repeat(list(sizes), list(sizes.values()))[np.newaxis]
+    labels = tf.constant(labels, tf.int32)
+    targets = make_targets(labels, is_thing=IS_THING, max_masks=3)
+    assert targets.mask_classes.numpy().tolist() == [1, 3, 1]
+    expected = np.repeat([0, 1, -1, 2], [3, 9, 1, 5])
+    assert targets.mask_ids.numpy()[0].tolist() == expected.tolist()
+
+
+def test_crowd_and_void_take_no_place_among_the_masks():
+    """However large they are, and also where there are too many masks."""
+    areas = [(label(1), 20), (0, 30), (label(2, 3), 2), (label(4), 1)]
+    labels = np.repeat([value for value, _ in areas], [count for _, count in areas])
+    for max_masks, ids in ((2, [-1, -1, 0, 1]), (1, [-1, -1, 0, -1])):
+        targets = make_targets(
+            tf.constant(labels[np.newaxis], tf.int32),
+            is_thing=IS_THING,
+            max_masks=max_masks,
+        )
+        expected = np.repeat(ids, [count for _, count in areas])
+        assert targets.mask_ids.numpy()[0].tolist() == expected.tolist()
+        assert targets.mask_classes.numpy().tolist() == [2, 4][:max_masks]
+
+
+def test_stuff_is_as_large_as_all_its_parts():
+    """Six pixels in three parts are more than five in one."""
+    parts = [label(3, 1), label(3, 2), label(3)] * 2
+    labels = tf.constant([[*parts, *[label(1, 1)] * 5, label(2, 1)]], tf.int32)
+    targets = make_targets(labels, is_thing=IS_THING, max_masks=1)
+    assert targets.mask_classes.numpy().tolist() == [3]
+    assert targets.mask_ids.numpy()[0].tolist() == [0] * 6 + [-1] * 6

@@ -47,18 +47,18 @@ def test_files_are_counted_and_reconciled(broken):
     edit(broken, lambda content: content["annotations"].pop())
     found = validate(**broken, workers=1)
     assert (found.images, found.annotations, found.annotated) == (6, 5, 5)
-    # Number 6 has no annotation, so its files are not used either.
+    # Number 6 has no annotation, so its mask is not used either.
     assert found.files._asdict() == {
         "image_files": 6,
         "mask_files": 5,
         "missing_images": 1,
         "missing_masks": 2,
-        "unused_images": 2,
+        "unused_images": 1,
         "unused_masks": 2,
     }
     assert found.kinds() == {"missing file": 3, "image without annotation": 1}
     assert found.note_kinds() == {
-        "image file not in json": 2,
+        "image file not in json": 1,
         "mask file not in json": 2,
         "category ids with gaps": 1,
     }

@@ -1,0 +1,115 @@
+"""Which images go into which shard, and whose files a conversion may remove."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import pathlib
+
+import pytest
+
+from cmt.data import shards
+from cmt.data.convert import ConvertOptions, convert, convert_paths, make_shards
+from cmt.data.encode import EncodingOptions
+from cmt.data.registry import Paths
+from cmt.data.source import open_source
+
+
+@pytest.fixture
+def planned(broken):
+    """What `plan_shards` takes: images, how they are made, bytes of the files."""
+    source = open_source(Paths(**broken))
+    entries = source.check.images
+    encoding = EncodingOptions(source.files, source.check.categories, False)
+    sizes = [
+        (broken["images"] / entry.file_name).stat().st_size
+        + (broken["masks"] / entry.mask_name).stat().st_size
+        for entry in entries
+    ]
+    return entries, encoding, sizes
+
+
+def counts(planned, num_bytes, number: int = 0) -> list[int]:
+    entries, encoding, _ = planned
+    tasks = shards.plan_shards(
+        entries, split="x", shards=number, num_bytes=num_bytes, encoding=encoding
+    )
+    assert [entry for task in tasks for entry in task.entries] == entries
+    names = [f"x-{n:05d}-of-{len(tasks):05d}.tfrecord" for n in range(len(tasks))]
+    assert [task.name for task in tasks] == names
+    return [len(task.entries) for task in tasks]
+
+
+def test_no_shard_is_empty_however_large_the_images_are(planned, monkeypatch):
+    """Six images are at most six shards; small ones share one."""
+    _, _, sizes = planned
+    assert counts(planned, sizes) == [6]
+    monkeypatch.setattr(shards, "_SHARD_BYTES", min(sizes) // 3)
+    assert counts(planned, sizes) == [1] * 6
+    assert counts(planned, [5] * 6, 4) == [1, 2, 1, 2]
+
+
+def test_as_many_shards_as_bytes_need(planned, monkeypatch):
+    _, _, sizes = planned
+    for total, number in ((sum(sizes), 1), (sum(sizes) - 1, 2), (sum(sizes) // 2, 3)):
+        monkeypatch.setattr(shards, "_SHARD_BYTES", total)
+        assert len(counts(planned, sizes)) == number
+
+
+@pytest.mark.parametrize("samples", [256, 6, 3])
+def test_sizes_that_nobody_knows_are_the_mean_of_some(planned, monkeypatch, samples):
+    """Of all of them, where there are no more than may be asked for."""
+    entries, encoding, sizes = planned
+    monkeypatch.setattr(shards, "_SIZE_SAMPLES", samples)
+    known = sizes if samples >= 6 else sizes[::2]
+    found = shards._known_sizes(entries, [None, *sizes[1:]], encoding)
+    assert found == [round(sum(known) / len(known))] * 6
+    assert shards._known_sizes(entries, sizes, encoding) == sizes
+
+
+def listing(folder: pathlib.Path) -> dict[str, str]:
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.iterdir())
+    }
+
+
+def test_splits_with_like_names_are_left_alone(broken, tmp_path):
+    """Though all of them begin as the one that is replaced."""
+    names = ("val", "val2", "val_2", "val.b", "myval")
+    output = tmp_path / "out"
+    for split in names:
+        convert(**broken, output=output, split=split, shards=2, workers=1)
+    (output / "val-extra.tfrecord").write_text("of somebody else")
+    before = listing(output)
+    convert(**broken, output=output, split="val", shards=1, workers=1, overwrite=True)
+    after = listing(output)
+    gone = {f"val-0000{n}-of-00002.tfrecord" for n in range(2)}
+    assert set(before) - set(after) == gone
+    assert set(after) - set(before) == {"val-00000-of-00001.tfrecord"}
+    same = set(before) & set(after) - {"val.manifest.json"}
+    assert all(before[name] == after[name] for name in same)
+
+
+def test_a_json_with_raised_ids_goes_when_ids_are_not_raised(broken, tmp_path):
+    def run(offset: int, **options):
+        return convert_paths(
+            Paths(**broken, category_offset=offset),
+            output=tmp_path / "out",
+            split="val",
+            options=ConvertOptions(**options),
+            maker=functools.partial(make_shards, workers=1),
+        )
+
+    raised = tmp_path / "out" / "val.panoptic.json"
+    first = run(100)
+    assert first.annotations == raised
+    ids = [c["id"] for c in json.loads(raised.read_text())["categories"]]
+    assert min(ids) > 100
+    run(100, resume=True)
+    assert raised.is_file()
+    again = run(0, overwrite=True)
+    assert not raised.exists()
+    assert again.annotations == broken["annotations"].resolve()
+    assert [c.id for c in again.categories] == [number - 100 for number in ids]
