@@ -144,9 +144,10 @@ def main() -> None:
                 "workers": source.workers,
                 "cores": os.cpu_count(),
                 "load": round(os.getloadavg()[0], 1),
-                "decoded_per_second": [
-                    round(statistics.median(kind)) for kind in zip(*rates, strict=True)
-                ],
+                "decoded_per_second": {
+                    kind: round(statistics.median(one[kind] for one in rates))
+                    for kind in rates[0]
+                },
                 "decodes_to_the_peer": round(speed, 2),
                 "images_per_second": round(source.count / seconds, 1),
                 "cpu_ms_per_image": round(1000 * cpu / source.count, 2),
