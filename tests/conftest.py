@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import pathlib
-from collections.abc import Callable
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -37,14 +35,3 @@ def shared() -> pathlib.Path:
             " missing); set CMT_SHARED to its folder"
         )
     return folder.resolve()
-
-
-@pytest.fixture(scope="session")
-def small_max_deeplab_s() -> Callable:
-    """`golden_networks.small_max_deeplab_s`: networks of the reference checkpoints."""
-    spec = importlib.util.spec_from_file_location(
-        "golden_networks", ROOT / "tests" / "golden_networks.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.small_max_deeplab_s

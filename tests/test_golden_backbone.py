@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cmt.weights import load_initial_checkpoint
+from tests.golden_networks import small_max_deeplab_s
 
 LAYOUTS = {"stronger": "decoder { stronger: true }", "basic": ""}
 STAGES = ("stage1", "stage2", "stage3", "stage4", "stage5")
@@ -39,7 +40,7 @@ def _stages(model, images, training):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_backbone_equals_reference(layout, folder, small_max_deeplab_s):
+def test_backbone_equals_reference(layout, folder):
     model = small_max_deeplab_s(LAYOUTS[layout])
     report = load_initial_checkpoint(model, folder / "backbone_ckpt")
     assert report.kind == "DeepLab2"

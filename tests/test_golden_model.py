@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from cmt.weights import load_initial_checkpoint
+from tests.golden_networks import small_max_deeplab_s
 
 NUM_VARIABLES = 907
 
@@ -26,7 +27,7 @@ def expected(folder):
 
 
 @pytest.fixture(scope="module")
-def model(folder, small_max_deeplab_s):
+def model(folder):
     model = small_max_deeplab_s()
     report = load_initial_checkpoint(model, folder / "full_ckpt")
     assert report.kind == "DeepLab2"

@@ -16,6 +16,7 @@ from cmt.layers.attention import relative_embeddings
 from cmt.protos import model_pb2
 from cmt.weight_names import deeplab2_key, deeplab2_prefix, is_weight, local_name
 from cmt.weights import load_initial_checkpoint
+from tests.golden_networks import small_max_deeplab_s
 
 MINIATURE = """
   num_classes: 5 num_centers: 6
@@ -342,7 +343,7 @@ def golden(shared):
     return {key: reader.get_tensor(key) for key in keys}
 
 
-def test_trained_further_with_other_classes(golden, tmp_path, small_max_deeplab_s):
+def test_trained_further_with_other_classes(golden, tmp_path):
     """Below a prefix, with an optimizer's state and averages."""
     stem = "encoder/_stem/_conv1_bn_act/_conv/kernel"
     values = {f"model/{key}": value for key, value in golden.items()}
@@ -362,7 +363,7 @@ def test_trained_further_with_other_classes(golden, tmp_path, small_max_deeplab_
     np.testing.assert_array_equal(kernel, golden[stem + SUFFIX])
 
 
-def test_any_input_size(shared, small_max_deeplab_s):
+def test_any_input_size(shared):
     folder = shared / "golden/axial_backbone"
     small = small_max_deeplab_s("decoder { stronger: true }", size=65)
     report = load_initial_checkpoint(small, folder / "backbone_ckpt")

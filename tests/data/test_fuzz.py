@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import pathlib
 import resource
 import time
 
@@ -18,17 +16,8 @@ from cmt.data.reader import decode_known, read_record
 from cmt.data.record_index import index_records
 from cmt.data.targets import unpack
 from cmt.errors import InputError
+from tests.data import mutations
 
-
-def _load_mutations():
-    path = pathlib.Path(__file__).with_name("mutations.py")
-    spec = importlib.util.spec_from_file_location("mutations", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-mutations = _load_mutations()
 SIZES = Sizes(crop=(33, 49), max_masks=7)
 CATEGORIES = [
     Category(number + 1, f"c{number}", number < 5, (0, 0, 0))

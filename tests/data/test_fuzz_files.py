@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import importlib.util
 import pathlib
 import resource
 import time
@@ -20,22 +19,12 @@ from cmt.data.coco import decode_ids
 from cmt.data.encode import EncodingOptions, encode_image
 from cmt.data.tfrecord import decode_example
 from cmt.errors import InputError
+from tests.data import file_mutations as files
+from tests.data import mutations
 
 MAX_SECONDS = 2.0  # of the processor: others may hold it
 MAX_MEGABYTES = 600
 _FRAME = slice(12, -4)  # a record without its length and checksums
-
-
-def _load(name: str):
-    path = pathlib.Path(__file__).with_name(f"{name}.py")
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-files = _load("file_mutations")
-mutations = _load("mutations")
 
 
 class Fuzz:

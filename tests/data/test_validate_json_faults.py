@@ -2,21 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-import pathlib
-
 import pytest
 
-
-def _load_faults():
-    path = pathlib.Path(__file__).with_name("faults.py")
-    spec = importlib.util.spec_from_file_location("faults", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-faults = _load_faults()
+from tests.data import faults
 
 
 @pytest.fixture

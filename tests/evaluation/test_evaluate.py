@@ -15,17 +15,18 @@ from cmt.data.preprocess import resize_and_pad
 from cmt.errors import InputError
 from cmt.evaluation.evaluate import GroundTruth, evaluate, image_ids
 from cmt.evaluation.panoptic_quality import score_files
+from tests import fakes
 
 SIZES = [(65, 81), (48, 96), (120, 60)]
 
 
 @pytest.fixture
-def images(fakes):
+def images():
     return [fakes.make_image(*size, shift=5 * i) for i, size in enumerate(SIZES)]
 
 
 @pytest.fixture
-def ground_truth(tmp_path, fakes, images):
+def ground_truth(tmp_path, images):
     """COCO files that say exactly what the pictures show."""
     masks = tmp_path / "masks"
     masks.mkdir()
@@ -75,7 +76,7 @@ def make_batches(images, names, crop_size, batch_size):
 NAMES = [f"picture{index}" for index in range(len(SIZES))]
 
 
-def test_evaluation_of_files(tmp_path, predictor, fakes, images, ground_truth):
+def test_evaluation_of_files(tmp_path, predictor, images, ground_truth):
     output = tmp_path / "out"
     batches = make_batches(images, NAMES, fakes.CROP_SIZE, 2)
     metrics = evaluate(
@@ -99,7 +100,7 @@ def test_evaluation_of_files(tmp_path, predictor, fakes, images, ground_truth):
     assert {path.name for path in output.iterdir()} == {"metrics.json", "predictions"}
 
 
-def test_only_evaluated_images_count(tmp_path, predictor, fakes, images, ground_truth):
+def test_only_evaluated_images_count(tmp_path, predictor, images, ground_truth):
     batches = make_batches(images[:1], ["picture0.jpg"], fakes.CROP_SIZE, 1)
     metrics = evaluate(
         predictor, batches, ground_truth, tmp_path / "out", step=0, config_name="fake"
@@ -109,7 +110,7 @@ def test_only_evaluated_images_count(tmp_path, predictor, fakes, images, ground_
     assert counts["tp"] + counts["fn"] == 2
 
 
-def test_an_image_without_annotation(tmp_path, predictor, fakes, images, ground_truth):
+def test_an_image_without_annotation(tmp_path, predictor, images, ground_truth):
     output = tmp_path / "out"
     batches = make_batches(images[:1], ["another"], fakes.CROP_SIZE, 1)
     with pytest.raises(InputError, match="no annotation of the image 'another'"):
@@ -132,7 +133,7 @@ def test_two_images_of_one_name(tmp_path, ground_truth):
         image_ids(path)
 
 
-def test_missing_ground_truth(tmp_path, predictor, fakes, images):
+def test_missing_ground_truth(tmp_path, predictor, images):
     batches = make_batches(images, NAMES, fakes.CROP_SIZE, 1)
     nowhere = GroundTruth(tmp_path / "no.json", tmp_path)
     with pytest.raises(InputError, match="no.json: no such annotation file"):
@@ -142,9 +143,7 @@ def test_missing_ground_truth(tmp_path, predictor, fakes, images):
     assert not (tmp_path / "o").exists()
 
 
-def test_masks_are_pngs_of_the_right_size(
-    tmp_path, predictor, fakes, images, ground_truth
-):
+def test_masks_are_pngs_of_the_right_size(tmp_path, predictor, images, ground_truth):
     Image.new("RGB", (3, 3)).save(ground_truth.masks / "picture1.png")
     batches = make_batches(images, NAMES, fakes.CROP_SIZE, 3)
     with pytest.raises(InputError, match="picture1.png"):

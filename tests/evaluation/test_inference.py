@@ -13,6 +13,7 @@ from cmt.evaluation.inference import (
     read_categories,
     write_categories,
 )
+from tests import fakes
 
 SIZES = [(65, 81), (50, 100), (130, 37), (23, 29)]
 
@@ -31,7 +32,7 @@ def _assert_equal(left: dict, right: dict) -> None:
         np.testing.assert_array_equal(left[name], right[name], err_msg=name)
 
 
-def test_predict_finds_the_segments(predictor, fakes):
+def test_predict_finds_the_segments(predictor):
     found = _image_outputs(predictor.predict(fakes.make_image(65, 81)[None]), 0)
     panoptic = found["panoptic"]
     assert panoptic.dtype == np.int32 and panoptic.shape == (65, 81)
@@ -50,7 +51,7 @@ def test_predict_finds_the_segments(predictor, fakes):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
-def test_batches_and_doors_agree(predictor, fakes, batch_size):
+def test_batches_and_doors_agree(predictor, batch_size):
     images = [fakes.make_image(*SIZES[0], shift=7 * i) for i in range(batch_size)]
     as_batch = predictor.predict(np.stack(images))
     as_bytes = predictor.predict_bytes([fakes.encode(image) for image in images])
@@ -61,7 +62,7 @@ def test_batches_and_doors_agree(predictor, fakes, batch_size):
             _assert_equal(_image_outputs(outputs, index), alone)
 
 
-def test_mixed_sizes_and_formats(predictor, fakes):
+def test_mixed_sizes_and_formats(predictor):
     images = [fakes.make_image(*size) for size in SIZES]
     kinds = ["PNG", "JPEG", "PNG", "JPEG"]
     files = [fakes.encode(i, kind) for i, kind in zip(images, kinds, strict=True)]
@@ -80,7 +81,7 @@ def test_mixed_sizes_and_formats(predictor, fakes):
         )
 
 
-def test_evaluation_crops_agree(predictor, fakes):
+def test_evaluation_crops_agree(predictor):
     images = [fakes.make_image(*size) for size in SIZES]
     crops, resized = zip(
         *(resize_and_pad(tf.constant(i), fakes.CROP_SIZE) for i in images), strict=True
@@ -95,7 +96,7 @@ def test_evaluation_crops_agree(predictor, fakes):
         )
 
 
-def test_segments_lost_in_resizing_are_not_listed(fakes):
+def test_segments_lost_in_resizing_are_not_listed():
     """A tiny image is enlarged to the crop; on the way back segments can vanish."""
     predictor = fakes.make_predictor()
     crop = np.full([1, *fakes.CROP_SIZE, 3], fakes.GREEN, np.float32)
@@ -130,7 +131,7 @@ def test_nothing_found_is_all_void(predictor):
 @pytest.mark.parametrize(
     "content", [b"", b"text, not an image", b"GIF89a....", b"\xff\xd8\xff\xe0 cut off"]
 )
-def test_undecodable_bytes(predictor, fakes, content):
+def test_undecodable_bytes(predictor, content):
     good = fakes.encode(fakes.make_image(9, 9))
     with pytest.raises(tf.errors.InvalidArgumentError):
         predictor.predict_bytes([good, content])
@@ -149,7 +150,7 @@ def test_no_image_at_all(predictor):
 
 
 @pytest.mark.parametrize("number", [0, -1, 16778])
-def test_category_id_that_does_not_fit(fakes, number):
+def test_category_id_that_does_not_fit(number):
     categories = [fakes.CATEGORIES[0]._replace(id=number), *fakes.CATEGORIES[1:]]
     with pytest.raises(InputError, match="'ball': id must be from 1"):
         PanopticPredictor(
@@ -160,7 +161,7 @@ def test_category_id_that_does_not_fit(fakes, number):
         )
 
 
-def test_categories_file(tmp_path, fakes):
+def test_categories_file(tmp_path):
     path = tmp_path / "run" / "categories.json"
     write_categories(path, fakes.CATEGORIES)
     assert read_categories(path) == fakes.CATEGORIES

@@ -13,9 +13,10 @@ from PIL import Image
 from cmt.errors import InputError
 from cmt.evaluation import pictures
 from cmt.evaluation.curves import plot_learning_curve
+from tests import fakes
 
 
-def test_colors_differ_within_a_class_and_between(fakes):
+def test_colors_differ_within_a_class_and_between():
     panoptic = np.array([[7001, 7002, 7003, 7004, 7005, 3000, 12001, 12002, 90000, 0]])
     colors = pictures.segment_colors(panoptic, fakes.CATEGORIES)
     assert set(colors) == set(panoptic[0].tolist()) - {0}
@@ -25,7 +26,7 @@ def test_colors_differ_within_a_class_and_between(fakes):
         assert math.dist(left, right) >= 40
 
 
-def test_overlay_pixels(fakes):
+def test_overlay_pixels():
     image = np.full([100, 120, 3], 100, np.uint8)
     panoptic = np.zeros([100, 120], np.int32)
     panoptic[20:60, 30:90] = 7001
@@ -42,7 +43,7 @@ def test_overlay_pixels(fakes):
     assert (picture == 255).all(-1).sum() == 2 * 60 + 2 * 40 - 1  # a corner is both
 
 
-def test_small_images_are_enlarged_and_names_are_inside(fakes):
+def test_small_images_are_enlarged_and_names_are_inside():
     image = np.zeros([97, 97, 3], np.uint8)
     panoptic = np.zeros([97, 97], np.int32)
     panoptic[30:70, 20:80] = 12001
@@ -58,7 +59,7 @@ def test_small_images_are_enlarged_and_names_are_inside(fakes):
     assert (named[rows, columns] == 255).all(-1).sum() > 30
 
 
-def test_names_do_not_cover_each_other(fakes):
+def test_names_do_not_cover_each_other():
     labels = np.zeros([60, 60], np.int32)
     labels[::2] = 7001
     labels[1::2] = 12001

@@ -25,15 +25,16 @@ from cmt.evaluation.predict import (
     parse_formats,
     predict_files,
 )
+from tests import fakes
 
 
 @pytest.fixture
-def segmenter(predictor, fakes):
+def segmenter(predictor):
     return Segmenter(predictor.predict_bytes, fakes.CATEGORIES)
 
 
 @pytest.fixture
-def folder(tmp_path, fakes) -> Path:
+def folder(tmp_path) -> Path:
     """Two images, a file that is no image, one that only says so."""
     folder = tmp_path / "photos"
     folder.mkdir()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
-import types
 
 import numpy as np
 import pytest
@@ -12,25 +10,6 @@ import tensorflow as tf
 
 from cmt.losses import PanopticLoss
 from cmt.outputs import LayerPredictions, Predictions, Targets
-
-
-def _load(path) -> types.ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def oracles(checkout) -> types.ModuleType:
-    """tests/oracles.py."""
-    return _load(checkout / "tests" / "oracles.py")
-
-
-@pytest.fixture(scope="session")
-def straightforward(checkout) -> types.ModuleType:
-    """tests/losses/straightforward.py."""
-    return _load(checkout / "tests" / "losses" / "straightforward.py")
 
 
 @pytest.fixture(scope="session")

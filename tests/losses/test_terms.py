@@ -18,6 +18,7 @@ from cmt.losses import (
 from cmt.losses.reduction import nonzero_mean
 from cmt.matching import class_similarity, mask_similarity, match_masks
 from cmt.outputs import Targets
+from tests import oracles
 
 
 def _flatten(x):
@@ -50,7 +51,7 @@ def _terms(case, make_loss):
     return loss.terms(case.targets, case.predictions)
 
 
-def test_similarities(setting, oracles):
+def test_similarities(setting):
     case, labels, _ = setting
     mask_logits = _flatten(case.predictions.mask_logits)
     dice = mask_similarity(_match(case, case.targets)[1]).numpy()
@@ -70,7 +71,7 @@ def test_similarities(setting, oracles):
         np.testing.assert_allclose(by_class[b][real], expected_class[real], rtol=1e-5)
 
 
-def test_pq_class(setting, oracles, make_loss):
+def test_pq_class(setting, make_loss):
     case, labels, matching = setting
     value = _terms(case, make_loss)["pq_class"]
     for b in range(case.batch):
@@ -92,7 +93,7 @@ def _stages(case):
         yield f"layer{number}/", layer.affinity_logits
 
 
-def _check_mask_terms(case, targets, oracles, make_loss):
+def _check_mask_terms(case, targets, make_loss):
     """Compares the mask terms of all stages; returns the centers of the masks."""
     _, _, matching = _match(case, targets)
     by_class = class_similarity(
@@ -116,11 +117,11 @@ def _check_mask_terms(case, targets, oracles, make_loss):
     return matching.mask_centers.numpy()
 
 
-def test_mask_terms_of_all_stages(random_case, oracles, make_loss):
-    _check_mask_terms(random_case, random_case.targets, oracles, make_loss)
+def test_mask_terms_of_all_stages(random_case, make_loss):
+    _check_mask_terms(random_case, random_case.targets, make_loss)
 
 
-def test_mask_that_vanishes_in_the_layers(random_case, oracles, make_loss):
+def test_mask_that_vanishes_in_the_layers(random_case, make_loss):
     """Mask 1 lies between the pixels of a layer: it is in the main terms alone."""
     case = random_case
     ids = np.zeros([case.batch, case.height, case.width], np.int32)
@@ -131,11 +132,11 @@ def test_mask_that_vanishes_in_the_layers(random_case, oracles, make_loss):
         mask_classes=tf.constant(np.tile([[3, 1, 0]], [case.batch, 1])),
     )
     assert not pixel_targets(targets, 3, 4).mask_ids.numpy().any()
-    centers = _check_mask_terms(case, targets, oracles, make_loss)
+    centers = _check_mask_terms(case, targets, make_loss)
     assert (centers[:, :2] >= 0).all()
 
 
-def test_semantic(setting, oracles, make_loss):
+def test_semantic(setting, make_loss):
     case, labels, _ = setting
     value = _terms(case, make_loss)["semantic"]
     for b in range(case.batch):
@@ -144,7 +145,7 @@ def test_semantic(setting, oracles, make_loss):
         assert value[b].numpy() == pytest.approx(expected, rel=1e-5)
 
 
-def test_mask_approximation(setting, oracles, make_loss):
+def test_mask_approximation(setting, make_loss):
     case, labels, matching = setting
     terms = _terms(case, make_loss)
     for number, layer in enumerate(case.predictions.layers, start=1):
@@ -186,7 +187,7 @@ def test_coordinates_of_an_image_one_pixel_high():
     ]
 
 
-def test_pixel_contrastive(setting, oracles, make_loss):
+def test_pixel_contrastive(setting, make_loss):
     case, labels, _ = setting
     value = _terms(case, make_loss)["pixel_contrastive"]
     for b in range(case.batch):
@@ -262,7 +263,7 @@ def test_gradient_of_pixel_contrastive(setting):
     )
 
 
-def test_instance_discrimination(setting, oracles, make_loss):
+def test_instance_discrimination(setting, make_loss):
     case, labels, _ = setting
     is_thing = tuple(c % 2 == 0 for c in range(1, case.classes + 1))
     classes = case.targets.mask_classes.numpy()

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from cmt.losses.targets import label_stride, stride_labels
 from cmt.outputs import LayerPredictions, Targets
+from tests.losses import straightforward
 
 _MAIN = {
     "pq_class",
@@ -283,9 +284,7 @@ def test_logits_that_are_not_finite_make_their_terms_so(random_case, make_loss):
 
 
 @pytest.mark.parametrize(("centers", "pixels"), [(11, 4096), (11, 20), (2, 20)])
-def test_equals_the_straightforward_formulation(
-    random_case, make_loss, straightforward, centers, pixels
-):
+def test_equals_the_one_hot_formulation(random_case, make_loss, centers, pixels):
     """Terms and gradients, in eager mode, where both draw the same pixels."""
     case = random_case
     predictions = case.predictions._replace(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import types
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from cmt.errors import InputError, WorkError
 from cmt.evaluation.predict import find_inputs, load_saved_model, predict_files
 from cmt.trainer import export
 from cmt.trainer.warmup import read_warmup
+from tests import fakes
 
 OUTPUTS = {
     "panoptic": (tf.int32, 3),
@@ -29,23 +28,12 @@ OUTPUTS = {
 
 
 @pytest.fixture(scope="module")
-def fakes(checkout) -> types.ModuleType:
-    """tests/fakes.py."""
-    spec = importlib.util.spec_from_file_location(
-        "fakes", checkout / "tests" / "fakes.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def predictor(fakes):
+def predictor():
     return fakes.make_predictor()
 
 
 @pytest.fixture(scope="module")
-def samples(fakes) -> list[bytes]:
+def samples() -> list[bytes]:
     images = [fakes.make_image(*size) for size in ((50, 70), (90, 40))]
     return [fakes.encode(images[0], "JPEG"), fakes.encode(images[1])]
 
@@ -70,7 +58,7 @@ def unchecked(monkeypatch):
     monkeypatch.setattr(export, "check_parity", lambda *_: None)
 
 
-def test_files(exported, fakes):
+def test_files(exported):
     assert exported.name == "1"
     assert {path.name for path in exported.iterdir()} >= {
         "saved_model.pb",
@@ -117,7 +105,7 @@ def test_weights_are_stored_once(exported, predictor):
     assert values <= sum(np.prod(shape) for shape in expected) + 10
 
 
-def test_any_batch_and_size(exported, predictor, fakes):
+def test_any_batch_and_size(exported, predictor):
     serve = tf.saved_model.load(str(exported)).signatures["serving_default"]
     for batch, height, width in ((1, 65, 81), (3, 20, 200), (2, 131, 37)):
         images = np.stack([fakes.make_image(height, width, i) for i in range(batch)])
@@ -151,7 +139,7 @@ def test_warmup_requests_fit_the_signatures(exported):
         assert outputs["panoptic"].shape[0] == len(*request.inputs.values())
 
 
-def test_warmup_bytes_are_those_of_the_message(tmp_path, fakes):
+def test_warmup_bytes_are_those_of_the_message(tmp_path):
     """Field by field, as TensorFlow Serving's PredictionLog numbers them."""
     images = tf.constant(fakes.make_image(2, 3)[None])
     request = export.Request("serving_default", {"images": images})

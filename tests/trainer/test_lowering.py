@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
 import tensorflow as tf
 import tf_keras
@@ -15,6 +13,7 @@ from cmt.errors import WorkError
 from cmt.outputs import Targets
 from cmt.trainer import factory
 from cmt.trainer.trainer import Trainer
+from tests.test_model import MINIATURE
 from tests.trainer.lowering import find_in_hlo, lower
 
 BATCH = 2
@@ -45,21 +44,12 @@ def build(monkeypatch, *overrides: str, model: str = "") -> Trainer:
     return factory.build_trainer(experiment, factory.build_network(experiment))
 
 
-@pytest.fixture
-def miniature(checkout) -> str:
-    path = checkout / "tests" / "test_model.py"
-    spec = importlib.util.spec_from_file_location("miniature", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.MINIATURE
-
-
-def test_step_of_a_miniature(miniature, monkeypatch):
+def test_step_of_a_miniature(monkeypatch):
     trainer = build(
         monkeypatch,
         "data.crop_height_pixels=33",
         "data.crop_width_pixels=33",
-        model=miniature,
+        model=MINIATURE,
     )
     text = lower(trainer, *specs(33, 4))
     # Updates and the guard are in it, and the loop of the matching.
