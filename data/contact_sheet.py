@@ -47,7 +47,7 @@ def draw_cell(
     cell = Image.new("RGB", (_CELL_PIXELS, 2 * _CELL_PIXELS), "white")
     for number, picture in enumerate((image, mixed)):
         small = Image.fromarray(picture.astype(np.uint8)).resize(size)
-        cell.paste(small, (0, number * _CELL_PIXELS))
+        cell.paste(small, (0, number * size[1]))
     return cell
 
 

@@ -7,6 +7,7 @@ own, and some of its things and stuff cover what was there.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -68,19 +69,31 @@ def paste_shares(options: CopyPaste, categories: Sequence[Category]) -> np.ndarr
 def _chosen(text: str, categories: Sequence[Category], is_thing: bool) -> set[int]:
     """Ids of the categories that a list of names and ids means."""
     candidates = [c for c in categories if c.is_thing == is_thing]
-    wanted = [name.strip() for name in text.split(",") if name.strip()]
-    if not wanted:
+    if not text.strip():
         return {category.id for category in candidates}
-    by_name = {c.name: c.id for c in candidates} | {str(c.id): c.id for c in candidates}
-    for name in wanted:
-        if name not in by_name:
+    by_name = {_evened(c.name): c.id for c in candidates}
+    by_name |= {str(c.id): c.id for c in candidates}
+    wanted, rest = set(), _evened(text)
+    while rest:
+        # Names may hold commas themselves.
+        fitting = [name for name in by_name if f"{rest},".startswith(f"{name},")]
+        if not fitting:
             field = "things" if is_thing else "stuff"
-            known = ", ".join(category.name for category in candidates[:5])
+            known = "; ".join(category.name.strip() for category in candidates[:5])
             raise InputError(
                 f"data.augmentation.copy_paste.{field}: must hold names or ids of "
-                f"categories of the data set, such as {known}; got {name!r}"
+                f"categories of the data set, such as {known}; got "
+                f"{rest.partition(',')[0].strip()!r}"
             )
-    return {by_name[name] for name in wanted}
+        name = max(fitting, key=len)
+        wanted.add(by_name[name])
+        rest = rest[len(name) :].lstrip(",")
+    return wanted
+
+
+def _evened(text: str) -> str:
+    """Without spaces around commas, or commas and spaces around the whole."""
+    return re.sub(r"\s*,\s*", ",", text).strip(" ,")
 
 
 def paste(

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from cmt.data.annotations import LABEL_DIVISOR
+from cmt.errors import InputError
 from cmt.outputs import Targets
 
 
@@ -49,7 +50,15 @@ def number_masks(
 
     Returns:
       Masks without the batch axis.
+
+    Raises:
+      InputError: there are more than 255 classes.
     """
+    if len(is_thing) >= LABEL_DIVISOR:
+        raise InputError(
+            f"a data set must have at most {LABEL_DIVISOR - 1} categories to train on; "
+            f"got {len(is_thing)}"
+        )
     values, index, pixels = tf.unique_with_counts(tf.reshape(labels, [-1]))
     classes = values // divisor
     thing = tf.gather(tf.constant([False, *is_thing]), classes)

@@ -7,8 +7,7 @@ TensorFlow (they run in worker processes); `decode_example` is TensorFlow operat
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,7 +16,6 @@ import numpy as np
 
 from cmt.data.annotations import MAX_PIXELS, MAX_SIDE
 from cmt.data.label_png import encode_labels
-from cmt.errors import InputError
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -152,36 +150,10 @@ def frame(record: bytes) -> bytes:
     )
 
 
-def read_records(path: Path | str) -> Iterator[bytes]:
-    """The serialised examples of a TFRecord file, without TensorFlow.
-
-    Raises:
-      InputError: the file is missing, cut off or damaged.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such TFRecord file")
-    with path.open("rb") as file:
-        number = 0
-        while head := file.read(12):
-            length = _checked(head[:8], head[8:], path, number)
-            (size,) = struct.unpack("<Q", length)
-            yield _checked(file.read(size), file.read(4), path, number)
-            number += 1
-
-
 def masked_crc32c(data: bytes) -> int:
     """CRC-32C of `data`, as TFRecord files store it."""
     value = google_crc32c.value(data)
     return ((value >> 15 | value << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def _checked(content: bytes, checksum: bytes, path: Path, number: int) -> bytes:
-    if len(checksum) != 4 or struct.unpack("<I", checksum)[0] != masked_crc32c(content):
-        raise InputError(
-            f"{path}: record {number} is cut off or damaged; convert the split again"
-        )
-    return content
 
 
 def decode_example(serialized: tf.Tensor) -> Example:

@@ -120,9 +120,11 @@ class PanopticPredictor:
     )
     def _prepare(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         shape = tf.shape(images)
-        tf.debugging.assert_greater(
+        check = tf.debugging.assert_greater(
             tf.reduce_min(shape), 0, "images must be [B, H, W, 3] with no size 0"
         )
+        with tf.control_dependencies([check]):  # Or resizing may be what fails.
+            images = tf.identity(images)
         crops, resized = resize_and_pad(images, self.crop_size)
         return _inputs(
             crops,
@@ -133,9 +135,11 @@ class PanopticPredictor:
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     def prepare_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """[B] encoded images of any sizes -> what `segment` takes."""
-        tf.debugging.assert_greater(
+        check = tf.debugging.assert_greater(
             tf.shape(image_bytes)[0], 0, "image_bytes must hold at least one image"
         )
+        with tf.control_dependencies([check]):
+            image_bytes = tf.identity(image_bytes)
 
         def one(content: tf.Tensor) -> tuple[tf.Tensor, ...]:
             image = _decode(content)

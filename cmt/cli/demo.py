@@ -7,11 +7,17 @@ from typing import Annotated
 
 import typer
 
+from cmt.cli.paths import local_path
+
 
 def demo(
     output: Annotated[
         pathlib.Path,
-        typer.Option(metavar="DIR", help="Gets everything; must be new or empty."),
+        typer.Option(
+            parser=local_path,
+            metavar="DIR",
+            help="Gets everything; must be new or empty.",
+        ),
     ] = pathlib.Path("demo"),
     minutes: Annotated[
         float, typer.Option(metavar="M", help="Minutes of training, at the most.")

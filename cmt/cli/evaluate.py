@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from cmt.cli.paths import local_path
+
 
 def evaluate(
     config: Annotated[
@@ -19,6 +21,7 @@ def evaluate(
     checkpoint: Annotated[
         Path,
         typer.Option(
+            parser=local_path,
             metavar="DIR_OR_PREFIX",
             help="A run directory, a folder of checkpoints (the latest is taken), or "
             "the prefix of one.",
@@ -26,7 +29,11 @@ def evaluate(
     ],
     output: Annotated[
         Path,
-        typer.Option(metavar="DIR", help="Gets predictions/ and metrics.json."),
+        typer.Option(
+            parser=local_path,
+            metavar="DIR",
+            help="Gets predictions/ and metrics.json.",
+        ),
     ],
     overrides: Annotated[
         list[str] | None,

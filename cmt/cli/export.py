@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from cmt.cli.paths import local_path
+
 
 def export(
     config: Annotated[
@@ -19,6 +21,7 @@ def export(
     checkpoint: Annotated[
         Path,
         typer.Option(
+            parser=local_path,
             metavar="DIR_OR_PREFIX",
             help="A run directory, a folder of checkpoints (the latest is taken), or "
             "the prefix of one.",
@@ -27,7 +30,9 @@ def export(
     output: Annotated[
         Path,
         typer.Option(
-            metavar="DIR/NAME", help="NAME is the model's; a version goes below it."
+            parser=local_path,
+            metavar="DIR/NAME",
+            help="NAME is the model's; a version goes below it.",
         ),
     ],
     overrides: Annotated[

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cmt.cli.paths import local_path
+
 if TYPE_CHECKING:
     from cmt.evaluation.predict import Outcome
 
@@ -17,6 +19,7 @@ def predict(
     model: Annotated[
         Path,
         typer.Argument(
+            parser=local_path,
             metavar="MODEL",
             help="A SavedModel, the folder of its versions (the highest is taken), or "
             "a run directory of `cmt train` (its latest checkpoint is taken).",
@@ -29,7 +32,10 @@ def predict(
         ),
     ],
     output: Annotated[
-        Path, typer.Option(metavar="DIR", help="Gets pictures and json files.")
+        Path,
+        typer.Option(
+            parser=local_path, metavar="DIR", help="Gets pictures and json files."
+        ),
     ],
     formats: Annotated[
         str,

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 
 def score(
-    gt: Annotated[Path, typer.Option(help="Ground truth, a COCO panoptic json.")],
-    gt_masks: Annotated[Path, typer.Option(help="Folder of its PNGs.")],
-    pred: Annotated[Path, typer.Option(help="Prediction, a COCO panoptic json.")],
-    pred_masks: Annotated[Path, typer.Option(help="Folder of its PNGs.")],
+    gt: Annotated[str, typer.Option(help="Ground truth, a COCO panoptic json.")],
+    gt_masks: Annotated[str, typer.Option(help="Folder of its PNGs.")],
+    pred: Annotated[str, typer.Option(help="Prediction, a COCO panoptic json.")],
+    pred_masks: Annotated[str, typer.Option(help="Folder of its PNGs.")],
     as_json: Annotated[
         bool, typer.Option("--json", help="Print json instead of a table.")
     ] = False,
@@ -23,7 +22,7 @@ def score(
     """Scores any COCO panoptic prediction files: PQ, SQ and RQ, in percent.
 
     The numbers are those of the official evaluation. A table, or with --json only
-    json on standard output.
+    json on standard output. Paths may be local or what TensorFlow reads, such as gs://.
 
     \b
     Example:

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from cmt.cli.paths import local_path
+
 _INTERRUPTED = 130
 
 
@@ -23,6 +25,7 @@ def train(
         pathlib.Path,
         typer.Option(
             "--output",
+            parser=local_path,
             metavar="DIR",
             help="The run directory; training goes on by itself if it holds a run.",
         ),

@@ -1,8 +1,9 @@
 """Matrix products as exact as the losses need them, on a TPU too.
 
-By itself a TPU rounds the operands of a float32 product to bfloat16, whose relative
-error is 2 ** -9. What is said of XLA here holds where XLA compiles; elsewhere products
-are float32.
+By itself a TPU rounds the operands of a float32 product to bfloat16, with a relative
+error of up to 2 ** -8. What is said of XLA here holds where XLA compiles; elsewhere
+products are TensorFlow's float32, which on recent GPUs is TF32, with errors of up to
+2 ** -11, unless `tf.config.experimental.enable_tensor_float_32_execution(False)`.
 """
 
 from __future__ import annotations
@@ -64,8 +65,9 @@ def one_hot_matmul(
     """Product of zeros and ones with values, which XLA compiles; no gradient.
 
     With `one_hot` in bfloat16 the values are, too: as the sum of two, the rounded value
-    and the rounded rest, so that two thirds of a float32's bits are kept. Sums
-    are float32.
+    and the rounded rest, so that two thirds of a float32's bits are kept. Sums are
+    float32. A value that is not finite, or beyond bfloat16's largest (3.39e38), makes
+    NaN.
 
     Args:
       one_hot: [B, P, S] float32 or bfloat16.

@@ -55,6 +55,27 @@ def test_every_help_has_an_example(words, capsys):
     assert any(line.startswith("cmt " + " ".join(words)) for line in lines)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "train scenes/tiny --output gs://bucket/run",
+        "eval scenes/tiny --checkpoint gs://bucket/run --output out",
+        "eval scenes/tiny --checkpoint run --output gs://bucket/out",
+        "export scenes/tiny --checkpoint gs://bucket/run --output out",
+        "export scenes/tiny --checkpoint run --output gs://bucket/out",
+        "predict gs://bucket/model a.jpg --output out",
+        "predict model a.jpg --output gs://bucket/out",
+        "demo --output gs://bucket/demo",
+    ],
+)
+def test_no_local_folder_is_named_after_a_scheme(line, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, error = run(capsys, *line.split())
+    assert code == 2
+    assert "must be on this machine; got gs://bucket/" in error
+    assert not list(tmp_path.iterdir())
+
+
 def packaged_examples() -> list[tuple[str, ...]]:
     """Returns (config, overrides...) of each example with a config of the package."""
     found = set()

@@ -16,8 +16,9 @@ from cmt.data import encode as encode_module
 from cmt.data.coco import Segment, label_values, read_annotations, read_ids
 from cmt.data.convert import convert
 from cmt.data.manifest import Manifest
-from cmt.data.tfrecord import decode_example, read_records
+from cmt.data.tfrecord import decode_example
 from cmt.errors import InputError
+from tests.data.records import read_records
 
 
 def listing(folder: pathlib.Path) -> dict[str, str]:
@@ -211,6 +212,11 @@ def test_resume_keeps_what_is_current(broken, tmp_path, monkeypatch):
     ("options", "message"),
     [
         (dict(split="a/b"), "--split must be"),
+        (dict(split="."), "--split must be"),
+        (dict(split=".."), "--split must be"),
+        (dict(split=".val"), "--split must be"),
+        (dict(output=""), "--output must name a folder"),
+        (dict(images="nowhere://a"), "reads no nowhere://"),
         (dict(resume=True, overwrite=True), "exclude each other"),
         (dict(shards=7), "at most the number of images, 6; got 7"),
         (dict(images="none"), "no such folder"),
@@ -255,8 +261,8 @@ def test_what_does_not_fit_in_a_label_is_refused(monkeypatch):
 
 
 def test_the_image_with_too_many_instances_is_named(broken, tmp_path, monkeypatch):
-    monkeypatch.setattr("cmt.data.coco.MAX_LABEL_PART", 1)
-    with pytest.raises(InputError, match=r"0000000000\d\d\.png: segment \d+: at most"):
+    monkeypatch.setattr("cmt.data.check_segments.MAX_LABEL_PART", 1)
+    with pytest.raises(InputError, match=r"0000000000\d\d\.png: at most 1 instances"):
         convert(**broken, output=tmp_path / "out", split="val", workers=1)
 
 

@@ -14,9 +14,10 @@ from PIL import Image
 from cmt.data.coco import write_ids
 from cmt.data.convert import convert
 from cmt.data.manifest import Manifest
-from cmt.data.tfrecord import decode_example, read_records
+from cmt.data.tfrecord import decode_example
 from cmt.data.validate import validate
 from cmt.errors import InputError
+from tests.data.records import read_records
 
 
 def records(folder: pathlib.Path, manifest: Manifest) -> list[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -15,9 +16,10 @@ from cmt.data import shards
 from cmt.data.coco import read_annotations
 from cmt.data.convert import convert
 from cmt.data.manifest import Manifest
-from cmt.data.tfrecord import decode_example, read_records
+from cmt.data.tfrecord import decode_example
 from cmt.data.validate import validate
 from cmt.errors import InputError
+from tests.data.records import read_records
 
 
 def edit(path: pathlib.Path, change) -> None:
@@ -87,6 +89,30 @@ def test_missing_files_are_counted_before_anything_is_converted(broken, tmp_path
         (broken["masks"] / f"00000000000{number}.png").unlink()
     with pytest.raises(InputError, match="6 images .* of which 0 and 3 are not there"):
         convert(**broken, output=tmp_path / "out", split="val")
+
+
+def test_what_is_said_of_missing_files_is_of_each_its_own(broken, tmp_path):
+    """That there are more of them is for the error alone, which names one."""
+    (broken["images"] / "000000000001.jpg").unlink()
+    for number in (1, 4):
+        (broken["masks"] / f"00000000000{number}.png").unlink()
+    options = dict(**broken, output=tmp_path / "out", split="val", workers=1)
+    with pytest.raises(InputError) as caught:
+        convert(**options, max_bad=1)
+    assert re.search(
+        "^the json names 6 images and as many masks, of which 1 and 2 are not there, "
+        r"such as [^ ]*000000000004\.png: no such mask.* \(1 image with faults before",
+        str(caught.value),
+    )
+    skipped = convert(**options, max_bad=2).contents.skipped
+    assert [image.line.split(",")[0] for image in skipped] == [
+        f"{broken['images'] / '000000000001.jpg'}: no such image",
+        f"{broken['masks'] / '000000000004.png'}: no such mask",
+    ]
+    written = json.loads((tmp_path / "out" / "val.manifest.json").read_text())
+    first = written["contents"]["skipped"][0]
+    assert first["file"] == "../scenes/images/val/000000000001.jpg"
+    assert str(tmp_path) not in json.dumps(written)
 
 
 def test_counts_hashes_and_version(scene_sources, shards):

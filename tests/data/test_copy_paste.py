@@ -41,6 +41,28 @@ def test_what_may_be_pasted():
         shares(things="sky")
 
 
+def test_names_with_commas_and_spaces():
+    """ADE20K has such."""
+    names = ("chest of drawers, chest", "chest", "bed ", "lamp")
+    categories = [
+        Category(10 * number, name, True, (0, 0, 0))
+        for number, name in enumerate(names, start=1)
+    ]
+    for things, expected in (
+        ("chest of drawers, chest", [1, 0, 0, 0]),
+        ("chest, bed , 40", [0, 1, 1, 1]),
+        ("lamp,chest of drawers, chest,bed", [1, 0, 1, 1]),
+        (" , lamp,", [0, 0, 0, 1]),
+    ):
+        options = CopyPaste(thing_probability=1, things=things)
+        share = paste_shares(options, categories)[256 + 1 :: 256]
+        assert share.tolist() == expected, things
+    with pytest.raises(
+        InputError, match="drawers, chest; chest; bed; lamp; got 'ches'"
+    ):
+        paste_shares(CopyPaste(things="lamp, ches, bed"), categories)
+
+
 @pytest.fixture
 def scene():
     """Sky with a cat; elsewhere, sea with two dogs, a cat and crowd."""

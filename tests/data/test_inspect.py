@@ -16,9 +16,10 @@ from cmt.data.categories import Category
 from cmt.data.coco import read_annotations
 from cmt.data.inspect import draw_batches, find_sources, inspect
 from cmt.data.manifest import Manifest, Shard
-from cmt.data.tfrecord import frame, read_records
+from cmt.data.tfrecord import frame
 from cmt.errors import InputError
 from cmt.outputs import Targets
+from tests.data.records import read_records
 
 
 def test_counts_are_those_of_the_json(scenes, shards, tmp_path):
@@ -161,9 +162,10 @@ def test_what_the_network_sees_is_drawn(tmp_path):
     sheet = np.asarray(Image.open(tmp_path / "x.png"))
     assert sheet.shape == (6 + 2 * 194 + 6, 6 + 2 * 200, 3)
     scale = 194 / 49
-    center = sheet[6 + 194 + int(15 * scale), 6 + int(20 * scale)]
+    below = 6 + round(33 * scale)  # right below the image
+    center = sheet[below + int(15 * scale), 6 + int(20 * scale)]
     np.testing.assert_allclose(center, 0.4 * 100 + 0.6 * np.array([250, 0, 0]), atol=2)
-    outside = sheet[6 + 194 + int(5 * scale), 6 + int(5 * scale)]
+    outside = sheet[below + int(5 * scale), 6 + int(5 * scale)]
     np.testing.assert_allclose(outside, 30, atol=1)
 
 

@@ -15,9 +15,10 @@ from cmt.data.coco import read_annotations, read_ids
 from cmt.data.convert import ConvertOptions, convert, convert_paths, make_shards
 from cmt.data.manifest import Manifest
 from cmt.data.registry import Paths, find_paths
-from cmt.data.tfrecord import decode_example, read_records
+from cmt.data.tfrecord import decode_example
 from cmt.data.validate import validate_paths
 from cmt.errors import InputError
+from tests.data.records import read_records
 
 
 def edit(path: pathlib.Path, change) -> None:

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from cmt.data.targets import make_targets, number_masks, unpack
+from cmt.errors import InputError
 
 # Classes 1 and 2 are things, 3 and 4 stuff.
 IS_THING = [True, True, False, False]
@@ -150,3 +151,11 @@ def test_stuff_is_as_large_as_all_its_parts():
     targets = make_targets(labels, is_thing=IS_THING, max_masks=1)
     assert targets.mask_classes.numpy().tolist() == [3]
     assert targets.mask_ids.numpy()[0].tolist() == [0] * 6 + [-1] * 6
+
+
+def test_classes_have_eight_bits():
+    labels = tf.constant([[255 * 256, 256]])
+    masks = number_masks(labels, is_thing=[False] * 255, max_masks=2)
+    assert (masks.pixels.numpy() // 256).tolist() == [[255, 1]]
+    with pytest.raises(InputError, match="at most 255 categories.*got 256"):
+        number_masks(labels, is_thing=[False] * 256, max_masks=2)
