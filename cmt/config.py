@@ -276,13 +276,22 @@ def _check_data(view: _View) -> None:
         "must be at most",
         "each mask needs a center of its own: lower the first or raise the second",
     )
-    view.require(
-        "data.augmentation.min_scale",
-        "data.augmentation.max_scale",
-        lambda low, high: low <= high,
-        "must be at most",
-        "swap them",
-    )
+    for scaled in ("data.augmentation", "data.augmentation.copy_paste"):
+        view.require(
+            f"{scaled}.min_scale",
+            f"{scaled}.max_scale",
+            lambda low, high: low <= high,
+            "must be at most",
+            "swap them",
+        )
+    for kept in ("service", "snapshot_folder"):
+        view.require(
+            "data.cache_records",
+            f"data.{kept}",
+            lambda cached, other: not cached or not other,
+            "cannot be used with",
+            "set the first to false, or leave the second out",
+        )
 
 
 def _check_trainer(view: _View, num_replicas: int | None) -> None:

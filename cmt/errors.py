@@ -44,7 +44,7 @@ def tensorflow_reason(error: Exception) -> str:
         "<stack traces",
     )
     told = [line for line in lines if line and not line.startswith(skipped)]
-    line = told[0] if told else type(error).__name__
+    line = told[0].removesuffix(" name:").rstrip() if told else type(error).__name__
     begin, end = _REASON_ENDS
     if len(line) > begin + end:
         line = f"{line[:begin]} ... {line[-end:]}"

@@ -84,6 +84,23 @@ class PanopticAnnotations(NamedTuple):
     images: list[PanopticImage]
 
 
+def count_masks(entry: PanopticImage, is_thing: dict[int, bool | None]) -> int:
+    """Masks that training makes of an image: things that are not crowd, and stuff.
+
+    Args:
+      entry: the image.
+      is_thing: of each category id; those it does not tell are taken for things.
+    """
+    stuff = set()
+    things = 0
+    for segment in entry.segments:
+        if is_thing.get(segment.category_id) is False:
+            stuff.add(segment.category_id)
+        elif not segment.is_crowd:
+            things += 1
+    return things + len(stuff)
+
+
 def record_name(file_name: str) -> str:
     """The name that records give an image: its file name without extension."""
     return str(PurePosixPath(file_name).with_suffix(""))

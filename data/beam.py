@@ -12,6 +12,7 @@ import contextlib
 import functools
 import io
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -28,11 +29,11 @@ _FAULT = ".fault"
 _REASON_LINES = 3
 
 
-def beam_maker(options: Sequence[str]) -> Maker:
+def beam_maker(options: str) -> Maker:
     """Returns what makes shards by a pipeline.
 
     Args:
-      options: of the pipeline, such as "--runner=DirectRunner".
+      options: of the pipeline, as a shell takes them: "--runner=DirectRunner ...".
 
     Raises:
       InputError: Apache Beam is not installed, or an option cannot be used.
@@ -44,10 +45,17 @@ def beam_maker(options: Sequence[str]) -> Maker:
             f"Apache Beam cannot be imported ({error}); pip install "
             "'cmt-deeplab[beam]', or leave --beam out"
         ) from error
+    try:
+        words = shlex.split(options)
+    except ValueError as error:
+        raise InputError(
+            f"--beam must hold options as a shell takes them; got {options!r} "
+            f"({error}); close the quotation mark, or leave it out"
+        ) from error
     printed = io.StringIO()
     try:
         with contextlib.redirect_stderr(printed):
-            parsed = PipelineOptions(list(options))
+            parsed = PipelineOptions(words)
             runner = parsed.get_all_options()["runner"]
     except SystemExit as error:  # Beam parses as a program of its own would.
         reason = printed.getvalue().strip().rpartition("error: ")[2]
@@ -55,7 +63,7 @@ def beam_maker(options: Sequence[str]) -> Maker:
     # Beam only warns of a misspelt name, and would run on this machine.
     if runner is None:
         raise InputError(
-            f"--beam must name a runner; got {' '.join(options)!r}; add "
+            f"--beam must name a runner; got {options!r}; add "
             "--runner=DirectRunner, or leave --beam out"
         )
     return functools.partial(_make_shards, options=parsed)
@@ -86,10 +94,13 @@ def _make_shards(
         | "Spread" >> beam.Reshuffle()
         | "Write" >> beam.Map(_make_shard, work, encoding, budget.left)
     )
-    with _one_line("be finished", WorkError, "go on with --resume"):
+    with _one_line("be finished", WorkError, "its log above says more"):
         pipeline.run().wait_until_finish()
+    made = [_collect(join(work, task.name), task.source) for task in tasks]
     # All shards may together leave out more images than each of them may.
-    return [_collect(join(work, task.name), task.source, budget) for task in tasks]
+    budget.skipped += [image for one in made for image in one.skipped]
+    budget.check()
+    return made
 
 
 def _check_reachable(options: Any, folders: Sequence[str]) -> None:
@@ -132,18 +143,15 @@ def _entry(values: list) -> PanopticImage:
     return entry._replace(segments=[Segment(*segment) for segment in entry.segments])
 
 
-def _collect(path: str, source: str, budget: Budget) -> MadeShard:
+def _collect(path: str, source: str) -> MadeShard:
     if storage.is_file(path + _FAULT):
         raise InputError(storage.read_json(path + _FAULT))
     made = read_record(path)
     # An earlier run may have left a record of other files.
     if made is None or made.shard.source != source:
         raise WorkError(
-            f"{path}: the pipeline ended without this shard; look at its log and go on "
-            "with --resume"
+            f"{path}: the pipeline ended without this shard; its log says why"
         )
-    for skipped in made.skipped:
-        budget.add(skipped)
     return made
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from cmt.data.annotations import CATEGORY_DIVISOR, MAX_CATEGORY_ID
+from cmt.data.annotations import CATEGORY_DIVISOR, MAX_CATEGORY_ID, MAX_LABEL_PART
 from cmt.data.categories import Category
-from cmt.data.problems import Problem
+from cmt.data.json_entries import is_of, shown
+from cmt.data.problems import Problem, is_printable
+
+LABEL_RANGE = "label range"
 
 
 class CategoriesCheck:
@@ -45,6 +48,13 @@ class CategoriesCheck:
                 self._check(entry)
             if len(self.problems) == faults and not self._lacks_isthing:
                 self.categories.append(Category.from_json(entry))
+        if len(self.is_thing) > MAX_LABEL_PART:
+            self._add(
+                f"at most {MAX_LABEL_PART} categories fit in a label; got "
+                f"{len(self.is_thing)}",
+                "leave out those that no segment has, or merge some",
+                LABEL_RANGE,
+            )
         self._note_gaps()
         self._note_names()
 
@@ -61,11 +71,11 @@ class CategoriesCheck:
                 "json structure",
             )
             return False
-        if not isinstance(entry.get("id"), int):
-            arrived = repr(entry["id"]) if "id" in entry else "nothing"
+        if not is_of(entry.get("id"), int):
+            arrived = shown(entry["id"]) if "id" in entry else "nothing"
             self._add(
                 f'{where}: "id" must be an integer; got {arrived}',
-                "add it",
+                "correct it" if "id" in entry else "add it",
                 "json structure",
             )
             return False
@@ -91,15 +101,21 @@ class CategoriesCheck:
                 else "renumber the category",
             )
         if entry.get("isthing") not in (0, 1) and not self._lacks_isthing:
-            arrived = repr(entry["isthing"]) if "isthing" in entry else "nothing"
+            arrived = shown(entry["isthing"]) if "isthing" in entry else "nothing"
             self._add(
                 f'{where} "isthing" must be 0 or 1; got {arrived}',
                 "add 1 for countable things, 0 for stuff",
             )
+        name = entry.get("name")
+        if name is not None and not (isinstance(name, str) and is_printable(name)):
+            self._add(
+                f'{where} "name" must be text in one line; got {shown(name)}',
+                "correct it, or leave it out for one made of the id",
+            )
         if "color" in entry and not _is_color(entry["color"]):
             self._add(
                 f'{where} "color" must be three integers from 0 to 255; got '
-                f"{entry['color']!r}",
+                f"{shown(entry['color'])}",
                 "correct or remove it",
             )
 
@@ -142,5 +158,5 @@ def _is_color(value: Any) -> bool:
     return (
         isinstance(value, list)
         and len(value) == 3
-        and all(isinstance(part, int) and 0 <= part <= 255 for part in value)
+        and all(is_of(part, int) and 0 <= part <= 255 for part in value)
     )

@@ -14,6 +14,7 @@ from cmt.data.annotations import PanopticImage
 from cmt.data.check_pixels import compare_segments
 from cmt.data.coco import (
     DECODING_ERRORS,
+    UNREADABLE,
     check_mask,
     decoding_fault,
     mask_ids,
@@ -44,11 +45,13 @@ class FileOptions(NamedTuple):
       masks: folder of the PNG files.
       exif: "apply": images are turned as their EXIF orientation says; "ignore": they
         are taken as stored; "auto": whichever fits the mask, refused if both do.
+      advice: where to look for a file that is missing, see `missing_file`.
     """
 
     images: Location
     masks: Location
     exif: str = "auto"
+    advice: str = ""
 
 
 class ImageFile(NamedTuple):
@@ -116,6 +119,8 @@ class _FilesCheck:
             "mask": join(options.masks, entry.mask_name),
         }
         self._sizes: dict[str, tuple[int, int]] = {}
+        # Of the image, if its orientation were taken the other way.
+        self._other_size: tuple[int, int] | None = None
 
     def _problem(self, kind: str, path: str, message: str, fix: str) -> None:
         image = self._entry.file_name
@@ -131,7 +136,8 @@ class _FilesCheck:
             return read_bytes(path)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             image = self._entry.file_name
-            self.problems.append(missing_file(path, what, name, image))
+            advice = self._options.advice
+            self.problems.append(missing_file(path, what, name, image, advice))
         except OSError as error:
             reason = error.strerror or str(error)
             self._problem(
@@ -141,7 +147,8 @@ class _FilesCheck:
 
     def _fault(self, path: str, error: Exception) -> None:
         fault = decoding_fault(error)
-        self._problem(fault.kind, path, f"cannot be read: {fault.reason}", fault.fix)
+        prefix = "cannot be read: " if fault.kind in UNREADABLE else ""
+        self._problem(fault.kind, path, f"{prefix}{fault.reason}", fault.fix)
 
     def image(self) -> ImageFile | None:
         """Goes through the image and notes its size."""
@@ -157,7 +164,10 @@ class _FilesCheck:
         self._check_mode(path, image.mode)
         orientation = self._orientation(path, image.size, image.orientation)
         swapped = orientation in _SIDES_SWAPPED
-        self._sizes["image"] = image.size[::-1] if swapped else image.size
+        sizes = image.size, image.size[::-1]
+        self._sizes["image"], other = reversed(sizes) if swapped else sizes
+        if image.orientation in _SIDES_SWAPPED:
+            self._other_size = other
         return ImageFile(content, image.format, image.mode, orientation)
 
     def _check_mode(self, path: str, mode: str) -> None:
@@ -234,12 +244,17 @@ class _FilesCheck:
         wrong = {what: size for what, size in self._sizes.items() if size != expected}
         if not wrong:
             return
+        agree = "got"
         if len(wrong) == 2 and len(set(wrong.values())) == 1:
             wrong.pop("mask")
-            agree, fix = "image and mask agree on", 'correct "height" and "width"'
-        else:
-            agree, fix = "got", "use the files the json was made for, or correct it"
+            agree = "image and mask agree on"
         for what, (height, width) in wrong.items():
+            if agree != "got":
+                fix = 'correct "height" and "width"'
+            elif what == "image" and self._other_size == expected:
+                fix = "give --exif auto, which turns the images whose masks are turned"
+            else:
+                fix = "use the files the json was made for, or correct it"
             self._problem(
                 "size",
                 self._paths[what],

@@ -31,6 +31,7 @@ class JsonCheck(EntryCheck):
       num_annotations: entries of "annotations".
       image_names: file names of all images, those with faults too.
       mask_names: of all annotations, likewise.
+      causes: of the problems that many entries may have for one reason.
       incomplete: images of which not all segments have an id that can be read, so
         that other ids in the PNG are no fault.
     """
@@ -45,8 +46,17 @@ class JsonCheck(EntryCheck):
         self.image_names: set[str] = set()
         self.mask_names: set[str] = set()
         self.incomplete: set[str] = set()
-        self._is_prediction = is_prediction
         self.is_thing: dict[int, bool | None] = {}
+        self._is_prediction = is_prediction
+        # Ids; None for an entry without one, which may be that of any.
+        self._faulty_images: set[ImageId | None] = set()
+        self._annotated: set[ImageId | None] = set()
+        self._segments = SegmentsCheck(
+            self._path, self.is_thing, is_prediction=is_prediction
+        )
+        self._go_through(content)
+
+    def _go_through(self, content: dict[str, Any]) -> None:
         categories = self._list(content, "categories")
         images = self._list(content, "images")
         annotations = self._list(content, "annotations")
@@ -57,30 +67,26 @@ class JsonCheck(EntryCheck):
         if other is not None:
             self.problems.append(other)
             return
-        if not (is_prediction or (annotations and images)):
+        if not (self._is_prediction or (annotations and images)):
             self._add(
                 "empty data set",
                 f"must hold at least one image and annotation; got {len(images)} and "
                 f"{len(annotations)}",
                 "give the json of a split that has both",
             )
-        if categories or not is_prediction:
+        if categories or not self._is_prediction:
             check = CategoriesCheck(self._path, categories)
             self.problems += check.problems
             self.notes += check.notes
-            self.categories, self.is_thing = check.categories, check.is_thing
-        self._segments = SegmentsCheck(
-            self._path, self.is_thing, is_prediction=is_prediction
-        )
+            self.categories = check.categories
+            self.is_thing.update(check.is_thing)
         self._segments.check_categories(categories, annotations)
-        # Ids; None for an entry without one, which may be that of any.
-        self._faulty_images: set[ImageId | None] = set()
-        self._annotated: set[ImageId | None] = set()
         usable = self._check_images(images)
         self._check_annotations(annotations, usable)
-        if annotations and not is_prediction:
+        if annotations and not self._is_prediction:
             self._check_all_annotated(usable)
         self.problems += self._segments.problems
+        self.causes |= self._segments.causes
         self.incomplete = self._segments.incomplete
 
     def _list(self, content: dict[str, Any], key: str) -> list | None:
@@ -128,7 +134,8 @@ class JsonCheck(EntryCheck):
                 image,
             )
             return False
-        if self._duplicate(ids, entry["id"], "image id", image):
+        fix = "give one another id, and its annotation that image_id"
+        if self._duplicate(ids, entry["id"], "image id", image, fix):
             return False
         name = record_name(image)
         if name in names:
@@ -149,10 +156,11 @@ class JsonCheck(EntryCheck):
         names: set[str] = set()
         for number, entry in enumerate(annotations):
             where = f"annotations[{number}]"
-            if isinstance(entry, dict) and isinstance(entry.get("file_name"), str):
-                self.mask_names.add(entry["file_name"])
             fine = self._fields(entry, where, where, image_id=ImageId)
-            if not (fine and self._file_name(entry, where)):
+            named = isinstance(entry, dict) and self._file_name(entry, where)
+            if named:
+                self.mask_names.add(entry["file_name"])
+            if not (fine and named):
                 self._annotated.add(id_of(entry, "image_id"))
                 continue
             image_id = entry["image_id"]
@@ -160,13 +168,10 @@ class JsonCheck(EntryCheck):
             if known is None and self._is_prediction:
                 known = {"file_name": "", "height": 0, "width": 0}
             image = where if known is None else known["file_name"] or where
-            repeated = self._duplicate(
-                self._annotated, image_id, "annotation of image id", image
-            )
-            what = "mask file name"
-            if self._duplicate(names, entry["file_name"], what, image) or repeated:
+            if self._is_repeated(entry, image, names):
                 continue
             segments = list(self._segments.of(entry, image))
+            self._segments.check_instances(entry, segments, image)
             if known is None:
                 self._add_without_entry(where, image_id)
                 continue
@@ -182,6 +187,15 @@ class JsonCheck(EntryCheck):
                     segments=segments,
                 )
             )
+
+    def _is_repeated(self, entry: dict[str, Any], image: str, names: set[str]) -> bool:
+        """Whether its image or its mask has another annotation."""
+        what, fix = "annotation of image id", 'correct one "image_id"'
+        annotated = self._duplicate(
+            self._annotated, entry["image_id"], what, image, fix
+        )
+        name, fix = entry["file_name"], "rename one, in json and folder"
+        return self._duplicate(names, name, "mask file name", image, fix) or annotated
 
     def _add_without_entry(self, where: str, image_id: ImageId) -> None:
         """An annotation whose image is missing, not one that has a fault already."""

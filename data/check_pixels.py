@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from cmt.data.annotations import PanopticImage, Segment
+from cmt.data.json_entries import shown
 from cmt.data.problems import Problem
 
 # More ids of an image are one fault: each would tell the same.
@@ -81,7 +82,7 @@ def check_boxes(
             continue
         message = (
             '"bbox" must be [x, y, width, height] of the pixels; got '
-            f"{segment.box!r} in the json and {box} in the PNG"
+            f"{shown(segment.box)} in the json and {box} in the PNG"
         )
         fix = f'set "bbox" to {box}'
         problems.append(Problem("box", path, segment.id, message, fix, entry.file_name))

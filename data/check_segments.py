@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from cmt.data.annotations import MAX_SEGMENT_ID, Segment
-from cmt.data.json_entries import STRUCTURE, EntryCheck, id_of, segments_of
+from cmt.data.annotations import MAX_LABEL_PART, MAX_SEGMENT_ID, Segment
+from cmt.data.check_categories import LABEL_RANGE
+from cmt.data.json_entries import (
+    STRUCTURE,
+    Cause,
+    EntryCheck,
+    id_of,
+    is_of,
+    segments_of,
+    shown,
+)
 
 _UNLISTED = "category not in list"
 # Area of a segment that the json does not tell, or tells twice.
@@ -20,6 +29,7 @@ class SegmentsCheck(EntryCheck):
     Attributes:
       problems: all faults found; those of one image name it.
       notes: none.
+      causes: of the problems that many entries may have for one reason.
       incomplete: images of which not all segments have an id that can be read, so
         that other ids in the PNG are no fault.
     """
@@ -31,7 +41,7 @@ class SegmentsCheck(EntryCheck):
         self.incomplete: set[str] = set()
         self._is_thing = is_thing
         self._is_prediction = is_prediction
-        self._names_unlisted = bool(is_thing)
+        self._names_unlisted = True
 
     def check_categories(self, categories: list, annotations: list) -> None:
         """Finds whether most segments are of unlisted categories: that is one fault.
@@ -42,7 +52,7 @@ class SegmentsCheck(EntryCheck):
           categories: of the json.
           annotations: of the json.
         """
-        if not all(isinstance(id_of(entry), int) for entry in categories):
+        if not (self._is_thing and all(is_of(id_of(one), int) for one in categories)):
             self._names_unlisted = False
         if not self._names_unlisted:
             return
@@ -50,7 +60,7 @@ class SegmentsCheck(EntryCheck):
             info["category_id"]
             for entry in annotations
             for info in segments_of(entry)
-            if isinstance(info.get("category_id"), int)
+            if is_of(info.get("category_id"), int)
         )
         unlisted = {
             number: n for number, n in used.items() if number not in self._is_thing
@@ -95,7 +105,7 @@ class SegmentsCheck(EntryCheck):
             place = f"{where} segments_info[{number}]"
             fine = self._fields(info, place, image, **wanted)
             segment_id = id_of(info)
-            if not isinstance(segment_id, int):
+            if type(segment_id) is not int:
                 self.incomplete.add(image)
                 continue
             if not 1 <= segment_id <= MAX_SEGMENT_ID:
@@ -107,7 +117,8 @@ class SegmentsCheck(EntryCheck):
                 )
                 self.incomplete.add(image)
                 continue
-            if self._duplicate(seen, segment_id, f"{where} segment id", image):
+            fix = "give one another id, in json and PNG"
+            if self._duplicate(seen, segment_id, f"{where} segment id", image, fix):
                 # One of the two may be drawn with the id it should have.
                 self.incomplete.add(image)
                 continue
@@ -122,6 +133,34 @@ class SegmentsCheck(EntryCheck):
                 box=info.get("bbox") if clear else None,
             )
 
+    def check_instances(
+        self, annotation: dict[str, Any], segments: Sequence[Segment], image: str
+    ) -> None:
+        """Finds the classes that have more things in an image than labels hold.
+
+        Args:
+          annotation: an entry with a file name.
+          segments: what `of` gave for it.
+          image: the image it concerns, for the problems.
+        """
+        if self._is_prediction or len(segments) <= MAX_LABEL_PART:
+            return
+        things = collections.Counter(
+            segment.category_id
+            for segment in segments
+            if self._is_thing.get(segment.category_id) and not segment.is_crowd
+        )
+        for category, count in things.items():
+            if count > MAX_LABEL_PART:
+                self._add(
+                    LABEL_RANGE,
+                    f"annotation of {annotation['file_name']}: at most "
+                    f"{MAX_LABEL_PART} instances of a class fit in a label; got "
+                    f"{count} of category {category}",
+                    "make some of them one segment that is crowd",
+                    image,
+                )
+
     def _check_segment(
         self, info: dict[str, Any], where: str, image: str, stuff: set[int]
     ) -> None:
@@ -134,6 +173,7 @@ class SegmentsCheck(EntryCheck):
                 'add the category or correct "category_id"',
                 image,
                 info["id"],
+                cause=Cause(f"category {category}", f"segment {info['id']} of {image}"),
             )
         if not self._is_prediction and info["area"] < 0:
             self._add(
@@ -146,7 +186,7 @@ class SegmentsCheck(EntryCheck):
         if crowd not in (0, 1):
             self._add(
                 "crowd",
-                f'{where} "iscrowd" must be 0 or 1; got {crowd!r}',
+                f'{where} "iscrowd" must be 0 or 1; got {shown(crowd)}',
                 "correct it",
                 image,
                 info["id"],
@@ -165,7 +205,8 @@ class SegmentsCheck(EntryCheck):
                     "stuff twice",
                     f"{where} a stuff category must have one segment an image; "
                     f"category {category} has another",
-                    "give both the same id in json and PNG",
+                    "draw both with one id in the PNG and keep one entry, its area the "
+                    "sum",
                     image,
                     info["id"],
                 )

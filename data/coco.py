@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,9 +22,11 @@ from cmt.data.annotations import (
 from cmt.data.annotations import MAX_CATEGORY_ID as MAX_CATEGORY_ID
 from cmt.data.annotations import PanopticImage as PanopticImage
 from cmt.data.annotations import Segment as Segment
+from cmt.data.check_categories import LABEL_RANGE
 from cmt.data.check_json import JsonCheck
 from cmt.data.image_integrity import (
     DAMAGED,
+    JPEG_HEAD,
     NO_IMAGE,
     TOO_LARGE,
     TRUNCATED,
@@ -32,7 +35,7 @@ from cmt.data.image_integrity import (
     read_png,
     refuse_too_large,
 )
-from cmt.data.storage import read_bytes, read_json
+from cmt.data.storage import read_bytes
 from cmt.errors import InputError
 
 # Faults that leave an entry readable: what it says is clear, though not allowed.
@@ -41,8 +44,12 @@ _READABLE = {
     "crowd",
     "empty data set",
     "image without annotation",
+    LABEL_RANGE,
     "stuff twice",
 }
+_JSON_AGAIN = "download it again or correct it"
+# Kinds of files that cannot be decoded.
+UNREADABLE = (NO_IMAGE, TRUNCATED, DAMAGED)
 # What Pillow raises for files that are no images or damaged.
 DECODING_ERRORS = (
     OSError,
@@ -51,27 +58,67 @@ DECODING_ERRORS = (
     struct.error,
     Image.DecompressionBombError,
 )
+NO_MASK = "not a panoptic PNG"
 # Of a PNG's header: RGB, or RGB with an opacity, which is not looked at.
 _IDS_COLORS = (2, 6)
 _COLOR_NAMES = {0: "a grey", 2: "an RGB", 3: "a palette", 4: "a grey", 6: "an RGB"}
+
+
+class JsonFault(InputError):
+    """A file that holds no json object.
+
+    Attributes:
+      reason: what is wrong with it.
+      fix: what to do.
+    """
+
+    def __init__(self, path: Path | str, reason: str, fix: str):
+        super().__init__(f"{path}: {reason}; {fix}")
+        self.reason = reason
+        self.fix = fix
 
 
 def load_json(path: Path | str) -> dict[str, Any]:
     """The json as it stands.
 
     Raises:
-      InputError: the file is missing or not a json object.
+      JsonFault: it is not a json object.
+      InputError: the file is missing.
+    """
+    return parse_json(path, read_file(path))
+
+
+def read_file(path: Path | str) -> bytes:
+    """The bytes of an annotation file.
+
+    Raises:
+      InputError: it is missing.
     """
     try:
-        content = read_json(path)
+        return read_bytes(path)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such annotation file") from error
     except IsADirectoryError as error:
         raise InputError(f"{path}: a folder, not an annotation file") from error
+
+
+def parse_json(path: Path | str, data: bytes) -> dict[str, Any]:
+    """The json object in the bytes of a file.
+
+    Raises:
+      JsonFault: there is none.
+    """
+    try:
+        # Editors of Windows begin a file with a mark.
+        content = json.loads(data.decode("utf-8-sig"))
     except ValueError as error:
-        raise InputError(f"{path}: not a json file: {error}") from error
+        raise JsonFault(path, f"not a json file: {error}", _JSON_AGAIN) from error
+    except RecursionError as error:
+        reason = "its lists and objects are nested too deeply"
+        raise JsonFault(path, reason, _JSON_AGAIN) from error
     if not isinstance(content, dict):
-        raise InputError(f"{path}: must hold a json object; got a list or a value")
+        reason = f"must hold a json object; got {type(content).__name__}"
+        raise JsonFault(path, reason, "give another file")
     return content
 
 
@@ -136,7 +183,7 @@ def decode_ids(content: bytes) -> np.ndarray:
         return mask_ids(content)
     except ImageFault as fault:
         message = f"{fault.reason}; {fault.fix}"
-        if fault.kind in (NO_IMAGE, TRUNCATED, DAMAGED):
+        if fault.kind in UNREADABLE:
             message = f"not an image that can be read: {message}"
         raise InputError(message) from fault
 
@@ -147,11 +194,17 @@ def check_mask(content: bytes) -> Png:
     Raises:
       ImageFault: it is cut off, damaged, or of another kind.
     """
+    if content.startswith(JPEG_HEAD):
+        raise ImageFault(
+            NO_MASK,
+            "must be a PNG; got a JPEG, which changes colours, and so destroys ids",
+            "give the PNG that the JPEG was made of",
+        )
     png = read_png(content)
     refuse_too_large(png.height, png.width)
     if png.color_type not in _IDS_COLORS or png.depth != 8:
         raise ImageFault(
-            "not a panoptic PNG",
+            NO_MASK,
             "must be an RGB PNG of 8 bits a channel, with id = R + 256 G + 65536 B; "
             f"got {_COLOR_NAMES[png.color_type]} PNG of {png.depth} bits",
             'write the ids of "segments_info" so; a map of classes or of instances, as '

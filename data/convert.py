@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from cmt.data import storage
-from cmt.data.annotations import MAX_LABEL_PART, PanopticImage
+from cmt.data.annotations import PanopticImage, count_masks
 from cmt.data.encode import EncodingOptions, encode_images
 from cmt.data.manifest import (
     Contents,
@@ -22,14 +22,16 @@ from cmt.data.manifest import (
     manifest_path,
 )
 from cmt.data.parallel import parallel_map
+from cmt.data.problems import Problem
 from cmt.data.progress import track
 from cmt.data.reconcile import reconcile
 from cmt.data.registry import Paths
+from cmt.data.resume import Run, begin, finished_shards, refuse_other_split
 from cmt.data.shards import (
     Budget,
     MadeShard,
     ShardTask,
-    finished_shards,
+    left_out,
     plan_shards,
     publish,
     shard_files,
@@ -138,37 +140,73 @@ def convert_paths(
     encoding = EncodingOptions(
         source.files, source.check.categories, options.keep_crowd
     )
+    num_images = len(entries) + len(budget.skipped)
     resume, overwrite = options.resume, options.overwrite
     with work_folder(output, split, resume=resume, overwrite=overwrite) as work:
         tasks = _plan(source, entries, split, options.shards, encoding, budget)
         early = list(budget.skipped)
-        finished = {}
-        if resume:
-            finished = finished_shards(tasks, work, output, split)
-        for made in finished.values():
-            for skipped in made.skipped:
-                budget.add(skipped)
-        needed = [task for task in tasks if task.name not in finished]
+        run = begin(work, _run(source, tasks, options, num_images))
+        made = _kept(tasks, run, work, output, split) if resume else {}
+        budget.skipped += [image for one in made.values() for image in one.skipped]
+        budget.check()
+        needed = [task for task in tasks if task.name not in made]
         new = maker(needed, encoding, work, budget)
-        finished |= {made.shard.name: made for made in new}
-        ordered = [finished[task.name] for task in tasks]
+        made |= {one.shard.name: one for one in new}
+        ordered = [made[task.name] for task in tasks]
         # In the order of the shards, whichever of them were there before.
-        left_out = early + [image for made in ordered for image in made.skipped]
-        manifest = _manifest(source, tasks, ordered, left_out, options.keep_crowd)
+        skipped = early + [image for one in ordered for image in one.skipped]
+        manifest = _manifest(source, tasks, ordered, skipped, options.keep_crowd)
+        if not manifest.num_images:
+            raise InputError(
+                f"no image is left to convert, all {len(skipped)} have faults; the "
+                f"first: {skipped[0].line}"
+            )
         manifest = dataclasses.replace(manifest, split=split, folder=output)
         if source.shifted is not None:
             storage.write_json(join(work, shifted_json(split)), source.shifted)
             path = join(output, shifted_json(split))
             manifest = dataclasses.replace(manifest, annotations=path)
-        publish(work, tasks, manifest)
+        publish(work, ordered, manifest)
     return Manifest.read(manifest_path(output, split))
 
 
+def _run(
+    source: Source,
+    tasks: Sequence[ShardTask],
+    options: ConvertOptions,
+    num_images: int,
+) -> Run:
+    return Run(
+        num_images=num_images,
+        num_shards=len(tasks),
+        keep_crowd=options.keep_crowd,
+        exif=source.files.exif,
+        category_offset=source.paths.category_offset,
+        annotations_sha256=source.annotations_sha256,
+        overwrite=options.overwrite,
+    )
+
+
+def _kept(
+    tasks: Sequence[ShardTask], run: Run, work: str, output: Location, split: str
+) -> dict[str, MadeShard]:
+    """The shards of an earlier run that this one keeps, by name."""
+    finished = finished_shards(tasks, work, output, split)
+    refuse_other_split(run, finished.made, output, split)
+    for path in finished.outdated:
+        # Or it would be moved over the one that is current.
+        storage.remove(path)
+    return finished.made
+
+
 def _check_options(output: Location, split: str, options: ConvertOptions) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9_.]+", split):
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.]*", split):
         raise InputError(
-            f"--split must be a name of letters, digits, '_' and '.'; got {split!r}"
+            "--split must be a name of letters, digits, '_' and '.', the first of them "
+            f"no '.'; got {split!r}"
         )
+    if not str(output):
+        raise InputError("--output must name a folder; got ''; give . for this one")
     if options.resume and options.overwrite:
         raise InputError("--resume and --overwrite exclude each other; give one")
     existing = shard_files(output, split)
@@ -192,19 +230,13 @@ def _usable(source: Source, budget: Budget, limit: int) -> list[PanopticImage]:
             raise InputError(
                 f"{problem.line}{more}; `cmt data validate` lists all problems"
             )
-        faulty.setdefault(
-            problem.image, Skipped(problem.image, problem.kind, problem.line)
-        )
-    if len(check.categories) > MAX_LABEL_PART:
-        raise InputError(
-            f"{source.paths.annotations}: at most {MAX_LABEL_PART} categories fit in a "
-            f"label; got {len(check.categories)}; remove those not used"
-        )
+        faulty.setdefault(problem.image, left_out(problem.image, problem))
     entries = check.images[:limit] if limit else check.images
     names = {entry.file_name for entry in entries}
-    for skipped in faulty.values():
-        if not limit or skipped.image in names:
-            budget.add(skipped)
+    budget.skipped += [
+        skipped for skipped in faulty.values() if not limit or skipped.image in names
+    ]
+    budget.check()
     return [entry for entry in entries if entry.file_name not in faulty]
 
 
@@ -218,37 +250,27 @@ def _plan(
 ) -> list[ShardTask]:
     """The shards to make of the images whose files are there."""
     found = reconcile(source.files, entries)
-    missing = {problem.image: problem for problem in found.missing}
+    # Of each image the first: if its mask is missing, too, that is no other image.
+    missing: dict[str, Problem] = {}
+    for problem in found.missing:
+        missing.setdefault(problem.image, problem)
+    summary = ""
     if len(missing) > 1:
         counts = found.counts
         summary = (
             f"the json names {len(entries)} images and as many masks, of which "
-            f"{counts.missing_images} and {counts.missing_masks} are not there; the "
-            "first: "
+            f"{counts.missing_images} and {counts.missing_masks} are not there, such "
+            "as "
         )
-    else:
-        summary = ""
-    for image, problem in missing.items():
-        budget.add(Skipped(image, problem.kind, summary + problem.line))
-    kept = [
-        (entry, None if None in sizes else sum(sizes))
-        for entry, *sizes in zip(
-            entries, found.image_bytes, found.mask_bytes, strict=True
-        )
-        if entry.file_name not in missing
-    ]
+    budget.skipped += [left_out(image, problem) for image, problem in missing.items()]
+    budget.check(summary)
+    kept = [entry for entry in entries if entry.file_name not in missing]
     if not kept:
         raise InputError(
             f"{source.paths.annotations}: no image is left to convert; `cmt data "
             "validate` lists all problems"
         )
-    return plan_shards(
-        [entry for entry, _ in kept],
-        split=split,
-        shards=shards,
-        num_bytes=[size for _, size in kept],
-        encoding=encoding,
-    )
+    return plan_shards(kept, split=split, shards=shards, encoding=encoding)
 
 
 def make_shards(
@@ -311,12 +333,12 @@ def _manifest(
         source_sha256=hashlib.sha256(digests.encode()).hexdigest(),
         tool_version=_tool_version(),
     )
-    left_out = {image.image for image in skipped}
+    names = {image.image for image in skipped}
     kept = [
         entry
         for task in tasks
         for entry in task.entries
-        if entry.file_name not in left_out
+        if entry.file_name not in names
     ]
     contents = _contents(kept, source.check.is_thing)._replace(
         num_bytes=sum(shard.num_bytes for shard in shards),
@@ -347,23 +369,6 @@ def _contents(
         stuff += flat
         things += masks - flat
     return Contents(things + stuff + crowd, things, stuff, crowd, most)
-
-
-def count_masks(entry: PanopticImage, is_thing: dict[int, bool | None]) -> int:
-    """Masks that training makes of an image: things that are not crowd, and stuff.
-
-    Args:
-      entry: the image.
-      is_thing: of each category id; those it does not tell are taken for things.
-    """
-    stuff = set()
-    things = 0
-    for segment in entry.segments:
-        if is_thing.get(segment.category_id) is False:
-            stuff.add(segment.category_id)
-        elif not segment.is_crowd:
-            things += 1
-    return things + len(stuff)
 
 
 def _tool_version() -> str:

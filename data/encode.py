@@ -17,7 +17,6 @@ from cmt.data.coco import DECODING_ERRORS, decoding_fault, label_values
 from cmt.data.problems import Problem
 from cmt.data.storage import join
 from cmt.data.tfrecord import encode_example, frame
-from cmt.errors import InputError
 
 # Changes when the same files would give other records.
 RECORD_VERSION = 2
@@ -66,12 +65,10 @@ def encode_image(options: EncodingOptions, entry: PanopticImage) -> Encoded:
         return Encoded(None, b"", files.problems)
     is_thing = [category.is_thing for category in options.categories]
     classes = class_of_id(options.categories)
-    try:
-        values = label_values(
-            entry.segments, classes, is_thing, keep_crowd=options.keep_crowd
-        )
-    except InputError as error:
-        return Encoded(None, b"", [_too_many(options, entry, str(error))])
+    # The check of the json has refused what no label holds.
+    values = label_values(
+        entry.segments, classes, is_thing, keep_crowd=options.keep_crowd
+    )
     labels = np.array([0, 0, *values], np.uint16).take(files.index)
     try:
         image, image_format = _encoded_rgb(files.image)
@@ -88,12 +85,6 @@ def encode_image(options: EncodingOptions, entry: PanopticImage) -> Encoded:
     source = hashlib.sha256(files.image.content)
     source.update(files.mask)
     return Encoded(frame(record), source.digest(), [])
-
-
-def _too_many(options: EncodingOptions, entry: PanopticImage, message: str) -> Problem:
-    reason, _, fix = message.rpartition("; ")
-    path = join(options.files.masks, entry.mask_name)
-    return Problem("label range", path, None, reason, fix, entry.file_name)
 
 
 def _encoded_rgb(image: ImageFile) -> tuple[bytes, str]:

@@ -42,12 +42,11 @@ _PASSES = (
 # Decompressed at a time; it grows by at most a factor of 1032.
 _PIECE = 2**16
 
-_JPEG_HEAD = b"\xff\xd8\xff"
+JPEG_HEAD = b"\xff\xd8\xff"
 # Between segments and in the pixels: not stuffing, and no restart.
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
 _SOI, _EOI, _TEM = 0xD8, 0xD9, 0x01
-# Baseline, extended and progressive, with Huffman or arithmetic coding.
-_FRAMES = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
+# Frames that are not baseline, extended or progressive.
 _OTHER_FRAMES = (0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF)
 
 
@@ -173,14 +172,14 @@ def check_whole(content: bytes) -> Png | None:
         raise ImageFault(TRUNCATED, "it ends after 0 bytes")
     if content.startswith(_PNG_HEAD):
         return read_png(content)
-    if content.startswith(_JPEG_HEAD):
+    if content.startswith(JPEG_HEAD):
         _check_jpeg(content)
     return None
 
 
 def _check_jpeg(content: bytes) -> None:
     """Follows the markers to the end of the image."""
-    place = len(_JPEG_HEAD) - 1
+    place = len(JPEG_HEAD) - 1
     while found := _MARKER.search(content, place):
         marker, place = content[found.end() - 1], found.end()
         if marker == _EOI:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from cmt.data.categories import Category
 from cmt.data.storage import Location, is_file, is_remote, join, read_json, writing
+from cmt.data.storage import split as split_path
 from cmt.errors import InputError
 
 _FORMAT = 1
@@ -42,11 +43,18 @@ class Skipped(NamedTuple):
       image: its name in the json, or its place there.
       kind: of its first fault.
       message: the fault and what to do about it.
+      file: that has it; "" in older manifests, whose message begins with it.
     """
 
     image: str
     kind: str
     message: str
+    file: Location = ""
+
+    @property
+    def line(self) -> str:
+        """File and fault in one line."""
+        return f"{self.file}: {self.message}" if self.file else self.message
 
 
 class Contents(NamedTuple):
@@ -144,7 +152,10 @@ class Manifest:
         }
         contents = {
             **self.contents._asdict(),
-            "skipped": [image._asdict() for image in self.contents.skipped],
+            "skipped": [
+                {**image._asdict(), "file": _relative_file(image.file, root)}
+                for image in self.contents.skipped
+            ],
         }
         content = {
             "format": _FORMAT,
@@ -192,7 +203,7 @@ class Manifest:
         # Manifests of the first version have neither.
         origin = Origin(**content.get("origin", {}))
         contents = Contents(**content.get("contents", {}))
-        skipped = tuple(Skipped(**image) for image in contents.skipped)
+        skipped = [Skipped(**image) for image in contents.skipped]
         return cls(
             split=str(content["split"]),
             categories=[Category.from_json(entry) for entry in content["categories"]],
@@ -206,7 +217,12 @@ class Manifest:
                 images=_resolved(folder, origin.images),
                 annotations=_resolved(folder, origin.annotations),
             ),
-            contents=contents._replace(skipped=skipped),
+            contents=contents._replace(
+                skipped=tuple(
+                    image._replace(file=_resolved_file(folder, image.file))
+                    for image in skipped
+                )
+            ),
         )
 
 
@@ -235,6 +251,21 @@ def _relative(path: Location, folder: Location) -> str:
     while common < min(len(parts), len(root)) and parts[common] == root[common]:
         common += 1
     return Path(*[".."] * (len(root) - common), *parts[common:]).as_posix()
+
+
+def _relative_file(path: Location, folder: Location) -> str:
+    """`_relative` of a file that may be a link or not be there: it stays as named."""
+    if is_remote(path) or path == "":
+        return str(path)
+    above, name = split_path(path)
+    return f"{_relative(above, folder)}/{name}".removeprefix("./")
+
+
+def _resolved_file(folder: Location, path: str) -> Location:
+    if is_remote(path) or path == "":
+        return path
+    above, name = split_path(path)
+    return join(_resolved(folder, above), name)
 
 
 def _resolved(folder: Location, path: str) -> Location:

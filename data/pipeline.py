@@ -10,17 +10,18 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from cmt.data import preprocess, storage
+from cmt.data import preprocess, service, storage
 from cmt.data.categories import Category
 from cmt.data.coco import load_json
+from cmt.data.loading import Loading
 from cmt.data.manifest import Manifest, Shard, manifest_path
 from cmt.data.prepare import Changes, Preparation, Sizes
 from cmt.data.reader import ReadExample, example_reader, image_name
 from cmt.data.record_index import RecordIndex, index_records
-from cmt.data.snapshot import snapshot
+from cmt.data.snapshot import remedy, snapshot
 from cmt.data.targets import Masks, unpack
 from cmt.data.tfrecord import INDEX_SUFFIX, Example
-from cmt.errors import InputError
+from cmt.errors import InputError, tensorflow_reason
 from cmt.outputs import Targets
 
 
@@ -190,27 +191,6 @@ def _matched(files: Sequence[str], manifest: Manifest, path: str) -> Split:
     )
 
 
-class Loading(NamedTuple):
-    """How records are read and batches are made.
-
-    Attributes:
-      parallel_calls: images prepared at a time; 0 lets tf.data choose.
-      prefetch_batches: batches made ahead.
-      cache_records: read all records first and keep them, encoded, in memory.
-      skip_damaged: use other records in place of damaged ones.
-      snapshot_folder: where a decoded copy of the split is kept and read from; "" to
-        decode each time.
-      service: address of a tf.data service that prepares the batches; "" for none.
-    """
-
-    parallel_calls: int = 0
-    prefetch_batches: int = 2
-    cache_records: bool = False
-    skip_damaged: bool = False
-    snapshot_folder: str = ""
-    service: str = ""
-
-
 def training_dataset(
     source: Split,
     *,
@@ -244,8 +224,10 @@ def training_dataset(
       Targets, whose `image_ids` name the records that were read.
 
     Raises:
-      InputError: a shard is cut off or damaged, or a category to paste is unknown.
+      InputError: a shard is cut off or damaged, a category to paste is unknown, the
+        service does not answer, or values do not go together.
     """
+    loading.check()
     reader, num_records = _reader(source, loading)
     records: list[tf.Tensor] = []
 
@@ -273,11 +255,7 @@ def training_dataset(
     dataset = numbers.map(element, loading.parallel_calls or tf.data.AUTOTUNE)
     dataset = dataset.batch(size, drop_remainder=True)
     if loading.service:
-        dataset = dataset.apply(
-            tf.data.experimental.service.distribute(
-                tf.data.experimental.service.ShardingPolicy.DYNAMIC, loading.service
-            )
-        )
+        dataset = service.distribute(dataset, loading.service)
     # Last, so that the batches that wait and travel are small.
     dataset = dataset.map(_unpack)
     return dataset.prefetch(loading.prefetch_batches)
@@ -306,9 +284,13 @@ def _reader(source: Split, loading: Loading) -> tuple[ReadExample, int]:
         "num_classes": len(source.manifest.categories),
         "skip_damaged": loading.skip_damaged,
     }
-    if loading.snapshot_folder:
-        index = snapshot(index, loading.snapshot_folder, **damage)
-    read = example_reader(index, **damage, in_memory=loading.cache_records)
+    try:
+        if loading.snapshot_folder:
+            index = snapshot(index, loading.snapshot_folder, **damage)
+            damage["remedy"] = remedy(index.files[0])
+        read = example_reader(index, **damage, in_memory=loading.cache_records)
+    except tf.errors.OpError as error:
+        raise InputError(tensorflow_reason(error)) from error
     return read, index.num_records
 
 
@@ -317,6 +299,11 @@ def _image_numbers(
 ) -> tuple[tf.data.Dataset, int]:
     """The numbers of the images of a run, and how many make a batch."""
     hosts = context.num_input_pipelines if context else 1
+    if batch_size % hosts:
+        raise InputError(
+            "the batch of all hosts must be divisible by the number of hosts; got "
+            f"{batch_size} images and {hosts} hosts"
+        )
     of_host = batch_size // hosts
     numbers = tf.data.Dataset.range(first_step * of_host, tf.int64.max)
     if not context:

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
 from cmt.data.annotations import LABEL_DIVISOR
 from cmt.data.record_index import RecordIndex
 from cmt.data.tfrecord import Example, decode_example
-from cmt.errors import tensorflow_reason
+from cmt.errors import InputError, tensorflow_reason
 
 ReadExample = Callable[[tf.Tensor], Example]
 
 # Records tried in place of a damaged one, where damage is skipped.
 _ATTEMPTS = 8
 _FRAME_BYTES = 16
+_CONVERT_AGAIN = (
+    "`cmt data inspect` says why; convert the split again, or set "
+    "data.skip_damaged_records"
+)
 _SPECS = Example(
     name=tf.TensorSpec([], tf.string),
     image=tf.TensorSpec([None, None, 3], tf.uint8),
@@ -35,6 +40,7 @@ def example_reader(
     num_classes: int,
     skip_damaged: bool = False,
     in_memory: bool = False,
+    remedy: str = _CONVERT_AGAIN,
 ) -> ReadExample:
     """Makes the function that reads and decodes one record.
 
@@ -43,25 +49,18 @@ def example_reader(
       num_classes: C; labels of other classes count as damage.
       skip_damaged: in place of a damaged record the next whole one is read, and a
         warning names it; `Example.record` says which one it is. The result depends
-        on the record number alone.
+        on the record number alone: a file that cannot be opened is no damage.
       in_memory: read all records now and keep them, still encoded.
+      remedy: what to do about damage, for messages.
 
     Returns:
       [] int64 record number -> Example; a function of TensorFlow operations, for
       `tf.data.Dataset.map`. A record that is damaged, or none of what the features
-      promise, ends it with an error that names file and record.
+      promise, ends it with an error that names file and record; a file that cannot
+      be opened, with TensorFlow's, which names the file and says why.
     """
-    records = _Records(index)
-    content = records.content
-    if in_memory:
-        numbers = tf.data.Dataset.range(index.num_records)
-        kept = numbers.map(
-            lambda n: _first(content(n), tf.constant("")), tf.data.AUTOTUNE
-        )
-        kept = kept.batch(index.num_records).get_single_element()
-
-        def content(number: tf.Tensor) -> tf.data.Dataset:
-            return tf.data.Dataset.from_tensors(kept[number])
+    records = _Records(index, remedy)
+    content = _keep(records, index.num_records) if in_memory else records.content
 
     def read(number: tf.Tensor) -> Example:
         def attempt(count: tf.Tensor) -> tf.data.Dataset:
@@ -69,13 +68,16 @@ def example_reader(
                 records.warn_of(number + count - 1, count > 0)
             place = (number + count) % index.num_records
 
-            def decode(record: tf.Tensor) -> Example:
-                example = decode_known(record, num_classes)
+            def decode(place: tf.Tensor) -> Example:
+                example = decode_known(content(place), num_classes)
                 # A decoded copy knows what it was made from, and has as many records.
                 copied = (example.record >= 0) & (example.record < index.num_records)
                 return example._replace(record=tf.where(copied, example.record, place))
 
-            return content(place).map(decode).apply(tf.data.Dataset.ignore_errors)
+            found = _unless_damaged(place, decode)
+            if in_memory:
+                return found
+            return found.concatenate(records.opened(place).map(records.fail))
 
         attempts = tf.data.Dataset.range(_ATTEMPTS if skip_damaged else 1)
         examples = attempts.flat_map(attempt)
@@ -86,14 +88,28 @@ def example_reader(
     return read
 
 
+def _keep(records: _Records, count: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Reads all records; damaged ones are kept as empty."""
+
+    def first(number: tf.Tensor) -> tf.Tensor:
+        found = _unless_damaged(number, records.content)
+        opened = records.opened(number).map(lambda _: "")
+        empty = tf.data.Dataset.from_tensors("")
+        found = found.concatenate(opened).concatenate(empty)
+        return found.take(1).get_single_element()
+
+    numbers = tf.data.Dataset.range(count)
+    kept = numbers.map(first, tf.data.AUTOTUNE).batch(count).get_single_element()
+    return lambda number: kept[number]
+
+
 def read_record(index: RecordIndex, record: int) -> tf.Tensor:
     """[] string: one record as it stands, now and not in a pipeline.
 
     Raises:
       tf.errors.OpError: it is cut off, or does not fit its checksum.
     """
-    content = _Records(index).content(tf.constant(record, tf.int64))
-    return content.get_single_element()
+    return _Records(index).content(tf.constant(record, tf.int64))
 
 
 def image_name(index: RecordIndex, record: int) -> str:
@@ -109,11 +125,20 @@ def image_name(index: RecordIndex, record: int) -> str:
 
 
 def why_damaged(index: RecordIndex, record: int, num_classes: int) -> str:
-    """What is wrong with a record, "" if nothing."""
+    """What is wrong with a record, "" if nothing.
+
+    Raises:
+      InputError: its file cannot be opened.
+    """
     try:
         serialized = read_record(index, record)
-    except tf.errors.OpError:
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError):
         return "its content does not fit its checksum"
+    except tf.errors.OpError as error:
+        raise InputError(
+            f"{index.describe(record)} cannot be read ({tensorflow_reason(error)}); "
+            "put the file back where it was, or make it readable"
+        ) from error
     try:
         decode_known(serialized, num_classes)
     except tf.errors.OpError as error:
@@ -126,15 +151,16 @@ def why_damaged(index: RecordIndex, record: int, num_classes: int) -> str:
 class _Records:
     """The index as tensors."""
 
-    def __init__(self, index: RecordIndex):
+    def __init__(self, index: RecordIndex, remedy: str = _CONVERT_AGAIN):
+        self._remedy = remedy
         self._files = tf.constant(index.files)
         self._file_numbers = tf.constant(index.file_numbers)
         self._offsets = tf.constant(index.offsets)
         self._lengths = tf.constant(index.lengths)
         self._record_numbers = tf.constant(index.record_numbers)
 
-    def content(self, number: tf.Tensor) -> tf.data.Dataset:
-        """One serialised record; its checksums are compared when it is read."""
+    def content(self, number: tf.Tensor) -> tf.Tensor:
+        """[] string: a serialised record, whose checksums are compared."""
         variant = tf.raw_ops.TFRecordDatasetV2(
             filenames=self._files[self._file_numbers[number]],
             compression_type="",
@@ -143,7 +169,14 @@ class _Records:
             byte_offsets=self._offsets[number],
         )
         spec = tf.TensorSpec([], tf.string)
-        return tf.data.experimental.from_variant(variant, spec).take(1)
+        dataset = tf.data.experimental.from_variant(variant, spec)
+        return dataset.take(1).get_single_element()
+
+    def opened(self, number: tf.Tensor) -> tf.data.Dataset:
+        """No element [] int64, but TensorFlow's error where the file does not open."""
+        file = self._files[self._file_numbers[number]]
+        first_byte = tf.data.FixedLengthRecordDataset(file, 1, buffer_size=1)
+        return first_byte.take(1).skip(1).map(lambda _: number)
 
     def _name(self, number: tf.Tensor) -> tf.Tensor:
         record = tf.strings.as_string(self._record_numbers[number])
@@ -161,8 +194,7 @@ class _Records:
         message = tf.strings.join(
             [
                 self._name(number),
-                " cannot be read or decoded; `cmt data inspect` says why; convert the "
-                "split again, or set data.skip_damaged_records",
+                f" cannot be read or decoded; {self._remedy}",
             ]
         )
         check = tf.debugging.Assert(False, [message], summarize=1)
@@ -175,11 +207,16 @@ class _Records:
             )
 
 
-def _first(dataset: tf.data.Dataset, default: tf.Tensor) -> tf.Tensor:
-    """The first element, or `default` where there is none or it is damaged."""
-    found = dataset.apply(tf.data.Dataset.ignore_errors)
-    defaults = tf.data.Dataset.from_tensors(default)
-    return found.concatenate(defaults).take(1).get_single_element()
+def _unless_damaged(
+    number: tf.Tensor, function: Callable[[tf.Tensor], Any]
+) -> tf.data.Dataset:
+    """What a function makes of a number; no element where it fails.
+
+    Of one element, the map is past it when it has failed. A dataset of records is
+    not past a file that does not open, and `ignore_errors` would ask for ever.
+    """
+    found = tf.data.Dataset.from_tensors(number).map(function)
+    return found.apply(tf.data.Dataset.ignore_errors)
 
 
 def decode_known(record: tf.Tensor, num_classes: int) -> Example:

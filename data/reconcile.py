@@ -44,7 +44,8 @@ class Reconciliation(NamedTuple):
     Attributes:
       counts: of files.
       missing: a fault for each file of an entry that is not there.
-      unused: a remark on each file that the json does not name.
+      unused: a remark on each file that the json does not name, but those that a
+        fault says to be there in place of another.
       image_bytes: size of each image, in the order of the entries; None where it is
         missing, or where only a request for each file would tell.
       mask_bytes: of each PNG, likewise.
@@ -87,11 +88,11 @@ def reconcile(
     unused_images = images.unused(masks.paths)
     unused_masks = masks.unused(images.paths)
     missing = [
-        images.missing(entry.image_path, "image", entry, masks.paths)
+        images.missing(entry.image_path, "image", entry, masks.paths, options.advice)
         for entry in entries
         if entry.image_path not in images.found
     ] + [
-        masks.missing(entry.mask_name, "mask", entry, images.paths)
+        masks.missing(entry.mask_name, "mask", entry, images.paths, options.advice)
         for entry in entries
         if entry.mask_name not in masks.found
     ]
@@ -105,8 +106,8 @@ def reconcile(
             unused_masks=len(unused_masks),
         ),
         missing,
-        _remarks(options.images, unused_images, "image")
-        + _remarks(options.masks, unused_masks, "mask"),
+        _remarks(options.images, unused_images, "image", images.told)
+        + _remarks(options.masks, unused_masks, "mask", masks.told),
         [images.found.get(entry.image_path) for entry in entries],
         [masks.found.get(entry.mask_name) for entry in entries],
     )
@@ -118,6 +119,7 @@ class _Files:
     Attributes:
       paths: of the names, in one form.
       found: bytes of those that are there, by name.
+      told: files that a fault says to be there in place of another.
     """
 
     def __init__(self, folder: Location, names: set[str], endings: tuple[str, ...]):
@@ -131,6 +133,7 @@ class _Files:
         self._similar: dict[tuple[str, str], list[str]] | None = None
         self.paths = {_path(folder, name) for name in names}
         self.found: dict[str, int | None] = {}
+        self.told: set[str] = set()
         # Where the file system does not tell upper from lower case.
         self._under_other_name: set[str] = set()
         for name in names:
@@ -169,7 +172,12 @@ class _Files:
         )
 
     def missing(
-        self, name: str, what: str, entry: PanopticImage, others: set[str]
+        self,
+        name: str,
+        what: str,
+        entry: PanopticImage,
+        others: set[str],
+        advice: str,
     ) -> Problem:
         """The fault of a file that is not there, and what is there in its place.
 
@@ -178,10 +186,11 @@ class _Files:
           what: "image" or "mask".
           entry: the image it belongs to.
           others: paths that the json names as something else.
+          advice: see `missing_file`.
         """
         given = entry.file_name if what == "image" else entry.mask_name
         path = join(self._folder, name)
-        problem = missing_file(path, what, given, entry.file_name)
+        problem = missing_file(path, what, given, entry.file_name, advice)
         known = self.paths | others if self._alike(name) else set()
         alike = [
             other
@@ -189,6 +198,7 @@ class _Files:
             if _path(self._folder, other) not in known
         ]
         if alike:
+            self.told.update(alike)
             message = f"{problem.message}; there is {', '.join(sorted(alike))}"
             problem = problem._replace(message=message, fix=RENAME)
         return problem
@@ -224,7 +234,9 @@ def _plain_stem(file: str) -> str:
     return unicodedata.normalize("NFC", stem).casefold()
 
 
-def _remarks(folder: Location, names: list[str], what: str) -> list[Problem]:
+def _remarks(
+    folder: Location, names: list[str], what: str, told: set[str]
+) -> list[Problem]:
     return [
         Problem(
             f"{what} file not in json",
@@ -234,4 +246,5 @@ def _remarks(folder: Location, names: list[str], what: str) -> list[Problem]:
             "none needed; if it should be used, give the json that names it",
         )
         for name in names
+        if name not in told
     ]

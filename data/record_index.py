@@ -7,7 +7,6 @@ the next, and kept beside the shard as `{shard}.index` where the folder is writa
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import stat
 import struct
@@ -26,6 +25,11 @@ _logger = logging.getLogger(__name__)
 
 _HEAD_BYTES = 12  # length, and its checksum
 _FRAME_BYTES = 16  # the head, and the checksum of the content
+_CONVERT_AGAIN = (
+    "convert the split again with --resume, or set data.skip_damaged_records"
+)
+_INDEX_FORMAT = b"CMTIDX\0\2"  # its last byte counts the formats there have been
+_INDEX_HEAD = struct.Struct("<8sqq")
 
 
 class RecordIndex(NamedTuple):
@@ -57,7 +61,11 @@ class RecordIndex(NamedTuple):
 
 
 def index_records(
-    files: Sequence[str], *, skip_damaged: bool = False, expected: dict | None = None
+    files: Sequence[str],
+    *,
+    skip_damaged: bool = False,
+    expected: dict | None = None,
+    remedy: str = _CONVERT_AGAIN,
 ) -> RecordIndex:
     """Finds all records of some files.
 
@@ -66,6 +74,7 @@ def index_records(
       skip_damaged: leave out what follows damage in a file, with a warning.
       expected: records that a file should have, by path; files that are not in it
         may have any number.
+      remedy: what to do about damage, for messages.
 
     Raises:
       InputError: a file is cut off or damaged, has another number of records than
@@ -73,19 +82,19 @@ def index_records(
     """
     lengths = []
     for file in files:
-        found = _lengths(file, skip_damaged)
+        found = _lengths(file, skip_damaged, remedy)
         number = (expected or {}).get(file, len(found))
         if number != len(found):
             message = (
                 f"{file}: has {len(found)} whole records, but its manifest says "
-                f"{number}; convert the split again with --resume"
+                f"{number}"
             )
             if not skip_damaged:
-                raise InputError(f"{message}, or set data.skip_damaged_records")
+                raise InputError(f"{message}; {remedy}")
             _logger.warning("%s", message)
         lengths.append(found)
     if not sum(map(len, lengths)):
-        raise InputError(f"{files[0]}: no whole record in this split; convert it again")
+        raise InputError(f"{files[0]}: no whole record in this split; {remedy}")
     starts = [np.cumsum(one + _FRAME_BYTES) - one - _FRAME_BYTES for one in lengths]
     counts = [len(one) for one in lengths]
     return RecordIndex(
@@ -97,25 +106,35 @@ def index_records(
     )
 
 
-def _lengths(file: str, skip_damaged: bool) -> np.ndarray:
+def _lengths(file: str, skip_damaged: bool, remedy: str) -> np.ndarray:
     """[R] int64: content bytes of the records of a file, from its index if current."""
     try:
-        status = tf.io.gfile.stat(file)
+        status = size_and_time(file)
         lengths = _read_index(file, status)
         if lengths is None:
-            lengths, damage = _scan(file, status.length)
+            lengths, damage = _scan(file, status[0])
             if not damage:
-                _write_index(file, lengths)
+                _write_index(file, _index_content(lengths, status))
             elif not skip_damaged:
-                raise InputError(
-                    f"{damage}; convert the split again with --resume, or set "
-                    "data.skip_damaged_records"
-                )
+                raise InputError(f"{damage}; {remedy}")
             else:
                 _logger.warning("%s; the rest of the file is left out", damage)
     except tf.errors.OpError as error:
         raise InputError(f"{file}: cannot be read ({error.message})") from error
     return lengths
+
+
+def size_and_time(file: str) -> tuple[int, int]:
+    """Bytes of a file, and nanoseconds of its last change: whether it is the same.
+
+    Raises:
+      tf.errors.OpError: it is missing or cannot be reached.
+    """
+    status = tf.io.gfile.stat(file)
+    if storage.is_remote(file):
+        return status.length, status.mtime_nsec
+    # TensorFlow's time of local files is in whole seconds.
+    return status.length, Path(file).stat().st_mtime_ns
 
 
 def _scan(file: str, size: int) -> tuple[np.ndarray, str]:
@@ -147,28 +166,30 @@ def _open(file: str) -> IO[bytes] | tf.io.gfile.GFile:
     return Path(file).open("rb")
 
 
-def _read_index(file: str, status: object) -> np.ndarray | None:
+def _read_index(file: str, status: tuple[int, int]) -> np.ndarray | None:
     """The kept lengths, or None where they are missing or of another file."""
-    path = file + INDEX_SUFFIX
     try:
-        if tf.io.gfile.stat(path).mtime_nsec < status.mtime_nsec:
-            return None
-        lengths = np.load(io.BytesIO(storage.read_bytes(path)), allow_pickle=False)
-    except (tf.errors.OpError, OSError, ValueError, EOFError):
+        content = storage.read_bytes(file + INDEX_SUFFIX)
+    except OSError:
         return None
-    if lengths.ndim != 1 or lengths.dtype != np.int64 or (lengths < 0).any():
-        return None
-    fits = int(lengths.sum()) + _FRAME_BYTES * len(lengths) == status.length
-    return lengths if fits else None
+    lengths = np.frombuffer(content[_INDEX_HEAD.size : -4], np.uint8)
+    lengths = lengths[: len(lengths) // 8 * 8].view("<i8").astype(np.int64)
+    # Compared as a whole, no byte of it can be another.
+    return lengths if content == _index_content(lengths, status) else None
 
 
-def _write_index(file: str, lengths: np.ndarray) -> None:
-    content = io.BytesIO()
-    np.save(content, lengths, allow_pickle=False)
+def _index_content(lengths: np.ndarray, status: tuple[int, int]) -> bytes:
+    """Size and time of the shard, the lengths of its records, and a checksum."""
+    head = _INDEX_HEAD.pack(_INDEX_FORMAT, *status)
+    content = head + lengths.astype("<i8").tobytes()
+    return content + struct.pack("<I", masked_crc32c(content))
+
+
+def _write_index(file: str, content: bytes) -> None:
     # What is marked as not to be written is left alone also by root.
     folder = Path(file).absolute().parent
     if not storage.is_remote(file) and not folder.stat().st_mode & stat.S_IWUSR:
         return
     # Where nothing can be written, the next run looks for the records again.
     with contextlib.suppress(OSError), storage.writing(file + INDEX_SUFFIX) as opened:
-        opened.write(content.getvalue())
+        opened.write(content)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from cmt.data.annotations import PanopticImage
 from cmt.data.categories import Category
 from cmt.data.manifest import Manifest
+from cmt.data.problems import Problem
 from cmt.data.storage import Location, join
 from cmt.errors import InputError
 
@@ -89,6 +90,8 @@ class Paths(NamedTuple):
       dataset: registered name, "" for none.
       category_offset: to add to the category ids of the json.
       exif: how EXIF orientations are taken; None where nothing says.
+      advice: what to check if a file is not there; "" where three options name the
+        paths.
     """
 
     images: Location
@@ -97,6 +100,7 @@ class Paths(NamedTuple):
     dataset: str = ""
     category_offset: int = 0
     exif: str | None = None
+    advice: str = ""
 
 
 def find_paths(dataset: str, root: Location | None, split: str) -> Paths:
@@ -131,6 +135,7 @@ def find_paths(dataset: str, root: Location | None, split: str) -> Paths:
         masks=join(root, layout.masks.format(**words)),
         dataset=dataset,
         category_offset=layout.category_offset,
+        advice=f"check --root {root} and --split {split}",
     )
 
 
@@ -148,28 +153,35 @@ def _paths_of(manifest: Manifest, path: str) -> Paths:
         dataset=origin.dataset,
         category_offset=origin.category_offset,
         exif=origin.exif,
+        advice="give --images, --annotations and --masks in place of the manifest",
     )
 
 
-def check_classes(
+def class_fault(
     dataset: str, categories: Sequence[Category], annotations: Location
-) -> None:
-    """Compares the classes of a json with those of a registered data set.
+) -> Problem | None:
+    """The fault of a json that has not the classes of a registered data set.
 
-    Raises:
-      InputError: there are more or fewer.
+    Args:
+      dataset: its name; "" for none.
+      categories: of the json.
+      annotations: the json.
     """
     if not dataset:
-        return
+        return None
     layout = LAYOUTS[dataset]
     things = sum(category.is_thing for category in categories)
     found = (things, len(categories) - things)
-    if found != (layout.things, layout.stuff):
-        raise InputError(
-            f"{annotations}: --dataset {dataset} must have {layout.things} things and "
-            f"{layout.stuff} stuff; got {found[0]} and {found[1]}; give "
-            f"{layout.about}, or the three paths in place of --dataset"
-        )
+    if found == (layout.things, layout.stuff):
+        return None
+    return Problem(
+        "categories",
+        str(annotations),
+        None,
+        f"--dataset {dataset} must have {layout.things} things and {layout.stuff} "
+        f"stuff; got {found[0]} and {found[1]}",
+        f"give {layout.about}, or the three paths in place of --dataset",
+    )
 
 
 def place_images(dataset: str, entries: Sequence[PanopticImage]) -> list[PanopticImage]:

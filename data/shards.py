@@ -20,15 +20,15 @@ from cmt.data import storage
 from cmt.data.annotations import PanopticImage
 from cmt.data.encode import RECORD_VERSION, Encoded, EncodingOptions
 from cmt.data.manifest import Manifest, Shard, Skipped, manifest_path
+from cmt.data.problems import Problem
 from cmt.data.storage import Location, join
 from cmt.data.tfrecord import INDEX_SUFFIX
-from cmt.errors import InputError
+from cmt.errors import CmtError, InputError
 
 _SHARD_BYTES = 200 * 10**6
-# Where sizes would cost a request each, so many are asked for.
-_SIZE_SAMPLES = 256
 # Ending of the record that a whole shard has beside it while others are made.
 _RECORD = ".json"
+_KEPT = "finished shards are kept for --resume"
 
 
 class ShardTask(NamedTuple):
@@ -58,7 +58,7 @@ class MadeShard(NamedTuple):
 
 
 class Budget:
-    """Counts images that are left out, and stops when they are too many.
+    """The images that are left out, and how many may be.
 
     Attributes:
       skipped: the images, with the first fault of each.
@@ -73,20 +73,24 @@ class Budget:
         """How many more images may be left out."""
         return self._max_bad - len(self.skipped)
 
-    def add(self, skipped: Skipped) -> None:
-        """Counts an image.
+    def check(self, summary: str = "") -> None:
+        """Stops when too many images are left out; the first of those is named.
+
+        Args:
+          summary: what to say before its fault.
 
         Raises:
-          InputError: it is one too many.
+          InputError: they are too many.
         """
-        self.skipped.append(skipped)
-        if len(self.skipped) > self._max_bad:
-            earlier = len(self.skipped) - 1
-            count = f" ({earlier} images with faults before it)" if earlier else ""
-            raise InputError(
-                f"{skipped.message}{count}; `cmt data validate` lists all problems, "
-                f"--max-bad N leaves out up to N images"
-            )
+        if self.left >= 0:
+            return
+        earlier = self._max_bad
+        images = "image" if earlier == 1 else "images"
+        count = f" ({earlier} {images} with faults before it)" if earlier else ""
+        raise InputError(
+            f"{summary}{self.skipped[earlier].line}{count}; `cmt data validate` lists "
+            "all problems, --max-bad N leaves out up to N images"
+        )
 
 
 def plan_shards(
@@ -94,7 +98,6 @@ def plan_shards(
     *,
     split: str,
     shards: int,
-    num_bytes: Sequence[int | None],
     encoding: EncodingOptions,
 ) -> list[ShardTask]:
     """Deals the images out, in order: as many to each shard, or as many bytes.
@@ -103,7 +106,6 @@ def plan_shards(
       entries: the images.
       split: first part of the shards' names.
       shards: their number; 0 for shards of up to about 200 MB.
-      num_bytes: of each entry's files, None where that is not known.
       encoding: how records are made.
 
     Raises:
@@ -114,32 +116,22 @@ def plan_shards(
             f"--shards must be at most the number of images, {len(entries)}; got "
             f"{shards}"
         )
+    # Each costs a request where files are not on this machine.
+    found = storage.stamps([p for entry in entries for p in _files(entry, encoding)])
+    stamps = list(zip(found[::2], found[1::2], strict=True))
     if shards:
         count, sizes = shards, [1] * len(entries)
     else:
-        sizes = _known_sizes(entries, num_bytes, encoding)
+        sizes = [sum(stamp[0] for stamp in pair if stamp) for pair in stamps]
         count = min(len(entries), max(1, math.ceil(sum(sizes) / _SHARD_BYTES)))
     tasks = []
     bounds = _bounds(sizes, count)
     for number, (start, end) in enumerate(itertools.pairwise(bounds)):
         name = f"{split}-{number:05d}-of-{count:05d}.tfrecord"
         some = list(entries[start:end])
-        tasks.append(ShardTask(name, some, _source_digest(some, encoding)))
+        source = _source_digest(some, stamps[start:end], encoding)
+        tasks.append(ShardTask(name, some, source))
     return tasks
-
-
-def _known_sizes(
-    entries: Sequence[PanopticImage],
-    num_bytes: Sequence[int | None],
-    encoding: EncodingOptions,
-) -> list[int]:
-    """Bytes of each entry; the mean of some of them where they are not known."""
-    if None not in num_bytes:
-        return list(num_bytes)
-    step = max(1, len(entries) // _SIZE_SAMPLES)
-    paths = [path for entry in entries[::step] for path in _files(entry, encoding)]
-    sample = [(stamp or (0, 0))[0] for stamp in storage.stamps(paths)]
-    return [max(1, round(2 * sum(sample) / max(len(sample), 1)))] * len(entries)
 
 
 def _bounds(sizes: Sequence[int], count: int) -> list[int]:
@@ -161,10 +153,10 @@ def _files(entry: PanopticImage, encoding: EncodingOptions) -> tuple[str, str]:
     return join(files.images, entry.image_path), join(files.masks, entry.mask_name)
 
 
-def _source_digest(entries: list[PanopticImage], encoding: EncodingOptions) -> str:
+def _source_digest(
+    entries: list[PanopticImage], stamps: list[tuple], encoding: EncodingOptions
+) -> str:
     """Changes when the shard would: its entries, their files, or the options."""
-    found = storage.stamps([p for entry in entries for p in _files(entry, encoding)])
-    stamps = list(zip(found[::2], found[1::2], strict=True))
     # A box or a folder's new place changes no record.
     plain = [
         entry._replace(
@@ -175,6 +167,14 @@ def _source_digest(entries: list[PanopticImage], encoding: EncodingOptions) -> s
     options = [encoding.categories, encoding.keep_crowd, encoding.files.exif]
     content = json.dumps([RECORD_VERSION, options, plain, stamps])
     return hashlib.sha256(content.encode()).hexdigest()
+
+
+def left_out(image: str, problem: Problem) -> Skipped:
+    """An image that is left out for a fault."""
+    place, line = f"{problem.file}: ", problem.line
+    if not line.startswith(place):  # A path that is told as it can be printed.
+        return Skipped(image, problem.kind, line)
+    return Skipped(image, problem.kind, line.removeprefix(place), problem.file)
 
 
 def write_shard(
@@ -197,8 +197,9 @@ def write_shard(
         for entry, result in zip(task.entries, encoded, strict=True):
             if result.record is None:
                 first = result.problems[0]
-                skipped.append(Skipped(entry.file_name, first.kind, first.line))
-                budget.add(skipped[-1])
+                skipped.append(left_out(entry.file_name, first))
+                budget.skipped.append(skipped[-1])
+                budget.check()
                 continue
             file.write(result.record)
             digest.update(result.record)
@@ -212,12 +213,19 @@ def write_shard(
         num_bytes=num_bytes,
         source_sha256=source.hexdigest(),
     )
+    made = MadeShard(shard, skipped)
+    _write_record(path, made)
+    return made
+
+
+def _write_record(path: Location, made: MadeShard) -> None:
     record = {
-        "shard": shard._asdict(),
-        "skipped": [image._asdict() for image in skipped],
+        "shard": made.shard._asdict(),
+        "skipped": [
+            {**image._asdict(), "file": str(image.file)} for image in made.skipped
+        ],
     }
     storage.write_json(f"{path}{_RECORD}", record)
-    return MadeShard(shard, skipped)
 
 
 def read_record(path: Location) -> MadeShard | None:
@@ -268,52 +276,21 @@ def work_folder(
                 storage.remove(join(work, name))
         try:
             yield work
-        except Exception as error:
-            if has_finished(work):
-                if isinstance(error, InputError):
-                    raise InputError(
-                        f"{error}; finished shards are kept for --resume"
-                    ) from error
+        except BaseException as error:  # an interrupt, too
+            if not has_finished(work):
+                storage.remove_folder(work)
+                storage.remove_empty(above)
                 raise
-            storage.remove_folder(work)
-            storage.remove_empty(above)
+            if isinstance(error, CmtError):
+                error.args = (f"{error}; {_KEPT}",)
+                raise
+            # What `add_note` does from Python 3.11 on; the command line prints it.
+            error.__notes__ = [*getattr(error, "__notes__", ()), _KEPT]
             raise
 
 
-def finished_shards(
-    tasks: Sequence[ShardTask], work: Location, output: Location, split: str
-) -> dict[str, MadeShard]:
-    """The shards of an earlier run that are whole and still current, by name."""
-    recorded: dict[str, list[MadeShard]] = {}
-    for task in tasks:
-        made = read_record(join(work, task.name))
-        recorded[task.name] = [made] if made else []
-    path = manifest_path(output, split)
-    if storage.is_file(path):
-        manifest = Manifest.read(path)
-        by_image = {image.image: image for image in manifest.contents.skipped}
-        names = {task.name: task for task in tasks}
-        for shard in manifest.shards:
-            if shard.name in names:
-                entries = names[shard.name].entries
-                out = [by_image.get(entry.file_name) for entry in entries]
-                made = MadeShard(shard, [image for image in out if image])
-                recorded[shard.name].append(made)
-    finished = {}
-    for task in tasks:
-        for made in recorded[task.name]:
-            if made.shard.source != task.source:
-                continue
-            if _holds(work, made.shard):
-                finished[task.name] = made
-            elif _holds(output, made.shard):
-                finished[task.name] = made
-                # Or it would be moved over the one that is current.
-                storage.remove(join(work, task.name))
-    return finished
-
-
-def _holds(folder: Location, shard: Shard) -> bool:
+def holds(folder: Location, shard: Shard) -> bool:
+    """Whether a shard is in a folder, with the bytes it was written with."""
     path = join(folder, shard.name)
     return storage.is_file(path) and storage.sha256(path) == shard.sha256
 
@@ -336,27 +313,37 @@ def shard_files(output: Location, split: str, ending: str = "") -> list[str]:
     return [join(output, name) for name in names if re.fullmatch(pattern, name)]
 
 
-def publish(work: Location, tasks: Sequence[ShardTask], manifest: Manifest) -> None:
+def publish(work: Location, made: Sequence[MadeShard], manifest: Manifest) -> None:
     """Moves the shards to their place; the manifest comes last.
 
     It is written first, so that a full disk leaves the split that was there. If the
     moves are cut off, there is no manifest, and `resume` goes on from `work`.
+
+    Args:
+      work: the hidden folder.
+      made: the shards, in order; those that have their place already, too.
+      manifest: of the split.
     """
     path = manifest_path(manifest.folder, manifest.split)
     written = join(work, "manifest")
     manifest.write(written, manifest.folder)
+    names = [one.shard.name for one in made]
+    there = storage.list_files(work)
+    for one in made:
+        # Until now the manifest that goes was all that told of it.
+        if one.shard.name not in there:
+            _write_record(join(work, one.shard.name), one)
     storage.remove(path)
     if not manifest.origin.category_offset:
         storage.remove(join(manifest.folder, shifted_json(manifest.split)))
-    current = {join(manifest.folder, task.name) for task in tasks}
-    made = storage.list_files(work)
-    changed = {join(manifest.folder, task.name) for task in tasks if task.name in made}
+    current = {join(manifest.folder, name) for name in names}
+    changed = {join(manifest.folder, name) for name in names if name in there}
     # First, so that no index of other records is ever beside a shard.
     for index in shard_files(manifest.folder, manifest.split, INDEX_SUFFIX):
         if index.removesuffix(INDEX_SUFFIX) not in current - changed:
             storage.remove(index)
-    for name in (*(task.name for task in tasks), shifted_json(manifest.split)):
-        if name in made:
+    for name in (*names, shifted_json(manifest.split)):
+        if name in there:
             storage.move(join(work, name), join(manifest.folder, name))
     for stale in shard_files(manifest.folder, manifest.split):
         if stale not in current:

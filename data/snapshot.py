@@ -16,7 +16,7 @@ from cmt.data import storage
 from cmt.data.files import atomic_directory
 from cmt.data.progress import track
 from cmt.data.reader import example_reader
-from cmt.data.record_index import RecordIndex, index_records
+from cmt.data.record_index import RecordIndex, index_records, size_and_time
 from cmt.data.tfrecord import Example, encode_decoded
 from cmt.errors import InputError
 
@@ -25,6 +25,8 @@ _logger = logging.getLogger(__name__)
 _FILE = "examples.tfrecord"
 # Of what the file holds; others are made again.
 _FORMAT = 2
+# What follows the name of a copy in which some records stand in for damaged ones.
+_PATCHED = "-skipped"
 
 
 def snapshot(
@@ -37,8 +39,9 @@ def snapshot(
     """The index of a decoded copy of some records, which is made if it is missing.
 
     Each set of files has a folder of its own in `folder`; files that change get a
-    new one. An image takes 7 bytes a pixel. Of processes that need the same copy at
-    the same time, one makes it and the others wait.
+    new one, and so does a copy with others in place of damaged records. An image
+    takes 7 bytes a pixel. Of processes that need the same copy at the same time, one
+    makes it and the others wait.
 
     Args:
       index: the records.
@@ -56,19 +59,45 @@ def snapshot(
             f"data.snapshot_folder must be a folder of this machine, because it is "
             f"there to be fast; got {folder}; give a local one"
         )
-    path = Path(folder) / _digest(index, skip_damaged) / _FILE
-    if not path.is_file():
-        with _alone(path.parent):
-            if not path.is_file():
-                read = example_reader(
-                    index, num_classes=num_classes, skip_damaged=skip_damaged
-                )
-                numbers = tf.data.Dataset.range(index.num_records)
-                # One at a time is written, so few have to wait.
-                examples = numbers.map(read, 2).as_numpy_iterator()
-                with atomic_directory(path.parent) as temporary:
-                    _write(temporary / _FILE, examples, index.num_records)
-    return index_records([str(path)], expected={str(path): index.num_records})
+    whole = Path(folder) / _digest(index) / _FILE
+    if not whole.is_file():
+        with _alone(whole.parent):
+            return _index(_find_or_make(index, whole, num_classes, skip_damaged), index)
+    return _index(whole, index)
+
+
+def remedy(file: str) -> str:
+    """What to do about damage in a copy, whose only file this is."""
+    return f"delete {Path(file).parent}, and the next run makes this copy again"
+
+
+def _index(path: Path, index: RecordIndex) -> RecordIndex:
+    file = str(path)
+    return index_records(
+        [file], expected={file: index.num_records}, remedy=remedy(file)
+    )
+
+
+def _find_or_make(
+    index: RecordIndex, whole: Path, num_classes: int, skip_damaged: bool
+) -> Path:
+    """The copy of all records, or one that holds others in place of damaged ones."""
+    patched = whole.parent.with_name(f"{whole.parent.name}{_PATCHED}") / _FILE
+    if whole.is_file():
+        return whole
+    if skip_damaged and patched.is_file():
+        return patched
+    read = example_reader(index, num_classes=num_classes, skip_damaged=skip_damaged)
+    numbers = tf.data.Dataset.range(index.num_records)
+    # One at a time is written, so few have to wait.
+    examples = numbers.map(read, 2).as_numpy_iterator()
+    made = patched if skip_damaged else whole
+    with atomic_directory(made.parent) as temporary:
+        replaced = _write(temporary / _FILE, examples, index.num_records)
+    if replaced or not skip_damaged:
+        return made
+    made.parent.rename(whole.parent)
+    return whole
 
 
 @contextlib.contextmanager
@@ -85,22 +114,25 @@ def _alone(path: Path) -> Iterator[None]:
         except BlockingIOError:
             _logger.warning("waiting for another process that makes %s", path)
             fcntl.flock(file, fcntl.LOCK_EX)
-        for unfinished in path.parent.glob(f".{path.name}.*.partial"):
+        for unfinished in path.parent.glob(f".{path.name}*.partial"):
             shutil.rmtree(unfinished, ignore_errors=True)
         yield
 
 
-def _write(path: Path, examples: Iterable[Example], total: int) -> None:
+def _write(path: Path, examples: Iterable[Example], total: int) -> int:
+    """Writes the copy; returns how many records are there in place of others."""
+    replaced = 0
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for example in track(examples, description="snapshot", total=total):
+        tracked = track(examples, description="snapshot", total=total)
+        for number, example in enumerate(tracked):
             writer.write(encode_decoded(example))
+            replaced += int(example.record != number)
+    return replaced
 
 
-def _digest(index: RecordIndex, skip_damaged: bool) -> str:
+def _digest(index: RecordIndex) -> str:
     """Of the files, as far as it can be known without reading them."""
-    known = (_FORMAT, index.num_records, skip_damaged)
-    digest = hashlib.sha256(repr(known).encode())
+    digest = hashlib.sha256(repr((_FORMAT, index.num_records)).encode())
     for file in index.files:
-        stat = tf.io.gfile.stat(file)
-        digest.update(repr((file, stat.length, stat.mtime_nsec)).encode())
+        digest.update(repr((file, *size_and_time(file))).encode())
     return digest.hexdigest()[:16]

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from cmt.data.check_files import FileOptions
 from cmt.data.check_json import JsonCheck
-from cmt.data.coco import load_json
-from cmt.data.registry import Paths, check_classes, place_images, shift_categories
-from cmt.data.storage import is_file, is_folder, read_bytes
+from cmt.data.coco import parse_json, read_file
+from cmt.data.registry import Paths, class_fault, place_images, shift_categories
+from cmt.data.storage import is_file, is_folder
 from cmt.errors import InputError
 
 EXIF_CHOICES = ("auto", "apply", "ignore")
@@ -34,38 +34,47 @@ class Source(NamedTuple):
     annotations_sha256: str
 
 
-def open_source(
-    paths: Paths, exif: str | None = None, content: dict[str, Any] | None = None
-) -> Source:
+def open_source(paths: Paths, exif: str | None = None) -> Source:
     """Reads the json of a data set.
 
     Args:
       paths: of the data set.
       exif: one of EXIF_CHOICES; None for what `paths` says, or "auto".
-      content: what `load_json` gave for the json; read if None.
 
     Raises:
-      InputError: the json or a folder is missing, the json is none, or the classes
-        are not those of the registered data set.
+      JsonFault: the json is none.
+      InputError: the json or a folder is missing.
     """
     check_paths(paths)
     exif = exif or paths.exif or "auto"
     if exif not in EXIF_CHOICES:
         raise InputError(f"--exif must be one of {EXIF_CHOICES}; got {exif!r}")
-    content = load_json(paths.annotations) if content is None else content
-    digest = hashlib.sha256(read_bytes(paths.annotations)).hexdigest()
-    shifted = shift_categories(content, paths.category_offset)
-    check = JsonCheck(paths.annotations, shifted)
-    if all(problem.image is not None for problem in check.problems):
-        check_classes(paths.dataset, check.categories, paths.annotations)
+    check, shifted, digest = _read(paths)
     check.images = place_images(paths.dataset, check.images)
     return Source(
         paths=paths,
-        files=FileOptions(str(paths.images), str(paths.masks), exif),
+        files=FileOptions(str(paths.images), str(paths.masks), exif, paths.advice),
         check=check,
         shifted=shifted if paths.category_offset else None,
         annotations_sha256=digest,
     )
+
+
+def _read(paths: Paths) -> tuple[JsonCheck, dict[str, Any], str]:
+    """What the json holds, the json with raised category ids, and its SHA-256."""
+    data = read_file(paths.annotations)
+    digest = hashlib.sha256(data).hexdigest()
+    shifted = shift_categories(
+        parse_json(paths.annotations, data), paths.category_offset
+    )
+    del data
+    check = JsonCheck(paths.annotations, shifted)
+    categories = shifted.get("categories")
+    # Else those with a fault would be missing from the count.
+    if check.categories and len(check.categories) == len(categories):
+        fault = class_fault(paths.dataset, check.categories, paths.annotations)
+        check.problems += [fault] if fault else []
+    return check, shifted, digest
 
 
 def check_paths(paths: Paths) -> None:
@@ -74,11 +83,20 @@ def check_paths(paths: Paths) -> None:
     Raises:
       InputError: one is not.
     """
-    if not is_file(paths.annotations):
-        raise InputError(
-            f"--annotations {paths.annotations}: no such annotation file; check the "
-            "path"
+    wanted = (
+        ("annotations", paths.annotations, is_file, "annotation file"),
+        ("images", paths.images, is_folder, "folder"),
+        ("masks", paths.masks, is_folder, "folder"),
+    )
+    for name, path, is_there, what in wanted:
+        place = (
+            f"{name} of the data set, {path}" if paths.advice else f"--{name} {path}"
         )
-    for option, folder in (("--images", paths.images), ("--masks", paths.masks)):
-        if not is_folder(folder):
-            raise InputError(f"{option} {folder}: no such folder; check the path")
+        if is_there(path):
+            continue
+        advice = paths.advice or "check the path"
+        if what == "folder" and is_file(path):
+            raise InputError(f"{place}: a file, where a folder must be; {advice}")
+        if what != "folder" and is_folder(path):
+            raise InputError(f"{place}: a folder, where a file must be; {advice}")
+        raise InputError(f"{place}: no such {what}; {advice}")

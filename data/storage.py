@@ -62,9 +62,22 @@ def _gfile() -> Any:
 
 @contextlib.contextmanager
 def _as_os_errors(path: Location) -> Iterator[None]:
-    """Turns TensorFlow's errors into those that opening a local file raises."""
+    """Turns TensorFlow's errors into those that opening a local file raises.
+
+    Raises:
+      InputError: TensorFlow knows no file system of this scheme; where it only asks
+        whether there is something, it would say that there is not.
+    """
     import tensorflow as tf
 
+    scheme = str(path).partition("://")[0]
+    known = tf.io.gfile.get_registered_schemes()
+    if scheme not in known:
+        told = ", ".join(f"{name}://" for name in sorted(known) if name)
+        raise InputError(
+            f"{path}: TensorFlow here reads no {scheme}://, only {told}; copy the "
+            "files to one of these, or to this machine"
+        )
     try:
         yield
     except tf.errors.NotFoundError as error:
@@ -106,13 +119,13 @@ def read_blocks(path: Location, size: int = 2**20) -> Iterator[bytes]:
 
 
 def read_json(path: Location) -> Any:
-    """The content of a json file.
+    """The content of a json file, in UTF-8, with or without a byte order mark.
 
     Raises:
       OSError: it is missing or cannot be read.
       ValueError: it is no json.
     """
-    return json.loads(read_bytes(path).decode("utf-8"))
+    return json.loads(read_bytes(path).decode("utf-8-sig"))
 
 
 def sha256(path: Location) -> str:

@@ -9,24 +9,25 @@ import itertools
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from cmt.data.annotations import PanopticImage
+from cmt.data.annotations import PanopticImage, count_masks
 from cmt.data.check_files import FileOptions, check_files
 from cmt.data.check_pixels import OF_UNREAD_IDS, check_boxes
-from cmt.data.coco import load_json
-from cmt.data.convert import count_masks
+from cmt.data.coco import JsonFault
+from cmt.data.json_entries import grouped
 from cmt.data.parallel import parallel_map
 from cmt.data.problems import MISSING, Problem
 from cmt.data.progress import track
 from cmt.data.reconcile import RENAME, FileCounts, Reconciliation, reconcile
 from cmt.data.registry import Paths, place_images
-from cmt.data.source import Source, check_paths, open_source
+from cmt.data.source import Source, open_source
 from cmt.data.storage import Location, join
-from cmt.errors import InputError
 
 _CHUNK_IMAGES = 8
 _ALONE_IMAGES = 50
-# Masks an image, in the report: up to 8, up to 16, ...
-_MASK_STEPS = (8, 16, 32, 64, 128, 256, 512)
+# Masks an image, in the report: 0 to 8, 9 to 16, 17 to 32, ...
+FIRST_MASKS = 8
+# The most that model.num_centers and data.max_masks may be.
+MAX_CENTERS = 255
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,8 @@ class MaskCounts:
     Attributes:
       num_centers: of the model.
       largest: masks of the image that has the most; so many centers hold all.
-      distribution: number of images with up to so many masks, by upper bound.
+      distribution: images by the number of their masks: 0 to 8, 9 to 16, 17 to 32,
+        and so on, each under its last number.
       above: images with more masks than centers.
     """
 
@@ -56,8 +58,8 @@ class Validation:
       annotated: images with an annotation that can be read.
       files: how many files are there, missing and unused.
       masks: how many masks the images have.
-      problems: all faults; `cmt data convert` refuses an image with any of them but
-        wrong boxes, which it does not use.
+      problems: all faults. `cmt data convert` does not look at boxes; it refuses all
+        others, or leaves out the images that have one.
       notes: what is no fault but good to know.
     """
 
@@ -130,12 +132,10 @@ def validate_paths(
     num_centers: int = 128,
 ) -> Validation:
     """Checks a data set; see `validate`."""
-    check_paths(paths)
     try:
-        content = load_json(paths.annotations)
-    except InputError as error:
-        return _unreadable(paths, str(error), num_centers)
-    source = open_source(paths, exif, content)
+        source = open_source(paths, exif)
+    except JsonFault as fault:
+        return _unreadable(paths, fault, num_centers)
     check = source.check
     readable = bool(check.image_names or check.mask_names)
     files = reconcile(
@@ -144,7 +144,7 @@ def validate_paths(
         image_names=_image_paths(paths.dataset, check.image_names),
         mask_names=check.mask_names,
     )
-    problems = [*check.problems, *_missing(source, files)]
+    problems = [*grouped(check), *_missing(source, files)]
     # Where no name could be read, all files would be remarked on.
     notes = [*check.notes, *(files.unused if readable else ())]
     told = {problem.file for problem in files.missing}
@@ -197,20 +197,15 @@ def _missing(source: Source, files: Reconciliation) -> list[Problem]:
                 None,
                 f"none of the {len(found)} {option} that the json names is in this "
                 f"folder, such as {path_of(entries[0])}",
-                f"give --{option} the folder that has them",
+                source.paths.advice or f"give --{option} the folder that has them",
             )
         )
     return problems
 
 
-def _unreadable(paths: Paths, message: str, num_centers: int) -> Validation:
-    name = str(paths.annotations)
+def _unreadable(paths: Paths, fault: JsonFault, num_centers: int) -> Validation:
     problem = Problem(
-        "json file",
-        name,
-        None,
-        message.removeprefix(f"{name}: "),
-        "give a COCO panoptic json",
+        "json file", str(paths.annotations), None, fault.reason, fault.fix
     )
     return Validation(
         0,
@@ -263,9 +258,16 @@ def _count_all_masks(
     for entry in source.check.images:
         count = count_masks(entry, source.check.is_thing)
         largest = max(largest, count)
-        bound = next((step for step in _MASK_STEPS if count <= step), count)
+        bound = FIRST_MASKS
+        while bound < count:
+            bound *= 2
         distribution[bound] += 1
         if count > num_centers:
+            more = (
+                f"or set model.num_centers and data.max_masks to {count}"
+                if count <= MAX_CENTERS
+                else f"no model has more than {MAX_CENTERS} centers"
+            )
             notes.append(
                 Problem(
                     "more masks than centers",
@@ -273,8 +275,7 @@ def _count_all_masks(
                     None,
                     f"{entry.file_name} has {count} masks, more than the {num_centers} "
                     "centers of the model",
-                    "training makes the smallest void; or set model.num_centers and "
-                    f"data.max_masks to {count}",
+                    f"training makes the smallest void; {more}",
                     entry.file_name,
                 )
             )

@@ -257,6 +257,10 @@ def test_a_wrong_override_is_named(override, word):
             [],
             ["warmup_steps = 5000 (default)", "below", "trainer.steps = 5000"],
         ),
+        *(
+            ("", [f"{scaled}.min_scale=2"], ["min_scale = 2.0", "must be at most"])
+            for scaled in ("data.augmentation", "data.augmentation.copy_paste")
+        ),
         (
             "",
             ["trainer.evaluate_every_steps=5"],

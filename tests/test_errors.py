@@ -20,6 +20,7 @@ from cmt.errors import tensorflow_reason
             "no space left",
         ),
         ("{{function_node x}} bad shape [Op:Add]", "bad shape"),
+        ("a.tfrecord; No such file [Op:MapDataset] name:", "a.tfrecord; No such file"),
         ("", "DataLossError"),
     ],
 )

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import enum
 import json
-import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cmt.cli.data_inspect import inspect
 
 if TYPE_CHECKING:
+    from cmt.data.convert import Maker
     from cmt.data.registry import Paths
+    from cmt.data.shards import MadeShard, ShardTask
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -101,7 +103,8 @@ class Exif(str, enum.Enum):
 
 
 _EXIF = typer.Option(
-    help="EXIF orientation: apply it, ignore it, or whichever fits the masks."
+    help="EXIF orientation: apply it, ignore it, or auto, whichever fits the masks. "
+    "[default: auto, or that of the manifest]"
 )
 
 
@@ -118,7 +121,10 @@ def validate(
     exif: Annotated[Exif | None, _EXIF] = None,
     category_offset: Annotated[int | None, _CATEGORY_OFFSET] = None,
     num_centers: Annotated[
-        int, typer.Option(min=1, help="Of the model; images with more masks are noted.")
+        int,
+        typer.Option(
+            min=1, max=255, help="Of the model; images with more masks are noted."
+        ),
     ] = 128,
     examples: Annotated[
         int, typer.Option(min=0, help="Lines to print of each kind; 0 for all.")
@@ -223,7 +229,8 @@ def convert(
     """Write TFRecord shards and a manifest from COCO panoptic data.
 
     A conversion that was interrupted, killed or stopped by a fault goes on with
-    --resume. Paths may be local or what TensorFlow reads, such as gs://.
+    --resume and the same options. Paths may be local or what TensorFlow reads, such
+    as gs://.
 
     \b
     Example:
@@ -231,17 +238,9 @@ def convert(
         --masks panoptic_val2017 --output tfrecords --split val
       cmt data convert --dataset coco --root coco --output tfrecords --split val
     """
-    import functools
+    from cmt.cli.data_convert import print_conversion, stoppable
+    from cmt.data.convert import ConvertOptions, convert_paths
 
-    from cmt.cli.data_report import print_conversion
-    from cmt.data.convert import ConvertOptions, convert_paths, make_shards
-
-    if beam is None:
-        maker = functools.partial(make_shards, workers=workers)
-    else:
-        from cmt.data.beam import beam_maker
-
-        maker = beam_maker(shlex.split(beam))
     paths = _paths(images, annotations, masks, dataset, root, split, category_offset)
     options = ConvertOptions(
         shards=shards,
@@ -252,10 +251,38 @@ def convert(
         resume=resume,
         overwrite=overwrite,
     )
-    manifest = convert_paths(
-        paths, output=output, split=split, options=options, maker=maker
-    )
-    print_conversion(manifest, output)
+    maker = _maker(workers, beam)
+    made = []
+
+    def counting(tasks: Sequence[ShardTask], *rest: Any) -> list[MadeShard]:
+        made.extend(maker(tasks, *rest))
+        return made
+
+    with stoppable(overwrite):
+        manifest = convert_paths(
+            paths, output=output, split=split, options=options, maker=counting
+        )
+    print_conversion(manifest, output, len(made))
+
+
+def _maker(workers: int, beam: str | None) -> Maker:
+    """What makes the shards: processes of this machine, or a pipeline."""
+    import functools
+
+    from cmt.errors import InputError
+
+    if beam is None:
+        from cmt.data.convert import make_shards
+
+        return functools.partial(make_shards, workers=workers)
+    if workers:
+        raise InputError(
+            f"--workers {workers} does not go with --beam, whose options have their "
+            "own; leave --workers out"
+        )
+    from cmt.data.beam import beam_maker
+
+    return beam_maker(beam)
 
 
 app.command()(inspect)

@@ -134,7 +134,8 @@ def _print_inspection(split: Inspection, drawn: Sequence[Path]) -> None:
     pixels = max(split.pixels, 1)
     print(f"folder: {split.folder}")
     print(
-        f"{split.split}: {split.images} images in {split.shards} shards, at most "
+        f"{split.split}: {split.images} images in {split.shards} "
+        f"{'shard' if split.shards == 1 else 'shards'}, at most "
         f"{split.most_masks} masks an image, "
         f"{100 * split.void_pixels / pixels:.1f} % void"
     )

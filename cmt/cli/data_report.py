@@ -1,15 +1,12 @@
-"""What `cmt data validate` and `cmt data convert` print for people."""
+"""What `cmt data validate` prints for people."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cmt.data.manifest import Manifest
     from cmt.data.problems import Problem
     from cmt.data.validate import Validation
-
-_SKIPPED_SHOWN = 10
 
 
 def print_validation(found: Validation, examples: int) -> None:
@@ -36,7 +33,7 @@ def print_validation(found: Validation, examples: int) -> None:
         print("no problems")
     if not (found.problems or found.notes):
         return
-    table = Table("problem", Column("times", justify="right"))
+    table = Table("kind", Column("times", justify="right"))
     for kind, times in found.kinds().items():
         table.add_row(kind, str(times))
     if found.problems:
@@ -50,15 +47,23 @@ def print_validation(found: Validation, examples: int) -> None:
 
 
 def _print_masks(found: Validation) -> None:
+    from cmt.data.validate import FIRST_MASKS, MAX_CENTERS
+
     masks = found.masks
     steps = ", ".join(
-        f"up to {bound}: {images}" for bound, images in masks.distribution.items()
+        f"{0 if last == FIRST_MASKS else last // 2 + 1} to {last}: {images}"
+        for last, images in masks.distribution.items()
     )
     if not steps:
         return
+    hold = (
+        "so many centers hold all"
+        if masks.largest <= MAX_CENTERS
+        else f"a model has at most {MAX_CENTERS} centers"
+    )
     print(
-        f"masks an image: at most {masks.largest} (so many centers hold all); images "
-        f"with more than {masks.num_centers}: {masks.above}; images with {steps}"
+        f"masks an image: at most {masks.largest} ({hold}); images with more than "
+        f"{masks.num_centers}: {masks.above}; images by masks: {steps}"
     )
 
 
@@ -75,20 +80,3 @@ def _print_examples(
         if len(shown) < len(some):
             more = len(some) - len(shown)
             print(f"{prefix}{kind}: {more} more; --examples 0 or --json shows all")
-
-
-def print_conversion(manifest: Manifest, output: str) -> None:
-    """Prints what was written and which images were left out."""
-    skipped = manifest.contents.skipped
-    for image in skipped[:_SKIPPED_SHOWN]:
-        print(f"left out: {image.image}: {image.kind}: {image.message}")
-    if len(skipped) > _SKIPPED_SHOWN:
-        print(f"left out: {len(skipped) - _SKIPPED_SHOWN} more; the manifest has all")
-    out = f" ({len(skipped)} left out)" if skipped else ""
-    shards = len(manifest.shards)
-    print(
-        f"wrote {manifest.num_images} images{out} in {shards} "
-        f"{'shard' if shards == 1 else 'shards'}, "
-        f"{manifest.contents.num_bytes / 1e6:.0f} MB, and "
-        f"{manifest.split}.manifest.json to {output}"
-    )

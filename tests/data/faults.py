@@ -126,6 +126,50 @@ def interpolated(data: DataSet) -> None:
     small.resize(mask.size, Image.Resampling.BILINEAR).save(data.mask())
 
 
+def crowded(data: DataSet, counts: dict[int, int]) -> None:
+    """The first image gets so many things of one pixel, by category."""
+    ids = read_ids(data.mask())
+    total = sum(counts.values())
+    ids[:] = 0
+    ids.flat[:total] = np.arange(1, total + 1)
+    write_ids(data.mask(), ids)
+    categories = [number for number, count in counts.items() for _ in range(count)]
+    data.infos()[:] = [
+        {"id": index + 1, "category_id": category, "area": 1, "iscrowd": 0}
+        for index, category in enumerate(categories)
+    ]
+
+
+def things(data: DataSet) -> list[int]:
+    """Ids of the thing categories."""
+    return [c["id"] for c in data.content["categories"] if c["isthing"]]
+
+
+def more_categories(data: DataSet, total: int) -> None:
+    categories = data.content["categories"]
+    categories += [
+        {"id": 1000 + number, "name": f"c{number}", "isthing": 1}
+        for number in range(total - len(categories))
+    ]
+
+
+def upright_not_square(data: DataSet) -> None:
+    """The first image is stored turned, its EXIF says so, its mask is upright."""
+    ids = read_ids(data.mask())[:, :60]
+    write_ids(data.mask(), ids)
+    numbers, counts = np.unique(ids, return_counts=True)
+    areas = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+    kept = [info for info in data.infos() if info["id"] in areas]
+    for info in kept:
+        info["area"] = areas[info["id"]]
+        info.pop("bbox")
+    data.infos()[:] = kept
+    data.content["images"][0].update(height=65, width=60)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (65, 60)).save(data.image(), exif=exif)
+
+
 def instances(data: DataSet) -> None:
     for annotation in data.content["annotations"]:
         annotation.pop("segments_info")

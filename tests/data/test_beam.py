@@ -81,7 +81,7 @@ def test_faults_of_a_pipeline(broken, tmp_path):
         assert ".jpg: cannot be read: " in str(result.exception)
         assert not list(output.glob("*.tfrecord"))
     # No shard has more than one fault; that there are too many is seen at the end.
-    assert "(1 images with faults before it)" in str(result.exception)
+    assert "(1 image with faults before it)" in str(result.exception)
     assert len(list(output.glob(".val.partial/*.tfrecord"))) == 3
     assert not (output / "val.manifest.json").exists()
     result = run(broken, output, "--shards", 3, "--max-bad", 2, "--resume")
@@ -140,6 +140,7 @@ def test_a_shard_of_an_earlier_run_is_not_taken_for_this_ones(
     [
         ("--runer=DirectRunner", "--beam must name a runner; got '--runer=Direct"),
         ("--runner=Nonsense", r"Unexpected pipeline runner: Nonsense.*options of"),
+        ('--runner="Foo', r"--beam must hold options.*No closing quotation.*close"),
         (f"{DIRECT} --direct_num_workers=two", "--direct_num_workers: invalid int"),
         ("--runner=DataflowRunner", "workers of DataflowRunner cannot reach a folder"),
     ],
@@ -152,7 +153,15 @@ def test_options_of_a_pipeline_that_cannot_be_used(broken, tmp_path, beam, messa
     assert not (tmp_path / "beam").exists()
 
 
+@needs_beam
+def test_processes_of_this_machine_are_not_those_of_a_pipeline(broken, tmp_path):
+    result = run(broken, tmp_path / "beam", "--workers", 2)
+    assert isinstance(result.exception, InputError)
+    assert "--workers 2 does not go with --beam" in str(result.exception)
+    assert not (tmp_path / "beam").exists()
+
+
 def test_without_beam_there_is_one_clear_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam.options.pipeline_options", None)
     with pytest.raises(InputError, match=r"pip install 'cmt-deeplab\[beam\]'"):
-        beam_maker([])
+        beam_maker("")

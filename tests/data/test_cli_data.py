@@ -82,6 +82,29 @@ def test_faults_reach_the_front_door_as_input_errors(broken, tmp_path):
     assert isinstance(result.exception, InputError)
 
 
+def test_a_conversion_says_what_it_did(broken, tmp_path):
+    path = broken["images"] / "000000000005.jpg"
+    path.write_bytes(path.read_bytes()[:200])
+    options = ["convert", *source_options(broken), "--output", tmp_path / "out"]
+    options += ["--split", "val", "--workers", 1, "--shards", 3, "--max-bad", 1]
+    left, wrote = run(*options).stdout.splitlines()
+    assert left.startswith(f"left out: 000000000005.jpg: truncated file: {path}: ")
+    shards = list((tmp_path / "out").glob("*.tfrecord"))
+    size = round(sum(shard.stat().st_size for shard in shards) / 1000)
+    content = f"5 images (1 left out) in 3 shards, {size} kB"
+    rest = f"and val.manifest.json to {tmp_path / 'out'}"
+    assert wrote == f"wrote {content}, {rest}"
+    shards[0].unlink()
+    assert run(*options, "--resume").stdout.splitlines() == [
+        left,
+        f"wrote {content}, of which 2 were there, {rest}",
+    ]
+    assert run(*options, "--resume").stdout.splitlines() == [
+        left,
+        f"nothing to do: {tmp_path / 'out'} holds {content}, and val.manifest.json",
+    ]
+
+
 @pytest.mark.parametrize(
     "command", [(), ("scenes",), ("validate",), ("convert",), ("inspect",)]
 )

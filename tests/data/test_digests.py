@@ -16,6 +16,7 @@ from cmt.data import shards
 from cmt.data.coco import read_annotations
 from cmt.data.convert import convert
 from cmt.data.manifest import Manifest
+from cmt.errors import InputError
 
 _EXIF_ORIENTATION = 0x112
 
@@ -113,24 +114,21 @@ def version(sources: dict, monkeypatch) -> dict:
     return {}
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        keep_crowd,
-        exif,
-        order_of_classes,
-        category_of_a_segment,
-        crowd_of_a_segment,
-        size_of_an_image,
-        time_of_an_image,
-        size_of_a_mask,
-        version,
-    ],
+OF_THE_RUN = (
+    keep_crowd,
+    exif,
+    order_of_classes,
+    category_of_a_segment,
+    crowd_of_a_segment,
 )
-def test_after_a_change_resume_is_a_fresh_conversion(
+OF_THE_FILES = (size_of_an_image, time_of_an_image, size_of_a_mask, version)
+
+
+@pytest.mark.parametrize("change", [*OF_THE_RUN, *OF_THE_FILES])
+def test_after_a_change_no_shard_from_before_it_is_taken(
     broken, tmp_path, monkeypatch, change
 ):
-    """Shards made before the change are not taken for those after it."""
+    """Other files are converted again; another json or option asks for --overwrite."""
     path = broken["images"] / "000000000003.jpg"
     orientation = Image.Exif()
     orientation[_EXIF_ORIENTATION] = 3  # upside down, and as wide and high
@@ -140,7 +138,13 @@ def test_after_a_change_resume_is_a_fresh_conversion(
     convert(**options, output=output)
     before = listing(output)
     options |= change(broken, monkeypatch)
-    convert(**options, output=output, resume=True)
+    if change in OF_THE_RUN:
+        with pytest.raises(InputError, match="a complete split of another run"):
+            convert(**options, output=output, resume=True)
+        assert listing(output) == before
+        convert(**options, output=output, overwrite=True)
+    else:
+        convert(**options, output=output, resume=True)
     convert(**options, output=tmp_path / "fresh")
     assert listing(output) == listing(tmp_path / "fresh")
     changed = {

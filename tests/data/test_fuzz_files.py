@@ -350,7 +350,7 @@ MASK, _IDS = files.good_mask()
         (files.saved("P", "PNG"), r"got a palette PNG of 8 bits"),
         (files.saved("L", "PNG"), r"id = R \+ 256 G \+ 65536 B; got a grey PNG of 8"),
         (files.png_of_depth_16(), "got an RGB PNG of 16 bits"),
-        (JPEG, "no PNG"),
+        (JPEG, "must be a PNG; got a JPEG"),
     ],
 )
 def test_damages_of_masks(content, reason):

@@ -188,3 +188,11 @@ def test_augmented_pictures_of_the_command(shards, tmp_path, config, capsys):
     assert (tmp_path / "val-augmented.png").read_bytes() != first
     assert run(*arguments[:3], "--augmented") == 2
     assert run(*arguments, "--set", "data.max_masks=3") == 2
+
+
+@pytest.mark.parametrize(
+    ("split", "text"), [("val", "1 shard,"), ("train", "3 shards,")]
+)
+def test_shards_are_counted_in_words(shards, capsys, split, text):
+    assert run("data", "inspect", str(shards / f"{split}-*.tfrecord")) == 0
+    assert f" images in {text} at most" in capsys.readouterr().out

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from cmt.data.categories import Category, class_of_id
-from cmt.data.manifest import Manifest, Shard
+from cmt.data.manifest import Contents, Manifest, Shard, Skipped
 from cmt.errors import InputError
 
 
@@ -61,3 +61,24 @@ def test_a_missing_or_damaged_manifest_is_one_clear_line(tmp_path, content, mess
 def test_classes_are_numbered_from_one_in_order():
     categories = [Category(9, "b", True, (0, 0, 0)), Category(2, "a", True, (0, 0, 0))]
     assert class_of_id(categories) == {9: 1, 2: 2}
+
+
+def test_files_of_images_left_out_are_told_from_the_manifest_on(tmp_path):
+    """And as they are named, though they be links."""
+    for folder in ("a/records", "a/images", "elsewhere"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "elsewhere" / "1.jpg").touch()
+    (tmp_path / "a" / "images" / "1.jpg").symlink_to(tmp_path / "elsewhere" / "1.jpg")
+    files = [tmp_path / "a" / "images" / "1.jpg", "gs://bucket/2.jpg", ""]
+    skipped = tuple(Skipped("x", "damaged file", "no; mend it", f) for f in files)
+    manifest = Manifest("val", [], 0, [], "", "", contents=Contents(skipped=skipped))
+    path = tmp_path / "a" / "records" / "val.manifest.json"
+    manifest.write(path)
+    assert str(tmp_path) not in path.read_text()
+    shutil.move(tmp_path / "a", tmp_path / "b")
+    read = Manifest.read(tmp_path / "b" / "records" / "val.manifest.json")
+    assert [image.line for image in read.contents.skipped] == [
+        f"{tmp_path}/b/images/1.jpg: no; mend it",
+        "gs://bucket/2.jpg: no; mend it",
+        "no; mend it",
+    ]

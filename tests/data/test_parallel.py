@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing.connection
 import os
 import pathlib
 import signal
@@ -30,6 +31,52 @@ def test_the_first_error_is_raised(workers):
 def test_a_process_that_dies_is_one_clear_line():
     with pytest.raises(WorkError, match="a worker process died"):
         list(parallel_map(os._exit, [3], workers=2))
+
+
+def _dies_while_handing_over(length: int) -> bytes:
+    def send(connection, buffer, write=None):
+        os.write(connection.fileno(), buffer[: len(buffer) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    multiprocessing.connection.Connection._send = send
+    return bytes(length)
+
+
+@pytest.mark.parametrize("length", [10, 10**6])
+def test_a_process_that_dies_while_it_hands_a_result_over(length):
+    """The rest of which would else be waited for; so a memory killer may end one."""
+    with pytest.raises(WorkError, match="a worker process died"):
+        list(parallel_map(_dies_while_handing_over, [length] * 5, workers=2))
+
+
+def test_an_interrupt_of_the_whole_group_reaches_the_parent_alone(tmp_path):
+    """As Ctrl-C is one; processes that it ends while they hand over block the rest."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, multiprocessing\n"
+        "from cmt.data.parallel import parallel_map\n"
+        "if __name__ == '__main__':\n"
+        "    groups = [os.getpgid(0)]\n"
+        "    for _ in parallel_map(bytes, [10**6] * 10**4, workers=2):\n"
+        "        children = multiprocessing.active_children()\n"
+        "        if os.getpgid(0) in groups:\n"
+        "            groups = [os.getpgid(child.pid) for child in children]\n"
+        "            if os.getpgid(0) not in groups:\n"
+        "                print(flush=True)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with process:
+        assert process.stdout.readline()  # when all have a group of their own
+        os.killpg(process.pid, signal.SIGINT)
+        told = process.communicate(timeout=30)[1]
+    assert process.returncode == -signal.SIGINT
+    assert told.splitlines()[-1] == "KeyboardInterrupt"
 
 
 def test_number_of_workers():

@@ -13,6 +13,7 @@ from cmt.data.pipeline import find_source
 from cmt.data.preprocess import resize_and_pad, resize_labels
 from cmt.data.reader import example_reader
 from cmt.data.record_index import index_records
+from cmt.errors import InputError
 from cmt.protos import data_pb2
 from cmt.trainer import factory as trainer_factory
 
@@ -113,10 +114,13 @@ def test_a_continued_run_sees_what_it_would_have_seen(everything, step):
 
 
 @pytest.mark.parametrize("change", ["cache_records", "snapshot_folder"])
-def test_how_records_are_kept_changes_nothing(config, change, tmp_path):
-    expected = batches(config, 3, first_step=1)
-    setattr(config, change, str(tmp_path) if change == "snapshot_folder" else True)
-    assert same(expected, batches(config, 3, first_step=1))
+@pytest.mark.parametrize("step", [0, 11])
+def test_how_records_are_kept_changes_nothing(everything, change, step, tmp_path):
+    """With all random changes, from the first step and from one in the third epoch."""
+    expected = batches(everything, 3, first_step=step)
+    value = str(tmp_path) if change == "snapshot_folder" else True
+    setattr(everything, change, value)
+    assert same(expected, batches(everything, 3, first_step=step))
 
 
 def test_nothing_is_read_but_what_is_used(config, shards, tmp_path):
@@ -220,6 +224,14 @@ def test_hosts_share_each_step(config):
         parts = [*rows[0][2 * step :][:2], *rows[1][2 * step :][:2]]
         joined = [np.concatenate(part) for part in zip(*parts, strict=True)]
         assert same([joined], [whole[1 + step]])
+
+
+def test_hosts_have_equal_parts(config):
+    context = tf.distribute.InputContext(2, 0, num_replicas_in_sync=2)
+    with pytest.raises(InputError, match="divisible .* got 5 images and 2 hosts"):
+        factory.training_dataset(
+            config, global_batch_size=5, seed=1, input_context=context
+        )
 
 
 def test_replicas_get_their_part(config):

@@ -121,7 +121,7 @@ def test_processes_that_need_a_snapshot_make_it_once(
 ):
     index = index_records(files)
     written, plain = [], snapshots._write
-    unfinished = tmp_path / "snap" / f".{snapshots._digest(index, False)}.0123.partial"
+    unfinished = tmp_path / "snap" / f".{snapshots._digest(index)}.0123.partial"
 
     def write(path, *arguments):
         assert not unfinished.exists()

@@ -93,6 +93,25 @@ def test_a_file_of_another_ending_or_case_is_pointed_out(tmp_path, there):
     assert problem.message.endswith(f"; there is {there}")
     assert problem.fix == module.RENAME
     assert found.counts == FileCounts(1, 1, 1, 0, 1, 0)
+    # The fault names it; a remark that it is not used would be the same once more.
+    assert found.unused == []
+
+
+def test_a_missing_file_hides_no_other_that_is_not_named(tmp_path):
+    images = touch(tmp_path / "i", "a.JPG", "b.jpg")
+    masks = touch(tmp_path / "m", "a.png")
+    found = reconcile(FileOptions(images, masks), [entry("a.jpg", "a.png")])
+    assert unused(found) == [f"{images}/b.jpg"]
+    assert found.counts.unused_images == 2
+
+
+@pytest.mark.parametrize("advice", ["", "check --root x and --split val"])
+def test_what_to_do_about_a_missing_file_fits_the_options(tmp_path, advice):
+    masks = touch(tmp_path / "m", "a.png")
+    options = FileOptions(str(tmp_path), masks, advice=advice)
+    (problem,) = reconcile(options, [entry("a.jpg", "a.png")]).missing
+    wanted = advice or "give --images the folder that has it"
+    assert problem.fix == f"put it there or {wanted}"
 
 
 def test_files_that_the_json_names_stand_for_no_other(tmp_path):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import pathlib
 
 import pytest
 
-from cmt.data import shards
+from cmt.data import shards, storage
 from cmt.data.convert import ConvertOptions, convert, convert_paths, make_shards
 from cmt.data.encode import EncodingOptions
 from cmt.data.registry import Paths
@@ -18,7 +19,7 @@ from cmt.data.source import open_source
 
 @pytest.fixture
 def planned(broken):
-    """What `plan_shards` takes: images, how they are made, bytes of the files."""
+    """What `plan_shards` takes: images and how they are made; bytes of the files."""
     source = open_source(Paths(**broken))
     entries = source.check.images
     encoding = EncodingOptions(source.files, source.check.categories, False)
@@ -30,11 +31,9 @@ def planned(broken):
     return entries, encoding, sizes
 
 
-def counts(planned, num_bytes, number: int = 0) -> list[int]:
+def counts(planned, number: int = 0) -> list[int]:
     entries, encoding, _ = planned
-    tasks = shards.plan_shards(
-        entries, split="x", shards=number, num_bytes=num_bytes, encoding=encoding
-    )
+    tasks = shards.plan_shards(entries, split="x", shards=number, encoding=encoding)
     assert [entry for task in tasks for entry in task.entries] == entries
     names = [f"x-{n:05d}-of-{len(tasks):05d}.tfrecord" for n in range(len(tasks))]
     assert [task.name for task in tasks] == names
@@ -44,28 +43,54 @@ def counts(planned, num_bytes, number: int = 0) -> list[int]:
 def test_no_shard_is_empty_however_large_the_images_are(planned, monkeypatch):
     """Six images are at most six shards; small ones share one."""
     _, _, sizes = planned
-    assert counts(planned, sizes) == [6]
+    assert counts(planned) == [6]
     monkeypatch.setattr(shards, "_SHARD_BYTES", min(sizes) // 3)
-    assert counts(planned, sizes) == [1] * 6
-    assert counts(planned, [5] * 6, 4) == [1, 2, 1, 2]
+    assert counts(planned) == [1] * 6
+    assert counts(planned, 4) == [1, 2, 1, 2]
 
 
 def test_as_many_shards_as_bytes_need(planned, monkeypatch):
     _, _, sizes = planned
     for total, number in ((sum(sizes), 1), (sum(sizes) - 1, 2), (sum(sizes) // 2, 3)):
         monkeypatch.setattr(shards, "_SHARD_BYTES", total)
-        assert len(counts(planned, sizes)) == number
+        assert len(counts(planned)) == number
 
 
-@pytest.mark.parametrize("samples", [256, 6, 3])
-def test_sizes_that_nobody_knows_are_the_mean_of_some(planned, monkeypatch, samples):
-    """Of all of them, where there are no more than may be asked for."""
-    entries, encoding, sizes = planned
-    monkeypatch.setattr(shards, "_SIZE_SAMPLES", samples)
-    known = sizes if samples >= 6 else sizes[::2]
-    found = shards._known_sizes(entries, [None, *sizes[1:]], encoding)
-    assert found == [round(sum(known) / len(known))] * 6
-    assert shards._known_sizes(entries, sizes, encoding) == sizes
+@pytest.mark.parametrize("scheme", ["", "ram://"])
+def test_sizes_and_digests_come_of_one_look_at_each_file(
+    broken, tmp_path, monkeypatch, scheme
+):
+    """Also where each costs a request: the plan is that of local files."""
+    sources = broken
+    if scheme:
+        sources = {name: f"{scheme}{path}" for name, path in broken.items()}
+        for path in (tmp_path / "scenes").rglob("*.*"):
+            with storage.writing(f"{scheme}{path}") as file:
+                file.write(path.read_bytes())
+    source = open_source(Paths(**sources))
+    encoding = EncodingOptions(source.files, source.check.categories, False)
+    asked, plain = [], storage.stamp
+    monkeypatch.setattr(storage, "_each", lambda _, paths: [*map(stamp, paths)])
+
+    def stamp(path):
+        asked.append(path)
+        return plain(path)
+
+    sizes = [
+        (broken["images"] / entry.file_name).stat().st_size
+        + (broken["masks"] / entry.mask_name).stat().st_size
+        for entry in source.check.images
+    ]
+    monkeypatch.setattr(shards, "_SHARD_BYTES", sum(sizes) // 2)
+    tasks = shards.plan_shards(
+        source.check.images, split="x", shards=0, encoding=encoding
+    )
+    assert len(tasks) == 3
+    assert len(asked) == len(set(asked)) == 12
+    bounds = shards._bounds(sizes, 3)
+    assert [len(task.entries) for task in tasks] == [
+        end - start for start, end in itertools.pairwise(bounds)
+    ]
 
 
 def listing(folder: pathlib.Path) -> dict[str, str]:

@@ -112,10 +112,10 @@ def change_size(path: str) -> None:
 @pytest.mark.parametrize("which", [0, 1])
 @pytest.mark.parametrize("change", [change_time, change_size])
 def test_changed_files_have_another_copy(small, which, change):
-    first = snapshot._digest(index_records(small), False)
-    assert snapshot._digest(index_records(small), False) == first
+    first = snapshot._digest(index_records(small))
+    assert snapshot._digest(index_records(small)) == first
     change(small[which])
-    assert snapshot._digest(index_records(small), False) != first
+    assert snapshot._digest(index_records(small)) != first
 
 
 def test_other_files_have_another_copy(small, tmp_path):
@@ -124,7 +124,7 @@ def test_other_files_have_another_copy(small, tmp_path):
     moved.mkdir()
     copies = [str(shutil.copy2(file, moved)) for file in small]
     sets = [small, small[::-1], small[:1], copies]
-    digests = {snapshot._digest(index_records(some), False) for some in sets}
+    digests = {snapshot._digest(index_records(some)) for some in sets}
     assert len(digests) == 4
 
 
@@ -137,24 +137,65 @@ def test_fewer_records_of_the_same_files_are_another_copy(small):
         lengths=index.lengths[:2],
         record_numbers=index.record_numbers[:2],
     )
-    assert snapshot._digest(index, False) != snapshot._digest(shorter, False)
+    assert snapshot._digest(index) != snapshot._digest(shorter)
 
 
-def test_with_and_without_damaged_records_are_two_copies(small, tmp_path):
+def test_only_replaced_records_make_another_copy(small, tmp_path):
     folder = tmp_path / "snap"
-    index = index_records(small)
-    assert snapshot._digest(index, True) != snapshot._digest(index, False)
+    # One copy will do for both, whichever is made first.
+    first = make(small, folder, skip_damaged=True)
+    assert make(small, folder) == first == make(small, folder, skip_damaged=True)
+    assert len(list(folder.glob("*/*.tfrecord"))) == 1
+    shutil.rmtree(folder)
+    assert make(small, folder) == first == make(small, folder, skip_damaged=True)
+    assert len(list(folder.glob("*/*.tfrecord"))) == 1
+
     # The copy holds the next whole record in place of the damaged one.
     with pathlib.Path(small[0]).open("r+b") as file:
         file.seek(40)
         file.write(b"damage")
     change_time(small[0])
-    with pytest.raises(tf.errors.InvalidArgumentError, match="record 0 cannot be read"):
-        make(small, folder)
     copy = make(small, folder, skip_damaged=True)
+    assert copy != first
     read = example_reader(index_records([str(copy)]), num_classes=CLASSES)
     names = [read(tf.constant(k, tf.int64)).name.numpy() for k in range(3)]
     assert names == [b"1", b"1", b"0"]
+    # It is not that of a run that skips nothing, but that of the next that skips.
+    with pytest.raises(tf.errors.InvalidArgumentError, match="record 0 cannot be read"):
+        make(small, folder)
+    written = copy.stat().st_mtime_ns
+    assert make(small, folder, skip_damaged=True) == copy
+    assert copy.stat().st_mtime_ns == written
+
+
+def test_damage_of_a_copy_is_mended_by_making_it_again(config, files, tmp_path):
+    config.snapshot_folder = str(tmp_path / "snap")
+
+    def first_batch() -> list[np.ndarray]:
+        dataset = factory.training_dataset(config, global_batch_size=24, seed=1)
+        return [part.numpy() for part in tf.nest.flatten(next(iter(dataset)))]
+
+    expected = first_batch()
+    (copy,) = (tmp_path / "snap").glob("*/examples.tfrecord")
+    told = f"delete {copy.parent}, and the next run makes this copy again"
+    place = int(index_records([str(copy)]).offsets[3])
+    with copy.open("r+b") as file:
+        file.seek(place + 200)
+        file.write(b"damage")
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+        first_batch()
+    assert f"{copy}: record 3 cannot be read or decoded; {told}" in str(error.value)
+    for end in (place, place + 5):  # between two records, and in the midst of one
+        copy.write_bytes(copy.read_bytes()[:end])
+        with pytest.raises(InputError) as refused:
+            first_batch()
+        assert str(refused.value).startswith(f"{copy}: ")
+        assert str(refused.value).endswith(told)
+        assert "convert" not in str(refused.value)
+        copy.write_bytes(copy.read_bytes() + b"0" * 10)
+    shutil.rmtree(copy.parent)
+    for part, other in zip(first_batch(), expected, strict=True):
+        np.testing.assert_array_equal(part, other)
 
 
 def test_a_copy_is_made_once_whole_or_not_at_all(small, tmp_path, monkeypatch):

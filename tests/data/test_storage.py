@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from cmt.data import storage
+from cmt.errors import InputError
 
 
 @pytest.fixture(params=["", "file://", "ram://"])
@@ -129,3 +130,28 @@ def test_paths_keep_their_scheme():
     assert storage.as_location("a//b") == pathlib.Path("a/b")
     assert storage.split("gs://bucket/a/b") == ("gs://bucket/a", "b")
     assert storage.split("b") == (".", "b")
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_byte_order_mark_is_no_content(root, mark):
+    path = storage.join(root, "a.json")
+    write(path, mark + '{"name": "\u00e4"}'.encode())
+    assert storage.read_json(path) == {"name": "\u00e4"}
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        storage.is_file,
+        storage.is_folder,
+        storage.stamp,
+        storage.list_files,
+        storage.read_bytes,
+        storage.make_folder,
+    ],
+)
+def test_a_scheme_that_tensorflow_does_not_read_is_named(ask):
+    """It is not taken for a place where nothing is."""
+    with pytest.raises(InputError, match="reads no nowhere://, only .*gs://") as caught:
+        ask("nowhere://bucket/coco")
+    assert str(caught.value).startswith("nowhere://bucket/coco: ")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pathlib
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -68,6 +71,12 @@ FAULTS = {
         1,
         "it is no PNG; download",
     ),
+    "JPEG for a mask": (
+        lambda d: shutil.copy(d.image(), d.mask()),
+        "not a panoptic PNG",
+        1,
+        "000000000001.png: must be a PNG; got a JPEG, which changes colours",
+    ),
     "truncated image": (
         lambda d: faults.cut(d.image(), 2),
         "truncated file",
@@ -108,7 +117,8 @@ FAULTS = {
         lambda d: faults.saved_as(d.mask(), "P"),
         "not a panoptic PNG",
         1,
-        "with id = R + 256 G + 65536 B; got a palette PNG",
+        "000000000001.png: must be an RGB PNG of 8 bits a channel, with id = R + 256 G "
+        "+ 65536 B; got a palette PNG",
     ),
     "grey mask": (
         lambda d: faults.saved_as(d.mask(), "L"),
@@ -263,3 +273,59 @@ def test_areas_beyond_the_pixels_that_are_lost_are_named(data):
     assert data.found().kinds() == {"id not in json": 1}
     second["area"] += 4
     assert data.found().kinds() == {"id not in json": 1, "area": 1}
+
+
+@pytest.mark.parametrize(
+    ("exif", "fix"), [("ignore", "give --exif auto"), ("auto", ""), ("apply", "")]
+)
+def test_orientations_that_the_option_takes_the_wrong_way(data, exif, fix):
+    """The files are fine, so they are not to be changed."""
+    faults.upright_not_square(data)
+    problems = data.found(exif=exif).problems
+    assert [problem.fix.partition(",")[0] for problem in problems] == [fix] * bool(fix)
+    assert all("with --exif ignore" not in problem.fix for problem in problems)
+
+
+def test_turned_files_that_the_json_describes_as_stored(data):
+    """Applying the orientation is wrong for this one."""
+    faults.upright_not_square(data)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (60, 65)).save(data.image(), exif=exif)
+    (problem,) = data.found(exif="apply").problems
+    assert problem.kind == "size" and problem.fix.startswith("give --exif auto")
+    assert data.found(exif="auto").problems == []
+
+
+def test_a_wrong_orientation_does_not_excuse_the_mask(data):
+    faults.upright_not_square(data)
+    Image.new("RGB", (10, 10)).save(data.mask())
+    by_file = {
+        pathlib.Path(problem.file).suffix: problem.fix
+        for problem in data.found(exif="ignore").problems
+    }
+    assert by_file[".jpg"].startswith("give --exif auto")
+    assert by_file[".png"].startswith("use the files")
+
+
+def test_merging_stuff_as_the_fix_says(data):
+    faults.second_stuff(data)
+    (problem,) = data.found().problems
+    assert problem.kind == "stuff twice"
+    new = data.infos().pop()
+    kept = next(i for i in data.infos() if i["category_id"] == new["category_id"])
+    data.change_ids(lambda ids: np.where(ids == new["id"], kept["id"], ids))
+    kept["area"] += new["area"]
+    assert data.found().problems == []
+
+
+@pytest.mark.parametrize("count", [255, 256])
+def test_more_masks_than_any_model_has_centers(data, count):
+    """Then no number of centers is asked for that the config would refuse."""
+    first, second = faults.things(data)[:2]
+    faults.crowded(data, {first: 155, second: count - 155})
+    found = data.found(num_centers=128)
+    assert found.problems == []
+    (note,) = [n for n in found.notes if n.kind == "more masks than centers"]
+    assert ("set model.num_centers" in note.fix) == (count <= 255)
+    assert "training makes the smallest void" in note.fix

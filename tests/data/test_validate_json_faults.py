@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from cmt.data.convert import convert
+from cmt.errors import InputError
 from tests.data import faults
 
 
@@ -36,13 +38,13 @@ FAULTS = {
         lambda d: d.infos()[1].update(id=d.infos()[0]["id"]),
         "duplicate",
         1,
-        "rename one",
+        "give one another id, in json and PNG; if both say the same, leave one out",
     ),
     "duplicate image": (
         lambda d: d.content["images"].append(dict(d.content["images"][0])),
         "duplicate",
         1,
-        "image id 1 occurs twice",
+        "image id 1 occurs twice; give one another id",
     ),
     "image name used twice": (
         lambda d: d.content["images"][1].update(file_name="000000000001.jpg"),
@@ -56,7 +58,24 @@ FAULTS = {
         2,
         "annotation of image id 1 occurs twice",
     ),
-    "stuff twice": (faults.second_stuff, "stuff twice", 1, "one segment an image"),
+    "stuff twice": (
+        faults.second_stuff,
+        "stuff twice",
+        1,
+        "draw both with one id in the PNG and keep one entry, its area the sum",
+    ),
+    "more things of a class than labels hold": (
+        lambda d: faults.crowded(d, {faults.things(d)[0]: 256}),
+        "label range",
+        1,
+        "at most 255 instances of a class fit in a label; got 256 of category",
+    ),
+    "more categories than labels hold": (
+        lambda d: faults.more_categories(d, 256),
+        "label range",
+        1,
+        "at most 255 categories fit in a label; got 256",
+    ),
     "crowd on stuff": (
         lambda d: d.info(thing=False).update(iscrowd=1),
         "crowd",
@@ -93,6 +112,24 @@ FAULTS = {
         1,
         '"id" must be an integer',
     ),
+    "category of which the id is true": (
+        lambda d: d.content["categories"].append({"id": True, "isthing": 1}),
+        "json structure",
+        1,
+        '"id" must be an integer; got True; correct it',
+    ),
+    "category whose name is none": (
+        lambda d: d.content["categories"][0].update(name={"a": 1}),
+        "categories",
+        1,
+        "\"name\" must be text in one line; got {'a': 1}",
+    ),
+    "category whose name cannot be printed": (
+        lambda d: d.content["categories"][0].update(name="a\ud800"),
+        "categories",
+        1,
+        '"name" must be text',
+    ),
     "category without isthing": (
         lambda d: d.content["categories"][0].pop("isthing"),
         "categories",
@@ -116,6 +153,41 @@ FAULTS = {
         "json structure",
         1,
         '"id" must be an integer',
+    ),
+    "area of a segment is true": (
+        lambda d: d.infos()[0].update(area=True),
+        "json structure",
+        1,
+        '"area" must be an integer; got True',
+    ),
+    "no segment has an area": (
+        lambda d: [d.infos(n)[k].pop("area") for n in range(1, 7) for k in (0, 1)],
+        "json structure",
+        1,
+        'segments_info[0]: "area" must be an integer; got nothing (and so 11 others: '
+        "annotation of 000000000001.png: segments_info[1], ",
+    ),
+    "no image has a height": (
+        lambda d: [image.pop("height") for image in d.content["images"]],
+        "json structure",
+        1,
+        'images[0]: "height" must be an integer; got nothing (and so 5 others: '
+        "images[1], images[2], images[3] and 2 more); add it",
+    ),
+    "heights with a point": (
+        lambda d: [i.update(height=i["height"] + 0.0) for i in d.content["images"]],
+        "json structure",
+        1,
+        '"height" must be an integer; got 65.0 (and so 5 others',
+    ),
+    "paths of Windows": (
+        lambda d: [
+            image.update(file_name="val\\" + image["file_name"])
+            for image in d.content["images"]
+        ],
+        "file name",
+        1,
+        "a path of Windows); got 'val\\\\000000000001.jpg' (and so 5 others",
     ),
     "segment without area": (
         lambda d: d.infos()[0].pop("area"),
@@ -214,3 +286,60 @@ def test_other_json_of_coco(data, key, what):
         annotation[key] = []
     (problem,) = data.found().problems
     assert problem.message.endswith(f"got {what}")
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+@pytest.mark.parametrize("what", ["instances", "categories"])
+def test_convert_takes_what_validate_passes(data, tmp_path, what, extra):
+    """At the limit both pass, beyond it both refuse, in the same words."""
+    if what == "instances":
+        faults.crowded(data, {faults.things(data)[0]: 255 + extra})
+    else:
+        faults.more_categories(data, 255 + extra)
+    problems = data.found().problems
+    assert len(problems) == extra
+    output = tmp_path / "out"
+    options = dict(output=output, split="val", workers=1)
+    if not extra:
+        assert convert(**data.sources, **options).num_images == 6
+        return
+    with pytest.raises(InputError) as error:
+        convert(**data.sources, **options)
+    assert problems[0].message in str(error.value)
+
+
+def test_crowd_is_no_instance(data):
+    faults.crowded(data, {faults.things(data)[0]: 256})
+    data.infos()[0]["iscrowd"] = 1
+    assert data.found().problems == []
+
+
+def test_a_removed_category_is_one_fault(data):
+    """Its segments do not each tell it, but each category does."""
+    used = [info["category_id"] for n in range(1, 7) for info in data.infos(n)]
+    gone = sorted(faults.things(data), key=used.count)[-1]
+    times = used.count(gone)
+    assert 3 < times <= len(used) // 2
+    data.content["categories"] = [
+        c for c in data.content["categories"] if c["id"] != gone
+    ]
+    data.infos(1)[0]["category_id"] = 998
+    found = data.found().problems
+    times -= used[0] == gone
+    assert len(found) == 2
+    grouped = next(p for p in found if f"category_id {gone} " in p.message)
+    assert f"(and so {times - 1} others: segment " in grouped.message
+    assert (grouped.segment, grouped.image) == (None, None)
+
+
+def test_conversion_leaves_out_images_of_one_cause(data, tmp_path):
+    """What validation tells as one is a fault of each image for conversion."""
+    for image in data.content["images"][:5]:
+        image.pop("height")
+    assert len(data.found().problems) == 1
+    options = dict(output=tmp_path / "out", split="val", workers=1)
+    made = convert(**data.sources, **options, max_bad=5)
+    assert made.num_images == 1
+    assert [one.image for one in made.contents.skipped] == [
+        f"images[{number}]" for number in range(5)
+    ]

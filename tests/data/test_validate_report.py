@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 import pathlib
 import re
 
@@ -11,10 +13,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cmt.cli.data import app
+from cmt.cli.data_report import print_validation
 from cmt.data.check_json import JsonCheck
 from cmt.data.coco import read_annotations, read_ids
-from cmt.data.validate import validate
+from cmt.data.validate import MaskCounts, validate
 from cmt.errors import InputError
+from tests.data import faults
 
 
 def edit(sources: dict, change) -> None:
@@ -228,40 +232,51 @@ def test_notes_alone_are_no_failure(broken):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("counts", "text"),
     [
-        ((), "--images is missing"),
-        (("--dataset", "coco"), "--dataset coco needs --root"),
-        (("--dataset", "coco", "--images", "x"), "leave out those three"),
-        (("--root", "x", "--images", "x"), "--root x goes with --dataset"),
+        (MaskCounts(9, 16, {8: 3, 16: 4}, 0), "0 to 8: 3, 9 to 16: 4"),
+        (MaskCounts(9, 70, {32: 1, 128: 2}, 3), "17 to 32: 1, 65 to 128: 2"),
+        (MaskCounts(9, 255, {256: 1}, 1), "at most 255 (so many centers hold all)"),
+        (MaskCounts(9, 256, {256: 1}, 1), "(a model has at most 255 centers)"),
     ],
 )
-def test_paths_that_do_not_go_together(options, message):
-    result = run("validate", *options)
-    assert isinstance(result.exception, InputError)
-    assert message in str(result.exception)
+def test_images_by_their_masks(broken, capsys, counts, text):
+    found = validate(**broken, workers=1)
+    print_validation(dataclasses.replace(found, masks=counts), 10)
+    assert text in capsys.readouterr().out
 
 
-def test_a_registered_data_set_on_the_command_line(shared, tmp_path):
-    """The samples have the 133 classes of COCO, so they may stand for it."""
-    samples = shared / "coco_samples"
-    root = tmp_path / "coco"
-    (root / "annotations").mkdir(parents=True)
-    (root / "val2017").symlink_to(samples / "images")
-    for source, name in (("panoptic_real.json", "panoptic_val2017.json"),):
-        (root / "annotations" / name).symlink_to(samples / "annotations" / source)
-    (root / "annotations" / "panoptic_val2017").symlink_to(
-        samples / "annotations" / "panoptic_real"
+@pytest.mark.parametrize(
+    ("number", "last"), [(0, 8), (8, 8), (9, 16), (16, 16), (17, 32), (600, 1024)]
+)
+def test_masks_of_an_image_are_counted_under_their_step(broken, number, last):
+    data = faults.DataSet(broken)
+    data.content["images"] = data.content["images"][:1]
+    data.content["annotations"] = data.content["annotations"][:1]
+    kinds = faults.things(data)[:3]
+    counts = {kind: len(range(n, number, 3)) for n, kind in enumerate(kinds)}
+    faults.crowded(data, counts)
+    assert data.found().masks.distribution == {last: 1}
+
+
+@pytest.mark.parametrize("number", [0, 256])
+def test_centers_that_no_model_has(broken, number):
+    result = run("validate", *options_of(broken), "--num-centers", number)
+    assert (
+        result.exit_code == 2 and "Invalid value for '--num-centers'" in result.output
     )
-    found = run("validate", "--dataset", "coco", "--root", root, "--split", "val")
-    assert found.exit_code == 0, found.output
-    out = tmp_path / "out"
-    made = run(
-        *("convert", "--dataset", "coco", "--root", root),
-        *("--split", "val", "--output", out, "--limit", 3),
-    )
-    assert made.exit_code == 0, made.output
-    assert "3 images in 1 shard," in made.stdout
+
+
+def test_files_whose_names_cannot_be_printed(broken):
+    """The folder is not ours to choose."""
+    name = os.fsencode(broken["images"]) + b"/a\xff\nb.jpg"
+    try:
+        pathlib.Path(os.fsdecode(name)).write_bytes(b"x")
+    except OSError:
+        pytest.skip("a file system that takes no such name")
+    result = run("validate", *options_of(broken))
+    assert result.exit_code == 0, result.output
+    assert "a\\udcff\\nb.jpg: the json does not name this file" in result.stdout
 
 
 def test_what_was_left_out_is_printed(broken, tmp_path):

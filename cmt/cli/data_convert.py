@@ -1,0 +1,89 @@
+"""What `cmt data convert` says, and how it ends when it is stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cmt.data.manifest import Manifest
+
+_SKIPPED_SHOWN = 10
+_TERMINATED = 128 + signal.SIGTERM
+
+
+@contextlib.contextmanager
+def stoppable(overwrite: bool) -> Iterator[None]:
+    """Says how to go on, as the last line, after Ctrl-C or SIGTERM.
+
+    SIGTERM ends the block as Ctrl-C does, so that what is no use is cleared away.
+
+    Args:
+      overwrite: the command was given --overwrite.
+    """
+    with _terminated_by_exception():
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit) as stop:
+            instead = " in place of --overwrite" if overwrite else ""
+            if getattr(stop, "__notes__", None):
+                told = (
+                    "finished shards are kept; run the same command with "
+                    f"--resume{instead} to go on"
+                )
+            else:
+                told = "this run finished no shard; run the same command again"
+            print(f"stopped: {told}", file=sys.stderr, flush=True)
+            raise
+
+
+@contextlib.contextmanager
+def _terminated_by_exception() -> Iterator[None]:
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(_TERMINATED)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def print_conversion(manifest: Manifest, output: str, made: int) -> None:
+    """Prints what was written and which images were left out.
+
+    Args:
+      manifest: of the split.
+      output: its folder.
+      made: the shards that this run made; the others were there.
+    """
+    skipped = manifest.contents.skipped
+    for image in skipped[:_SKIPPED_SHOWN]:
+        print(f"left out: {image.image}: {image.kind}: {image.line}")
+    if len(skipped) > _SKIPPED_SHOWN:
+        print(f"left out: {len(skipped) - _SKIPPED_SHOWN} more; the manifest has all")
+    out = f" ({len(skipped)} left out)" if skipped else ""
+    shards = len(manifest.shards)
+    content = (
+        f"{manifest.num_images} images{out} in {shards} "
+        f"{'shard' if shards == 1 else 'shards'}, {_size(manifest.contents.num_bytes)}"
+    )
+    name = f"{manifest.split}.manifest.json"
+    if not made:
+        print(f"nothing to do: {output} holds {content}, and {name}")
+        return
+    kept = f", of which {shards - made} were there" if made < shards else ""
+    print(f"wrote {content}{kept}, and {name} to {output}")
+
+
+def _size(num_bytes: int) -> str:
+    if num_bytes < 10**6:
+        return f"{num_bytes / 1e3:.0f} kB"
+    return f"{num_bytes / 1e6:.0f} MB"

@@ -1,0 +1,52 @@
+"""Batches that other machines prepare, with a tf.data service."""
+
+from __future__ import annotations
+
+import socket
+from urllib.parse import urlsplit
+
+import tensorflow as tf
+
+from cmt.errors import InputError
+
+_TIMEOUT_SECONDS = 5
+
+
+def distribute(dataset: tf.data.Dataset, address: str) -> tf.data.Dataset:
+    """The elements of a data set, made by the workers of a service, in their order.
+
+    Args:
+      dataset: what they make; it is sent to them, with all that it holds.
+      address: of the dispatcher, such as "grpc://host:5000".
+
+    Raises:
+      InputError: the address is none, or nobody answers there; TensorFlow would
+        wait without a word.
+    """
+    _require_answer(address)
+    service = tf.data.experimental.service
+    policy = service.ShardingPolicy.DYNAMIC
+    return dataset.apply(service.distribute(policy, address))
+
+
+def _require_answer(address: str) -> None:
+    try:
+        parts = urlsplit(address)
+        host, port = parts.hostname, parts.port
+    except ValueError:  # No number, or too large a one.
+        host = port = None
+    rest = parts.path + parts.query + parts.fragment if host else ""
+    if not host or not port or parts.scheme != "grpc" or rest:
+        raise InputError(
+            "data.service must be the address of the dispatcher of a tf.data service, "
+            f'grpc://HOST:PORT, such as "grpc://localhost:5000"; got "{address}"'
+        )
+    try:
+        socket.create_connection((host, port), _TIMEOUT_SECONDS).close()
+    except OSError as error:
+        raise InputError(
+            f"data.service: nobody answers at {address} ({error}); start a dispatcher "
+            "there with tf.data.experimental.service.DispatchServer(DispatcherConfig("
+            f"port={port})), and its workers, as docs/data.md shows; or leave "
+            "data.service out"
+        ) from error

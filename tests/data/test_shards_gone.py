@@ -1,0 +1,111 @@
+"""Shards that are there when a run begins, and cannot be opened later."""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+import subprocess
+import sys
+
+# In a process of its own: what never ends could not be stopped in a test.
+_PROGRAM = """
+import os, pathlib, sys
+import tensorflow as tf
+from cmt.data import factory, pipeline, reader
+from cmt.data.record_index import index_records
+from cmt.errors import CmtError
+from cmt.protos import data_pb2
+
+servers = []
+
+
+def try_way(way, folder):
+    shard = folder / "train-00001-of-00003.tfrecord"
+    pattern = str(folder / "train-*.tfrecord")
+    config = data_pb2.DataConfig(train={"tfrecords": pattern}, parallel_calls=2)
+    config.validation.CopyFrom(config.train)
+    config.crop_height_pixels = config.crop_width_pixels = 33
+    config.skip_damaged_records = way.startswith("skipping")
+    source = pipeline.find_source(pattern)
+    index = index_records(source.files)
+    # Once the data set knows its records, as in the midst of a run.
+    pipeline._index = lambda *_: index
+
+    def lose():
+        shard.rename(folder / "elsewhere")
+        if way == "skipping a folder":
+            shard.mkdir()
+
+    def make():
+        return factory.training_dataset(
+            config, global_batch_size=8, seed=1, source=source
+        ).take(3)
+
+    if way in ("cache_records", "snapshot_folder"):
+        lose()
+        setattr(config, way, True if way == "cache_records" else str(folder / "snap"))
+        make()
+        return
+    if way == "evaluation":
+        dataset = factory.evaluation_dataset(config, batch_size=4)
+    elif way == "inspection":
+        lose()
+        reader.why_damaged(index, 8, 10)
+        return
+    elif way == "service":
+        service = tf.data.experimental.service
+        dispatcher = service.DispatchServer()
+        config.service = dispatcher.target
+        address = dispatcher.target.partition("://")[2]
+        worker = service.WorkerServer(service.WorkerConfig(dispatcher_address=address))
+        # TensorFlow hangs where these end before what was read from them.
+        servers.extend((dispatcher, worker))
+        dataset = make()
+    else:
+        dataset = make()
+    lose()
+    list(dataset)
+
+
+for folder in sys.argv[1:]:
+    try:
+        try_way(pathlib.Path(folder).name, pathlib.Path(folder))
+        print("nothing", flush=True)
+    except (tf.errors.OpError, CmtError) as error:
+        print(type(error).__name__, str(error).replace(chr(10), " "), flush=True)
+os._exit(0)
+"""
+_WAYS = {
+    "training": "NotFoundError",
+    "skipping": "NotFoundError",
+    "skipping a folder": "FailedPreconditionError",
+    "cache_records": "InputError",
+    "snapshot_folder": "InputError",
+    "evaluation": "NotFoundError",
+    "inspection": "InputError",
+    "service": "NotFoundError",
+}
+
+
+def test_a_shard_that_cannot_be_opened_ends_the_run(shards, tmp_path):
+    """It is named with the reason: converting again would not help."""
+    folders = [tmp_path / way for way in _WAYS]
+    for folder in folders:
+        folder.mkdir()
+        for path in shards.glob("train*"):
+            shutil.copy(path, folder)
+    command = [sys.executable, "-c", _PROGRAM, *map(str, folders)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    except subprocess.TimeoutExpired as error:
+        raise AssertionError(f"hangs after: {error.stdout}") from error
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(_WAYS), done.stderr
+    for (way, kind), line, folder in zip(_WAYS.items(), lines, folders, strict=True):
+        assert line.startswith(kind), (way, line)
+        assert str(folder / "train-00001-of-00003.tfrecord") in line, way
+        is_folder = way == "skipping a folder"
+        assert ("Is a directory" if is_folder else "No such file") in line, way
+        assert "convert the split again" not in line, way
+    assert "damaged and skipped" not in done.stderr
+    assert not list(pathlib.Path(tmp_path).glob("snapshot_folder/snap/*/*.tfrecord"))
