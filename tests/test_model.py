@@ -183,7 +183,7 @@ def test_compile_and_fit():
     assert float(loss(targets(2), network(images(2), training=True))) < before
 
 
-@pytest.mark.parametrize("rfn", [False, True])
+@pytest.mark.parametrize("rfn", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_config_and_keras_format_make_the_same_network_again(rfn, tmp_path):
     network = build(miniature(f"rfn: {str(rfn).lower()}"))
     again = type(network).from_config(network.get_config())
@@ -241,6 +241,7 @@ RECOMPUTE_ALL = """
 """
 
 
+@pytest.mark.slow  # Of each kind of block, tests/layers has a default test.
 def test_recomputation_changes_no_number():
     """Outputs, gradients, moving statistics, with drop path at work."""
     results = []
