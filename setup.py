@@ -10,6 +10,7 @@ FOLDERS = {
     "cmt.data": "data",
     "cmt.evaluation": "evaluation",
     "cmt.protos": "protos",
+    "cmt.serving": "serving",
     "cmt.trainer": "trainer",
 }
 

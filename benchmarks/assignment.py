@@ -27,7 +27,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.optimize import linear_sum_assignment
 
-from cmt.assignment import assign_in_graph
+from cmt.matching.assignment import assign_in_graph
 
 _CENTERS = 128
 _HOST_OPS = 10

@@ -66,7 +66,7 @@ def measure(tfrecords: str, crop: int, overrides: Sequence[str]) -> dict[str, fl
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     from cmt.config import parse_experiment
-    from cmt.data.factory import training_dataset
+    from cmt.data.input.open import training_dataset
 
     given = [
         f'data.train.tfrecords="{tfrecords}"',

@@ -19,7 +19,7 @@ Rounding: what products of bfloat16 change that the loss has on a TPU, seen on t
 CPU under XLA, where bfloat16 is multiplied exactly. Terms and gradients as above; not
 those of the pixel features, whose pixels are drawn anew and whose products are float32.
 
-Matching: what AUTO chooses without XLA, `cmt.matching.assign` in a graph, against
+Matching: what AUTO chooses without XLA, `cmt.matching.masks.assign` in a graph, against
 SciPy's `linear_sum_assignment` on the real rows, image by image, for a batch of 8 with
 12 masks an image; a fiftieth of a graph with 50 of them, one after the other. The
 executor hands a long op to another thread: where other processes hold the cores, the
@@ -51,7 +51,7 @@ import tensorflow as tf
 from scipy.optimize import linear_sum_assignment
 
 from cmt.losses import PanopticLoss, regions
-from cmt.matching import assign
+from cmt.matching.masks import assign
 from cmt.outputs import LayerPredictions, Predictions, Targets
 
 _CENTERS = _MASKS = 128

@@ -8,8 +8,8 @@ from pathlib import Path
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from cmt.data.files import atomic_write
 from cmt.errors import InputError
+from cmt.io.files import atomic_write
 
 _TOTAL = "total"
 _VALIDATION = "validation/"

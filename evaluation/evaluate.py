@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from cmt.data.coco import load_json, read_annotations
-from cmt.data.files import atomic_write
-from cmt.data.pipeline import EvaluationBatch
-from cmt.data.progress import track
-from cmt.data.storage import Location, split
+from cmt.data.input.pipeline import EvaluationBatch
+from cmt.data.panoptic.json import load_json, read_annotations
 from cmt.errors import InputError
 from cmt.evaluation.coco_format import PredictionWriter
-from cmt.evaluation.inference import PanopticPredictor
 from cmt.evaluation.panoptic_quality import score_files
+from cmt.io.files import atomic_write
+from cmt.io.progress import track
+from cmt.io.storage import Location, split
+from cmt.serving.predictor import PanopticPredictor
 
 PREDICTIONS_FOLDER = "predictions"
 METRICS_FILE = "metrics.json"

@@ -11,27 +11,27 @@ import tensorflow as tf
 import tf_keras
 
 from cmt.config import load_experiment
-from cmt.data import factory as data_factory
-from cmt.data.categories import Category
-from cmt.data.manifest import Manifest
-from cmt.data.pipeline import find_source
-from cmt.data.reader import example_reader
-from cmt.data.record_index import index_records
+from cmt.data.input import open as data_factory
+from cmt.data.input.pipeline import find_source
+from cmt.data.panoptic.categories import Category
+from cmt.data.records.index import index_records
+from cmt.data.records.manifest import Manifest
+from cmt.data.records.reader import example_reader
 from cmt.errors import InputError
-from cmt.evaluation.checkpoint import find_checkpoint, load_weights
 from cmt.evaluation.coco_format import CATEGORY_DIVISOR
 from cmt.evaluation.evaluate import GroundTruth, evaluate, readable
-from cmt.evaluation.inference import PanopticPredictor, read_categories
 from cmt.evaluation.pictures import (
     SheetRow,
     clustering_sheet,
     draw_overlay,
     save_picture,
 )
-from cmt.evaluation.predict import Segmenter, find_saved_model, load_saved_model
 from cmt.factory import build_model, merge_options
 from cmt.postprocess import LABEL_DIVISOR
 from cmt.protos import experiment_pb2
+from cmt.serving.predict import Segmenter, find_saved_model, load_saved_model
+from cmt.serving.predictor import PanopticPredictor, read_categories
+from cmt.weights.strict import find_checkpoint, load_weights
 
 CONFIG_FILE = "config.textproto"
 CATEGORIES_FILE = "categories.json"

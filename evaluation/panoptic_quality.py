@@ -12,11 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cmt.data.categories import Category
-from cmt.data.coco import read_ids
-from cmt.data.parallel import num_workers
-from cmt.data.progress import track
-from cmt.data.storage import Location, is_folder, join
+from cmt.data.panoptic.categories import Category
+from cmt.data.panoptic.json import read_ids
 from cmt.errors import InputError
 from cmt.evaluation.coco_format import (
     MAX_ID,
@@ -25,6 +22,9 @@ from cmt.evaluation.coco_format import (
     count_values,
     read_panoptic_json,
 )
+from cmt.io.parallel import num_workers
+from cmt.io.progress import track
+from cmt.io.storage import Location, is_folder, join
 
 _MIN_IOU = 0.5  # exclusive; makes the match of a segment unique
 _MAX_IGNORED_SHARE = 0.5  # a false positive lies in void or crowd by at most this

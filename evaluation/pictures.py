@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from cmt.data.categories import Category
-from cmt.data.files import atomic_write
+from cmt.data.panoptic.categories import Category
 from cmt.evaluation.coco_format import CATEGORY_DIVISOR
+from cmt.io.files import atomic_write
 
 Color = tuple[int, int, int]
 

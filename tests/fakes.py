@@ -9,9 +9,9 @@ import tensorflow as tf
 import tf_keras
 from PIL import Image
 
-from cmt.data.categories import Category
-from cmt.evaluation.inference import PanopticPredictor
+from cmt.data.panoptic.categories import Category
 from cmt.outputs import Predictions
+from cmt.serving.predictor import PanopticPredictor
 
 # Gaps in the ids, things and stuff mixed, as in COCO.
 CATEGORIES = [

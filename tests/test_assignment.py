@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from scipy.optimize import linear_sum_assignment
 
-from cmt.assignment import assign_in_graph
+from cmt.matching.assignment import assign_in_graph
 
 _LARGE = 1e6
 

@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from cmt.checkpoint import find_checkpoint
 from cmt.errors import InputError
 from cmt.factory import build_model
+from cmt.weights.files import find_checkpoint
 
 
 def refused(path: object) -> str:

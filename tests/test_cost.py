@@ -6,10 +6,10 @@ import pytest
 import tensorflow as tf
 from google.protobuf import text_format
 
-from cmt import cost
 from cmt.errors import WorkError
 from cmt.factory import build_model
 from cmt.protos import model_pb2
+from cmt.zoo import cost
 
 
 def counted(function, *shapes) -> list[tuple[str, int]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cmt.weights import load_initial_checkpoint
+from cmt.weights.load import load_initial_checkpoint
 from tests.golden_networks import small_max_deeplab_s
 
 LAYOUTS = {"stronger": "decoder { stronger: true }", "basic": ""}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cmt.weights import load_initial_checkpoint
+from cmt.weights.load import load_initial_checkpoint
 from tests.golden_networks import small_max_deeplab_s
 
 NUM_VARIABLES = 907

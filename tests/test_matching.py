@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cmt.matching import Overlaps, assign, largest_masks, match_masks, take
+from cmt.matching.masks import Overlaps, assign, largest_masks, match_masks, take
 
 _GOLDEN_CASES = (
     "uniform_16x16",

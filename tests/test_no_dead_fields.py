@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from cmt import config, factory, textproto
-from cmt.data import factory as data_factory
-from cmt.data.categories import Category
+from cmt.data.input import open as data_factory
+from cmt.data.panoptic.categories import Category
 from cmt.evaluation import factory as evaluation_factory
 from cmt.protos import experiment_pb2, options_pb2
-from cmt.trainer import export as trainer_export
+from cmt.serving import export as trainer_export
 from cmt.trainer import factory as trainer_factory
 
 LEAVES = dict(textproto.leaf_paths(experiment_pb2.ExperimentConfig.DESCRIPTOR))

@@ -15,7 +15,7 @@ import pytest
 
 import cmt
 
-FOLDERS = ("cmt", "protos", "configs", "trainer", "evaluation", "data")
+FOLDERS = ("cmt", "protos", "configs", "trainer", "evaluation", "data", "serving")
 FILES = ("setup.py", "pyproject.toml", "README.md", "LICENSE")
 
 IMPORT_ALL = """

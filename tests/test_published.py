@@ -9,7 +9,7 @@ import pytest
 
 from cmt import textproto
 from cmt.config import available_configs, load_experiment
-from cmt.published import (
+from cmt.zoo.published import (
     COST_SIZE,
     MAX_DEEPLAB_S,
     NOT_IN_PAPER,

@@ -14,8 +14,8 @@ from cmt.errors import InputError
 from cmt.factory import build_model
 from cmt.layers.attention import relative_embeddings
 from cmt.protos import model_pb2
-from cmt.weight_names import deeplab2_key, deeplab2_prefix, is_weight, local_name
-from cmt.weights import load_initial_checkpoint
+from cmt.weights.load import load_initial_checkpoint
+from cmt.weights.names import deeplab2_key, deeplab2_prefix, is_weight, local_name
 from tests.golden_networks import small_max_deeplab_s
 
 MINIATURE = """

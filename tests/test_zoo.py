@@ -12,7 +12,7 @@ import pytest
 from cmt import textproto
 from cmt.config import load_experiment
 from cmt.protos import evaluation_pb2, model_pb2
-from cmt.published import COST_SIZE, NOT_IN_PAPER, PUBLISHED, RECIPE
+from cmt.zoo.published import COST_SIZE, NOT_IN_PAPER, PUBLISHED, RECIPE
 
 A = "coco/ablations/table2"
 MODELS = [name for name in PUBLISHED if "ablations" not in name]
@@ -203,8 +203,8 @@ def test_the_code_builds_networks_of_full_size(
     name, parameters, multiply_adds, document
 ):
     """Without the auxiliary branch, which no count holds; the document has them too."""
-    from cmt.cost import count_multiply_adds, count_parameters
     from cmt.factory import build_model
+    from cmt.zoo.cost import count_multiply_adds, count_parameters
 
     model = load_experiment(name).model
     model.auxiliary_semantic.enabled = False
@@ -311,8 +311,8 @@ NETWORKS = list({key(name): name for name in reversed(PUBLISHED)}.values())
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_document_is_what_the_code_builds(name, document):
-    from cmt.cost import count_multiply_adds, count_parameters
     from cmt.factory import build_model
+    from cmt.zoo.cost import count_multiply_adds, count_parameters
 
     network = build_model(load_experiment(name).model)
     network.build((None, 65, 65, 3))

@@ -17,9 +17,9 @@ from collections.abc import Iterable
 from fidelity_text import Measured, crop, document, header
 
 from cmt.config import load_experiment
-from cmt.cost import count_multiply_adds, count_parameters
 from cmt.factory import build_model
-from cmt.published import COST_SIZE, PUBLISHED
+from cmt.zoo.cost import count_multiply_adds, count_parameters
+from cmt.zoo.published import COST_SIZE, PUBLISHED
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 

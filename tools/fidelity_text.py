@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from cmt import textproto
 from cmt.config import load_experiment
-from cmt.cost import Count
-from cmt.published import (
+from cmt.zoo.cost import Count
+from cmt.zoo.published import (
     COST_SIZE,
     MAX_DEEPLAB_S,
     PUBLISHED,
@@ -278,10 +278,10 @@ TOP = """# Published figures, and ours
 
 Written by `python tools/fidelity.py`, which builds every network of `configs/coco`
 and counts; do not edit. *Paper* is Yu et al., CVPR 2022, Tables 1 to 3, as
-`cmt/published.py` holds them. *Published, not in the paper* are multiply-adds of three
-networks: published figures that are not in the CVPR text. All else is *measured here*.
-The counts are exact, whatever the machine. `cmt model summary CONFIG --size 800x1200`
-prints one by part.
+`cmt/zoo/published.py` holds them. *Published, not in the paper* are multiply-adds of
+three networks: published figures that are not in the CVPR text. All else is *measured
+here*. The counts are exact, whatever the machine.
+`cmt model summary CONFIG --size 800x1200` prints one by part.
 
 Parameters are trainable ones; multiply-adds are those of convolutions and matrix
 products of one image's forward pass, read from the traced graph; table look-ups and

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from cmt import checkpoint as files
 from cmt.errors import InputError, WorkError, tensorflow_reason
-from cmt.evaluation.checkpoint import check_network, read_step
 from cmt.trainer.trainer import Trainer
+from cmt.weights import files
+from cmt.weights.strict import check_network, read_step
 
 _NAME = "step"
 

@@ -11,14 +11,14 @@ import tensorflow as tf
 import tf_keras
 
 from cmt.config import to_text
-from cmt.data import factory as data_factory
-from cmt.data.annotations import MAX_CATEGORY_ID
-from cmt.data.categories import Category
-from cmt.data.storage import is_folder
+from cmt.data.input import open as data_factory
+from cmt.data.panoptic.annotations import MAX_CATEGORY_ID
+from cmt.data.panoptic.categories import Category
 from cmt.errors import InputError
 from cmt.evaluation import factory as evaluation_factory
 from cmt.evaluation.evaluate import image_ids
 from cmt.factory import build_loss, build_model
+from cmt.io.storage import is_folder
 from cmt.protos import experiment_pb2, trainer_pb2
 from cmt.trainer import optimizer, strategy
 from cmt.trainer.callbacks import Intervals

@@ -11,11 +11,11 @@ from pathlib import Path
 from google.protobuf.message import Message
 
 from cmt import config
-from cmt.data.categories import Category
-from cmt.data.files import atomic_write
+from cmt.data.panoptic.categories import Category
 from cmt.errors import InputError
-from cmt.evaluation.inference import read_categories, write_categories
-from cmt.weights import Report
+from cmt.io.files import atomic_write
+from cmt.serving.predictor import read_categories, write_categories
+from cmt.weights.load import Report
 
 CONFIG_FILE = "config.textproto"
 CATEGORIES_FILE = "categories.json"

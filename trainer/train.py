@@ -13,7 +13,7 @@ import tf_keras
 from google.protobuf.message import Message
 
 from cmt import config
-from cmt.data import factory as data_factory
+from cmt.data.input import open as data_factory
 from cmt.errors import WorkError, tensorflow_reason
 from cmt.trainer import factory, reporting, run_directory
 from cmt.trainer.callbacks import RunCallback, stop_on_signals
@@ -21,7 +21,7 @@ from cmt.trainer.checkpoint import RunCheckpoints, has_checkpoint
 from cmt.trainer.schedule import PolynomialWithWarmup
 from cmt.trainer.strategy import describe
 from cmt.trainer.trainer import Trainer
-from cmt.weights import load_initial_checkpoint
+from cmt.weights.load import load_initial_checkpoint
 
 LOGS_FOLDER = "logs"
 

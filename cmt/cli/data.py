@@ -13,9 +13,9 @@ import typer
 from cmt.cli.data_inspect import inspect
 
 if TYPE_CHECKING:
-    from cmt.data.convert import Maker
-    from cmt.data.registry import Paths
-    from cmt.data.shards import MadeShard, ShardTask
+    from cmt.data.convert.convert import Maker
+    from cmt.data.convert.shards import MadeShard, ShardTask
+    from cmt.data.panoptic.registry import Paths
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -79,7 +79,7 @@ def scenes(
     Example:
       cmt data scenes --output scenes --train 2000 --val 200 --seed 1
     """
-    from cmt.data.scenes import generate_scenes
+    from cmt.data.scenes.generate import generate_scenes
 
     generate_scenes(
         output,
@@ -147,7 +147,7 @@ def validate(
       cmt data validate --dataset coco --root coco --split val
     """
     from cmt.cli.data_report import print_validation
-    from cmt.data.validate import validate_paths
+    from cmt.data.checks.report import validate_paths
 
     paths = _paths(images, annotations, masks, dataset, root, split, category_offset)
     found = validate_paths(
@@ -174,7 +174,7 @@ def _paths(
     category_offset: int | None,
 ) -> Paths:
     """The three paths, or those of a registered data set."""
-    from cmt.data.registry import Paths, find_paths
+    from cmt.data.panoptic.registry import Paths, find_paths
     from cmt.errors import InputError
 
     given = {"--images": images, "--annotations": annotations, "--masks": masks}
@@ -239,7 +239,7 @@ def convert(
       cmt data convert --dataset coco --root coco --output tfrecords --split val
     """
     from cmt.cli.data_convert import print_conversion, stoppable
-    from cmt.data.convert import ConvertOptions, convert_paths
+    from cmt.data.convert.convert import ConvertOptions, convert_paths
 
     paths = _paths(images, annotations, masks, dataset, root, split, category_offset)
     options = ConvertOptions(
@@ -272,7 +272,7 @@ def _maker(workers: int, beam: str | None) -> Maker:
     from cmt.errors import InputError
 
     if beam is None:
-        from cmt.data.convert import make_shards
+        from cmt.data.convert.convert import make_shards
 
         return functools.partial(make_shards, workers=workers)
     if workers:
@@ -280,7 +280,7 @@ def _maker(workers: int, beam: str | None) -> Maker:
             f"--workers {workers} does not go with --beam, whose options have their "
             "own; leave --workers out"
         )
-    from cmt.data.beam import beam_maker
+    from cmt.data.convert.beam import beam_maker
 
     return beam_maker(beam)
 

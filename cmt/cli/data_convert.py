@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cmt.data.manifest import Manifest
+    from cmt.data.records.manifest import Manifest
 
 _SKIPPED_SHOWN = 10
 _TERMINATED = 128 + signal.SIGTERM

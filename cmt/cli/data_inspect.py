@@ -14,8 +14,8 @@ from cmt.errors import InputError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from cmt.data.inspect import Inspection
-    from cmt.data.pipeline import Split
+    from cmt.data.input.inspect import Inspection
+    from cmt.data.input.pipeline import Split
 
 _BAR_LENGTH = 10
 # Characters of a line, at least: in a file, and in a terminal, which breaks lines that
@@ -77,8 +77,8 @@ def inspect(
       cmt data inspect tfrecords/val-*.tfrecord --output pictures --augmented \\
         --config scenes/tiny --set data.augmentation.max_scale=2
     """
-    from cmt.data.inspect import find_sources
-    from cmt.data.inspect import inspect as look
+    from cmt.data.input.inspect import find_sources
+    from cmt.data.input.inspect import inspect as look
 
     if augmented and output is None:
         raise InputError("--augmented draws pictures; give --output DIR, too")
@@ -114,8 +114,8 @@ def _draw_augmented(
     source: Split, config: str, overrides: Sequence[str], seed: int, path: Path
 ) -> None:
     from cmt.config import load_experiment, parse_experiment
-    from cmt.data.factory import training_dataset
-    from cmt.data.inspect import SHEET_IMAGES, draw_batches
+    from cmt.data.input.inspect import SHEET_IMAGES, draw_batches
+    from cmt.data.input.open import training_dataset
 
     if config:
         experiment = load_experiment(config, overrides)

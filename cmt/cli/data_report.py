@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cmt.data.problems import Problem
-    from cmt.data.validate import Validation
+    from cmt.data.checks.problems import Problem
+    from cmt.data.checks.report import Validation
 
 
 def print_validation(found: Validation, examples: int) -> None:
@@ -47,7 +47,7 @@ def print_validation(found: Validation, examples: int) -> None:
 
 
 def _print_masks(found: Validation) -> None:
-    from cmt.data.validate import FIRST_MASKS, MAX_CENTERS
+    from cmt.data.checks.report import FIRST_MASKS, MAX_CENTERS
 
     masks = found.masks
     steps = ", ".join(

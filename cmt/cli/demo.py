@@ -35,8 +35,8 @@ def demo(
     Example:
       cmt demo --output demo --minutes 9.5
     """
+    from cmt.cli.demo_run import run_demo
     from cmt.cli.evaluate import print_metrics
-    from cmt.trainer.demo import run_demo
 
     summary = run_demo(output, minutes=minutes, train=train, val=val, seed=seed)
     print()

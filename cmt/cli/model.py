@@ -101,7 +101,7 @@ def _published(experiment: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     the quality for the same experiment, wherever its data lie.
     """
     from cmt.config import load_experiment
-    from cmt.published import COST_SIZE, PUBLISHED
+    from cmt.zoo.published import COST_SIZE, PUBLISHED
 
     names = {name.rpartition("/")[2]: name for name in PUBLISHED}
     if experiment.name not in names:
@@ -143,8 +143,8 @@ def _count(experiment: Any, size: tuple[int, int]) -> tuple[Any, Any]:
     if not console.is_terminal:
         console.print(work)
     with console.status(work):
-        from cmt.cost import count_multiply_adds, count_parameters
         from cmt.factory import build_model
+        from cmt.zoo.cost import count_multiply_adds, count_parameters
 
         network = build_model(experiment.model)
         network.build((None, *size, 3))

@@ -10,7 +10,7 @@ import typer
 from cmt.cli.paths import local_path
 
 if TYPE_CHECKING:
-    from cmt.evaluation.predict import Outcome
+    from cmt.serving.predict import Outcome
 
 _ROWS_SHOWN = 20
 
@@ -56,7 +56,7 @@ def predict(
     """
     from cmt.errors import WorkError
     from cmt.evaluation.factory import open_model
-    from cmt.evaluation.predict import find_inputs, parse_formats, predict_files
+    from cmt.serving.predict import find_inputs, parse_formats, predict_files
 
     wanted, files = parse_formats(formats), find_inputs(inputs)
     outcome = predict_files(open_model(model), files, output, formats=wanted)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from cmt.matching import Matching, take
+from cmt.matching.masks import Matching, take
 
 
 class MaskExtents(NamedTuple):

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from cmt.losses.reduction import softmax_and_log_total
 from cmt.losses.regions import Regions
-from cmt.matching import Overlaps
+from cmt.matching.masks import Overlaps
 
 
 class MaskStatistics(NamedTuple):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from cmt.losses.reduction import at_least, nonzero_mean
-from cmt.matching import Matching, Overlaps
+from cmt.matching.masks import Matching, Overlaps
 
 # Share of the matched pairs in the loss; the rest is for the unmatched centers.
 _MATCHED_SHARE = 0.75

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from cmt.losses.regions import Regions
-from cmt.matching import take
+from cmt.matching.masks import take
 from cmt.outputs import Targets
 
 

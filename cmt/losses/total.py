@@ -25,7 +25,7 @@ from cmt.losses.pq_style import pq_class_loss, pq_mask_loss
 from cmt.losses.regions import Regions
 from cmt.losses.semantic import semantic_loss
 from cmt.losses.targets import PixelTargets, pixel_targets, stride_labels
-from cmt.matching import MATCHERS, Matching, match_masks, take
+from cmt.matching.masks import MATCHERS, Matching, match_masks, take
 from cmt.outputs import LayerPredictions, Predictions, Targets
 
 _FIRST_PASS = "first_pass/"

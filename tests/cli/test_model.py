@@ -9,8 +9,8 @@ import pytest
 from cmt.cli import model as command
 from cmt.cli.main import main
 from cmt.config import load_experiment, to_text
-from cmt.cost import Count
-from cmt.published import PUBLISHED
+from cmt.zoo.cost import Count
+from cmt.zoo.published import PUBLISHED
 
 R50 = "coco/cmt_deeplab_axial_r50_1281"
 

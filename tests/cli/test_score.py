@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cmt.cli.main import main
-from cmt.data.categories import Category
+from cmt.data.panoptic.categories import Category
 from cmt.evaluation.coco_format import PredictionWriter
 
 CATEGORIES = [

@@ -7,8 +7,8 @@ import shutil
 
 import pytest
 
-from cmt.data.convert import convert
-from cmt.data.scenes import generate_scenes
+from cmt.data.convert.convert import convert
+from cmt.data.scenes.generate import generate_scenes
 
 
 def sources(folder: pathlib.Path, split: str) -> dict[str, pathlib.Path]:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cmt.data.coco import read_ids, write_ids
-from cmt.data.validate import Validation, validate
+from cmt.data.checks.report import Validation, validate
+from cmt.data.panoptic.json import read_ids, write_ids
 
 Sources = dict[str, pathlib.Path]
 ALWAYS = {"category ids with gaps"}  # what the scenes have

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from cmt.data.tfrecord import Example, encode_decoded, encode_example, frame
+from cmt.data.records.tfrecord import Example, encode_decoded, encode_example, frame
 
 IMAGE = "image/encoded"
 LABELS = "image/segmentation/class/encoded"

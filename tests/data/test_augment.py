@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 from scipy import ndimage
 
-from cmt.data.augment import Augmentation, View, augment, draw_view
-from cmt.data.preprocess import resize_and_pad
+from cmt.data.input.augment import Augmentation, View, augment, draw_view
+from cmt.data.input.preprocess import resize_and_pad
 
 CROP = (33, 49)
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cmt.data import factory
-from cmt.data.prepare import record_of
+from cmt.data.input import open as factory
+from cmt.data.input.prepare import record_of
 from cmt.protos import data_pb2
 
 # 24 images in batches of 5: step 4 has images of two epochs.

@@ -13,9 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from cmt.cli.data import app
-from cmt.data.beam import beam_maker
-from cmt.data.convert import convert
-from cmt.data.shards import write_shard
+from cmt.data.convert.beam import beam_maker
+from cmt.data.convert.convert import convert
+from cmt.data.convert.shards import write_shard
 from cmt.errors import InputError, WorkError
 
 needs_beam = pytest.mark.skipif(
@@ -100,7 +100,7 @@ def test_a_pipeline_that_fails_is_one_error_and_goes_on(broken, tmp_path, monkey
             raise OSError(28, "No space left on device", path)
         return write_shard(path, *_)
 
-    monkeypatch.setattr("cmt.data.beam.write_shard", write)
+    monkeypatch.setattr("cmt.data.convert.beam.write_shard", write)
     result = run(broken, output, "--shards", 3)
     assert isinstance(result.exception, WorkError)
     assert "No space left on device" in str(result.exception)
@@ -125,7 +125,7 @@ def test_a_shard_of_an_earlier_run_is_not_taken_for_this_ones(
     # Its images change, and the next pipeline ends well but without making it.
     for image in broken["images"].iterdir():
         os.utime(image, (1, 1))
-    monkeypatch.setattr("cmt.data.beam.write_shard", lambda *_: None)
+    monkeypatch.setattr("cmt.data.convert.beam.write_shard", lambda *_: None)
     result = run(broken, output, "--shards", 3, "--max-bad", 1, "--resume")
     assert isinstance(result.exception, WorkError)
     assert "val-00000-of-00003.tfrecord: the pipeline ended without this shard" in str(

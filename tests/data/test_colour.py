@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cmt.data import colour
-from cmt.data.colour import ColorJitter, Policy, change_colors
+from cmt.data.input import colour
+from cmt.data.input.colour import ColorJitter, Policy, change_colors
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from cmt.data import convert as convert_module
-from cmt.data import encode as encode_module
-from cmt.data.coco import Segment, label_values, read_annotations, read_ids
-from cmt.data.convert import convert
-from cmt.data.manifest import Manifest
-from cmt.data.tfrecord import decode_example
+from cmt.data.convert import convert as convert_module
+from cmt.data.convert import encode as encode_module
+from cmt.data.convert.convert import convert
+from cmt.data.panoptic.json import Segment, label_values, read_annotations, read_ids
+from cmt.data.records.manifest import Manifest
+from cmt.data.records.tfrecord import decode_example
 from cmt.errors import InputError
 from tests.data.records import read_records
 
@@ -261,7 +261,7 @@ def test_what_does_not_fit_in_a_label_is_refused(monkeypatch):
 
 
 def test_the_image_with_too_many_instances_is_named(broken, tmp_path, monkeypatch):
-    monkeypatch.setattr("cmt.data.check_segments.MAX_LABEL_PART", 1)
+    monkeypatch.setattr("cmt.data.checks.segments.MAX_LABEL_PART", 1)
     with pytest.raises(InputError, match=r"0000000000\d\d\.png: at most 1 instances"):
         convert(**broken, output=tmp_path / "out", split="val", workers=1)
 

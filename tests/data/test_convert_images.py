@@ -11,11 +11,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from cmt.data.coco import write_ids
-from cmt.data.convert import convert
-from cmt.data.manifest import Manifest
-from cmt.data.tfrecord import decode_example
-from cmt.data.validate import validate
+from cmt.data.checks.report import validate
+from cmt.data.convert.convert import convert
+from cmt.data.panoptic.json import write_ids
+from cmt.data.records.manifest import Manifest
+from cmt.data.records.tfrecord import decode_example
 from cmt.errors import InputError
 from tests.data.records import read_records
 
@@ -175,7 +175,7 @@ def test_a_jpeg_with_pictures_behind_it_is_kept(tmp_path):
 
 def test_images_that_no_reader_would_take(tmp_path, monkeypatch):
     sources = one_image(tmp_path, saved(photo(40, 60)), (40, 60))
-    monkeypatch.setattr("cmt.data.image_integrity.MAX_PIXELS", 2399)
+    monkeypatch.setattr("cmt.data.checks.integrity.MAX_PIXELS", 2399)
     with pytest.raises(
         InputError, match=r"a\.jpg: .*at most 2399 pixels .*; got 40x60"
     ):
@@ -198,6 +198,6 @@ def test_what_cannot_be_encoded_again_is_a_fault_of_the_image(tmp_path, monkeypa
         raise OSError("image file is truncated")
 
     sources = one_image(tmp_path, saved(photo(40, 60).convert("L")), (40, 60))
-    monkeypatch.setattr("cmt.data.encode._to_rgb", fail)
+    monkeypatch.setattr("cmt.data.convert.encode._to_rgb", fail)
     with pytest.raises(InputError, match=r"a\.jpg: image file is truncated; download"):
         convert(**sources, output=tmp_path / "out", split="val", workers=1)

@@ -9,13 +9,13 @@ import shutil
 
 import pytest
 
-from cmt.data import convert as convert_module
-from cmt.data import encode as encode_module
-from cmt.data import storage
-from cmt.data.convert import ConvertOptions, convert, convert_paths, make_shards
-from cmt.data.registry import Paths
-from cmt.data.scenes import generate_scenes
+from cmt.data.convert import convert as convert_module
+from cmt.data.convert import encode as encode_module
+from cmt.data.convert.convert import ConvertOptions, convert, convert_paths, make_shards
+from cmt.data.panoptic.registry import Paths
+from cmt.data.scenes.generate import generate_scenes
 from cmt.errors import InputError
+from cmt.io import storage
 
 
 def listing(folder: pathlib.Path) -> dict[str, str]:

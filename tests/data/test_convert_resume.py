@@ -9,10 +9,10 @@ import shutil
 
 import pytest
 
-from cmt.data import storage
-from cmt.data.convert import convert
-from cmt.data.shards import read_record
+from cmt.data.convert.convert import convert
+from cmt.data.convert.shards import read_record
 from cmt.errors import InputError
+from cmt.io import storage
 
 
 def listing(folder: pathlib.Path) -> dict[str, str]:

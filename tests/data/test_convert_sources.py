@@ -12,12 +12,12 @@ import sys
 import pytest
 import tensorflow as tf
 
-from cmt.data import shards
-from cmt.data.coco import read_annotations
-from cmt.data.convert import convert
-from cmt.data.manifest import Manifest
-from cmt.data.tfrecord import decode_example
-from cmt.data.validate import validate
+from cmt.data.checks.report import validate
+from cmt.data.convert import shards
+from cmt.data.convert.convert import convert
+from cmt.data.panoptic.json import read_annotations
+from cmt.data.records.manifest import Manifest
+from cmt.data.records.tfrecord import decode_example
 from cmt.errors import InputError
 from tests.data.records import read_records
 
@@ -209,7 +209,8 @@ def test_paths_with_a_scheme(scene_sources, tmp_path, scheme):
 
 def test_worker_processes_load_no_tensorflow():
     code = (
-        "import sys, cmt.data.encode, cmt.data.validate, cmt.data.convert;"
+        "import sys, cmt.data.convert.encode, cmt.data.checks.report;"
+        "import cmt.data.convert.convert;"
         "sys.exit('tensorflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -12,15 +12,15 @@ import time
 import pytest
 
 from cmt.cli import main as front
-from cmt.data import convert as convert_module
-from cmt.data import shards as shards_module
-from cmt.data.convert import convert
+from cmt.data.convert import convert as convert_module
+from cmt.data.convert import shards as shards_module
+from cmt.data.convert.convert import convert
 from cmt.errors import WorkError
 
 # Does as `cmt`, but stays at an image, and makes a file when it is there.
 _SLOW = """
 import pathlib, sys, time
-from cmt.data import convert, encode
+from cmt.data.convert import convert, encode
 plain = encode.encode_image
 def slow(encoding, entry):
     if entry.image_id == int(sys.argv[1]):

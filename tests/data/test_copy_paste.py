@@ -5,15 +5,15 @@ import pytest
 import tensorflow as tf
 from scipy import ndimage
 
-from cmt.data.categories import Category
-from cmt.data.copy_paste import (
+from cmt.data.input.copy_paste import (
     PASTED_DIVISOR,
     CopyPaste,
     paste,
     paste_shares,
     widened,
 )
-from cmt.data.targets import number_masks, unpack
+from cmt.data.input.targets import number_masks, unpack
+from cmt.data.panoptic.categories import Category
 from cmt.errors import InputError
 
 CATEGORIES = [

@@ -11,11 +11,11 @@ import shutil
 import pytest
 from PIL import Image
 
-from cmt.data import convert as convert_module
-from cmt.data import shards
-from cmt.data.coco import read_annotations
-from cmt.data.convert import convert
-from cmt.data.manifest import Manifest
+from cmt.data.convert import convert as convert_module
+from cmt.data.convert import shards
+from cmt.data.convert.convert import convert
+from cmt.data.panoptic.json import read_annotations
+from cmt.data.records.manifest import Manifest
 from cmt.errors import InputError
 
 _EXIF_ORIENTATION = 0x112

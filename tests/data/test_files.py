@@ -4,8 +4,8 @@ import errno
 
 import pytest
 
-from cmt.data.files import atomic_directory, atomic_write
 from cmt.errors import InputError
+from cmt.io.files import atomic_directory, atomic_write
 
 
 def test_atomic_write_keeps_the_old_file_when_the_block_fails(tmp_path):

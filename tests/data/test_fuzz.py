@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cmt.data.augment import Augmentation
-from cmt.data.categories import Category
-from cmt.data.prepare import Changes, Preparation, Sizes
-from cmt.data.reader import decode_known, read_record
-from cmt.data.record_index import index_records
-from cmt.data.targets import unpack
+from cmt.data.input.augment import Augmentation
+from cmt.data.input.prepare import Changes, Preparation, Sizes
+from cmt.data.input.targets import unpack
+from cmt.data.panoptic.categories import Category
+from cmt.data.records.index import index_records
+from cmt.data.records.reader import decode_known, read_record
 from cmt.errors import InputError
 from tests.data import mutations
 

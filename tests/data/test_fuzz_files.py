@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cmt.data.annotations import PanopticImage, Segment
-from cmt.data.categories import Category
-from cmt.data.check_files import FileOptions
-from cmt.data.coco import decode_ids
-from cmt.data.encode import EncodingOptions, encode_image
-from cmt.data.tfrecord import decode_example
+from cmt.data.checks.files import FileOptions
+from cmt.data.convert.encode import EncodingOptions, encode_image
+from cmt.data.panoptic.annotations import PanopticImage, Segment
+from cmt.data.panoptic.categories import Category
+from cmt.data.panoptic.json import decode_ids
+from cmt.data.records.tfrecord import decode_example
 from cmt.errors import InputError
 from tests.data import file_mutations as files
 from tests.data import mutations

@@ -10,9 +10,9 @@ import random
 import numpy as np
 import pytest
 
-from cmt.data import record_index
-from cmt.data.record_index import index_records
-from cmt.data.tfrecord import frame
+from cmt.data.records import index as record_index
+from cmt.data.records.index import index_records
+from cmt.data.records.tfrecord import frame
 from cmt.errors import InputError
 
 CONTENTS = (b"12345", b"12", b"12345678")

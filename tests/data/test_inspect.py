@@ -12,11 +12,11 @@ import tensorflow as tf
 from PIL import Image
 
 from cmt.cli.main import main
-from cmt.data.categories import Category
-from cmt.data.coco import read_annotations
-from cmt.data.inspect import draw_batches, find_sources, inspect
-from cmt.data.manifest import Manifest, Shard
-from cmt.data.tfrecord import frame
+from cmt.data.input.inspect import draw_batches, find_sources, inspect
+from cmt.data.panoptic.categories import Category
+from cmt.data.panoptic.json import read_annotations
+from cmt.data.records.manifest import Manifest, Shard
+from cmt.data.records.tfrecord import frame
 from cmt.errors import InputError
 from cmt.outputs import Targets
 from tests.data.records import read_records

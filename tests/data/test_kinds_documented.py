@@ -12,7 +12,7 @@ _MAKERS = ("Problem", "ImageFault", "_add", "_problem", "_note")
 
 def kinds() -> set[str]:
     """The first argument of each call that makes a problem, from the sources."""
-    trees = [ast.parse(path.read_text()) for path in (ROOT / "data").glob("*.py")]
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "data").rglob("*.py")]
     constants = {
         target.id: node.value.value
         for tree in trees

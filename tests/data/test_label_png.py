@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from cmt.data.label_png import encode_labels
+from cmt.data.panoptic.label_png import encode_labels
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1), (13, 17)])

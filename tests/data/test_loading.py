@@ -10,8 +10,9 @@ import pytest
 import tensorflow as tf
 
 from cmt.config import parse_experiment
-from cmt.data import factory, service
-from cmt.data.service import distribute
+from cmt.data.input import open as factory
+from cmt.data.input import service
+from cmt.data.input.service import distribute
 from cmt.errors import InputError
 from cmt.protos import data_pb2
 

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from cmt.data.categories import Category, class_of_id
-from cmt.data.manifest import Contents, Manifest, Shard, Skipped
+from cmt.data.panoptic.categories import Category, class_of_id
+from cmt.data.records.manifest import Contents, Manifest, Shard, Skipped
 from cmt.errors import InputError
 
 

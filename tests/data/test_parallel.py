@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from cmt.data.parallel import num_workers, parallel_map
 from cmt.errors import WorkError
+from cmt.io.parallel import num_workers, parallel_map
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -54,7 +54,7 @@ def test_an_interrupt_of_the_whole_group_reaches_the_parent_alone(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "import os, multiprocessing\n"
-        "from cmt.data.parallel import parallel_map\n"
+        "from cmt.io.parallel import parallel_map\n"
         "if __name__ == '__main__':\n"
         "    groups = [os.getpgid(0)]\n"
         "    for _ in parallel_map(bytes, [10**6] * 10**4, workers=2):\n"
@@ -88,7 +88,7 @@ def test_processes_end_when_their_parent_is_killed(tmp_path):
     """They would wait for work for ever otherwise, each with its memory."""
     code = (
         "import os, time\n"
-        "from cmt.data.parallel import parallel_map\n"
+        "from cmt.io.parallel import parallel_map\n"
         "if __name__ == '__main__':\n"
         "    results = parallel_map(os.getenv, ['PATH'] * 99, workers=2)\n"
         "    next(results)\n"

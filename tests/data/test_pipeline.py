@@ -8,11 +8,11 @@ import pytest
 import tensorflow as tf
 
 from cmt.config import parse_experiment
-from cmt.data import factory
-from cmt.data.pipeline import find_source
-from cmt.data.preprocess import resize_and_pad, resize_labels
-from cmt.data.reader import example_reader
-from cmt.data.record_index import index_records
+from cmt.data.input import open as factory
+from cmt.data.input.pipeline import find_source
+from cmt.data.input.preprocess import resize_and_pad, resize_labels
+from cmt.data.records.index import index_records
+from cmt.data.records.reader import example_reader
 from cmt.errors import InputError
 from cmt.protos import data_pb2
 from cmt.trainer import factory as trainer_factory

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cmt.data.augment import Augmentation
-from cmt.data.categories import Category
-from cmt.data.colour import ColorJitter, Policy
-from cmt.data.copy_paste import CopyPaste
-from cmt.data.prepare import Changes, Preparation, Sizes, record_of
-from cmt.data.preprocess import resize_labels
-from cmt.data.targets import unpack
-from cmt.data.tfrecord import Example
+from cmt.data.input.augment import Augmentation
+from cmt.data.input.colour import ColorJitter, Policy
+from cmt.data.input.copy_paste import CopyPaste
+from cmt.data.input.prepare import Changes, Preparation, Sizes, record_of
+from cmt.data.input.preprocess import resize_labels
+from cmt.data.input.targets import unpack
+from cmt.data.panoptic.categories import Category
+from cmt.data.records.tfrecord import Example
 
 CATEGORIES = [
     Category(1, "cat", True, (0, 0, 0)),

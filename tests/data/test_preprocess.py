@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cmt.data import preprocess
+from cmt.data.input import preprocess
 
 IMAGES = ("000000129054", "000000184324", "000000397133")
 CROP = (641, 641)

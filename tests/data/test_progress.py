@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from cmt.data import progress
+from cmt.io import progress
 
 
 def test_without_a_terminal_there_are_plain_lines(capsys, monkeypatch):

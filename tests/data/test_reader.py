@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cmt.data import snapshot as snapshots
-from cmt.data.reader import example_reader, image_name
-from cmt.data.record_index import index_records
-from cmt.data.snapshot import snapshot
-from cmt.data.tfrecord import encode_decoded, frame
+from cmt.data.records import snapshot as snapshots
+from cmt.data.records.index import index_records
+from cmt.data.records.reader import example_reader, image_name
+from cmt.data.records.snapshot import snapshot
+from cmt.data.records.tfrecord import encode_decoded, frame
 
 CLASSES = 10
 
@@ -146,8 +146,8 @@ def test_processes_that_need_a_snapshot_make_it_once(
 
 _SNAPSHOT = """
 import sys
-from cmt.data.record_index import index_records
-from cmt.data.snapshot import snapshot
+from cmt.data.records.index import index_records
+from cmt.data.records.snapshot import snapshot
 print(snapshot(index_records(sys.argv[2:]), sys.argv[1], num_classes=10).num_records)
 """
 

@@ -7,12 +7,12 @@ import pathlib
 
 import pytest
 
-from cmt.data import reconcile as module
-from cmt.data.annotations import PanopticImage
-from cmt.data.check_files import FileOptions
-from cmt.data.reconcile import FileCounts, Reconciliation, reconcile
-from cmt.data.registry import Paths
-from cmt.data.validate import validate, validate_paths
+from cmt.data.checks import reconcile as module
+from cmt.data.checks.files import FileOptions
+from cmt.data.checks.reconcile import FileCounts, Reconciliation, reconcile
+from cmt.data.checks.report import validate, validate_paths
+from cmt.data.panoptic.annotations import PanopticImage
+from cmt.data.panoptic.registry import Paths
 
 
 def entry(image: str, mask: str, number: int = 1) -> PanopticImage:

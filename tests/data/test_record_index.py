@@ -7,8 +7,8 @@ import struct
 import pytest
 import tensorflow as tf
 
-from cmt.data.record_index import INDEX_SUFFIX, index_records
-from cmt.data.tfrecord import frame
+from cmt.data.records.index import INDEX_SUFFIX, index_records
+from cmt.data.records.tfrecord import frame
 from cmt.errors import InputError
 
 RECORDS = [b"one", b"", b"three" * 100, b"four"]

@@ -10,13 +10,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from cmt.data import registry
-from cmt.data.coco import read_annotations, read_ids
-from cmt.data.convert import ConvertOptions, convert, convert_paths, make_shards
-from cmt.data.manifest import Manifest
-from cmt.data.registry import Paths, find_paths
-from cmt.data.tfrecord import decode_example
-from cmt.data.validate import validate_paths
+from cmt.data.checks.report import validate_paths
+from cmt.data.convert.convert import ConvertOptions, convert, convert_paths, make_shards
+from cmt.data.panoptic import registry
+from cmt.data.panoptic.json import read_annotations, read_ids
+from cmt.data.panoptic.registry import Paths, find_paths
+from cmt.data.records.manifest import Manifest
+from cmt.data.records.tfrecord import decode_example
 from cmt.errors import InputError
 from tests.data.records import read_records
 

@@ -7,10 +7,10 @@ import pathlib
 import numpy as np
 import pytest
 
-from cmt.data.canvas import CATEGORIES, THINGS, render_scene
-from cmt.data.coco import read_ids
-from cmt.data.scenes import generate_scenes
-from cmt.data.shapes import SHAPES
+from cmt.data.panoptic.json import read_ids
+from cmt.data.scenes.canvas import CATEGORIES, THINGS, render_scene
+from cmt.data.scenes.generate import generate_scenes
+from cmt.data.scenes.shapes import SHAPES
 from cmt.errors import InputError
 
 

@@ -14,14 +14,15 @@ from typer.testing import CliRunner
 
 from cmt.cli.data import app
 from cmt.config import parse_experiment
-from cmt.data import factory, storage
-from cmt.data.convert import convert
-from cmt.data.inspect import find_sources, inspect
-from cmt.data.pipeline import find_source
-from cmt.data.tfrecord import INDEX_SUFFIX
+from cmt.data.convert.convert import convert
+from cmt.data.input import open as factory
+from cmt.data.input.inspect import find_sources, inspect
+from cmt.data.input.pipeline import find_source
+from cmt.data.records.tfrecord import INDEX_SUFFIX
 from cmt.errors import InputError
 from cmt.evaluation import factory as evaluation_factory
 from cmt.evaluation.coco_format import read_panoptic_json
+from cmt.io import storage
 from cmt.protos import data_pb2, experiment_pb2
 from cmt.trainer import factory as trainer_factory
 

@@ -10,11 +10,12 @@ import pathlib
 
 import pytest
 
-from cmt.data import shards, storage
-from cmt.data.convert import ConvertOptions, convert, convert_paths, make_shards
-from cmt.data.encode import EncodingOptions
-from cmt.data.registry import Paths
-from cmt.data.source import open_source
+from cmt.data.checks.source import open_source
+from cmt.data.convert import shards
+from cmt.data.convert.convert import ConvertOptions, convert, convert_paths, make_shards
+from cmt.data.convert.encode import EncodingOptions
+from cmt.data.panoptic.registry import Paths
+from cmt.io import storage
 
 
 @pytest.fixture

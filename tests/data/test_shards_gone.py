@@ -11,8 +11,9 @@ import sys
 _PROGRAM = """
 import os, pathlib, sys
 import tensorflow as tf
-from cmt.data import factory, pipeline, reader
-from cmt.data.record_index import index_records
+from cmt.data.input import open as factory, pipeline
+from cmt.data.records import reader
+from cmt.data.records.index import index_records
 from cmt.errors import CmtError
 from cmt.protos import data_pb2
 

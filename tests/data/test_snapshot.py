@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cmt.data import factory, snapshot
-from cmt.data.reader import example_reader
-from cmt.data.record_index import index_records
-from cmt.data.tfrecord import Example, encode_decoded, frame
+from cmt.data.input import open as factory
+from cmt.data.records import snapshot
+from cmt.data.records.index import index_records
+from cmt.data.records.reader import example_reader
+from cmt.data.records.tfrecord import Example, encode_decoded, frame
 from cmt.errors import InputError
 from cmt.protos import data_pb2
 

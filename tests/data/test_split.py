@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from cmt.config import parse_experiment
-from cmt.data import factory
-from cmt.data.manifest import Manifest
-from cmt.data.pipeline import find_source
+from cmt.data.input import open as factory
+from cmt.data.input.pipeline import find_source
+from cmt.data.records.manifest import Manifest
 from cmt.errors import InputError
 from cmt.protos import data_pb2
 from cmt.trainer import factory as trainer_factory

@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from cmt.data import storage
 from cmt.errors import InputError
+from cmt.io import storage
 
 
 @pytest.fixture(params=["", "file://", "ram://"])

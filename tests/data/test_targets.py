@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cmt.data.targets import make_targets, number_masks, unpack
+from cmt.data.input.targets import make_targets, number_masks, unpack
 from cmt.errors import InputError
 
 # Classes 1 and 2 are things, 3 and 4 stuff.

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cmt.data.coco import Segment, read_ids, segment_index, write_ids
-from cmt.data.problems import Problem
-from cmt.data.validate import validate
+from cmt.data.checks.problems import Problem
+from cmt.data.checks.report import validate
+from cmt.data.panoptic.json import Segment, read_ids, segment_index, write_ids
 from cmt.errors import InputError
 
 Sources = dict[str, pathlib.Path]

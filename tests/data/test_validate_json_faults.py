@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cmt.data.convert import convert
+from cmt.data.convert.convert import convert
 from cmt.errors import InputError
 from tests.data import faults
 

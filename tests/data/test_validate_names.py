@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from cmt.data.coco import JsonFault, load_json
-from cmt.data.convert import convert
+from cmt.data.convert.convert import convert
+from cmt.data.panoptic.json import JsonFault, load_json
 from tests.data import faults
 
 

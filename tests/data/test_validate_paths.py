@@ -10,10 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from cmt.cli.data import app
-from cmt.data import source as source_module
-from cmt.data.registry import Paths
-from cmt.data.source import open_source
-from cmt.data.validate import validate
+from cmt.data.checks import source as source_module
+from cmt.data.checks.report import validate
+from cmt.data.checks.source import open_source
+from cmt.data.panoptic.registry import Paths
 from cmt.errors import InputError
 
 

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from cmt.cli.data import app
 from cmt.cli.data_report import print_validation
-from cmt.data.check_json import JsonCheck
-from cmt.data.coco import read_annotations, read_ids
-from cmt.data.validate import MaskCounts, validate
+from cmt.data.checks.json import JsonCheck
+from cmt.data.checks.report import MaskCounts, validate
+from cmt.data.panoptic.json import read_annotations, read_ids
 from cmt.errors import InputError
 from tests.data import faults
 

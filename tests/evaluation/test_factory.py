@@ -13,14 +13,14 @@ import tf_keras
 from PIL import Image
 
 from cmt.config import load_experiment, to_text
-from cmt.data.coco import read_ids
-from cmt.data.convert import convert
-from cmt.data.manifest import Manifest
-from cmt.data.scenes import generate_scenes
+from cmt.data.convert.convert import convert
+from cmt.data.panoptic.json import read_ids
+from cmt.data.records.manifest import Manifest
+from cmt.data.scenes.generate import generate_scenes
 from cmt.errors import InputError
 from cmt.evaluation import factory
-from cmt.evaluation.inference import write_categories
 from cmt.factory import build_model
+from cmt.serving.predictor import write_categories
 
 _CHANGES = (
     "model.backbone.stage2_blocks=1",

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cmt.data.preprocess import resize_and_pad
+from cmt.data.input.preprocess import resize_and_pad
 from cmt.errors import InputError
-from cmt.evaluation.inference import (
+from cmt.serving.predictor import (
     PanopticPredictor,
     read_categories,
     write_categories,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cmt.data.categories import Category
+from cmt.data.panoptic.categories import Category
 from cmt.errors import InputError
 from cmt.evaluation.panoptic_quality import PanopticQuality
 

@@ -12,10 +12,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cmt.cli.predict import predict
-from cmt.data.coco import read_ids
+from cmt.data.panoptic.json import read_ids
 from cmt.errors import InputError, WorkError
 from cmt.evaluation import factory
-from cmt.evaluation.predict import (
+from cmt.serving.predict import (
     Segmenter,
     find_inputs,
     find_saved_model,

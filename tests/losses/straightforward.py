@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from cmt.assignment import assign_in_graph
 from cmt.losses import PanopticLoss, sample_pixels
-from cmt.matching import assign, choose_matcher, largest_masks
+from cmt.matching.assignment import assign_in_graph
+from cmt.matching.masks import assign, choose_matcher, largest_masks
 from cmt.outputs import LayerPredictions, Predictions, Targets
 
 

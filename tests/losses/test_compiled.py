@@ -13,7 +13,7 @@ from tensorflow.python.tpu import tpu_replication
 from cmt.errors import InputError
 from cmt.losses import regions
 from cmt.losses.products import matmul, one_hot_matmul
-from cmt.matching import choose_matcher
+from cmt.matching.masks import choose_matcher
 
 # Shapes such as f32[<=7] are only bounded; the rest call the host, or are float64.
 _REFUSED = re.compile(r"\[[^\]]*<=|custom-call|infeed|outfeed|\bsend|\brecv|f64|c128")

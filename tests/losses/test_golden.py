@@ -14,7 +14,12 @@ from cmt.losses import (
     pq_class_loss,
     semantic_loss,
 )
-from cmt.matching import class_similarity, mask_similarity, match_masks, void_ratio
+from cmt.matching.masks import (
+    class_similarity,
+    mask_similarity,
+    match_masks,
+    void_ratio,
+)
 from cmt.outputs import LayerPredictions
 
 # Our name: the file's name and the prediction it depends on.

@@ -16,7 +16,7 @@ from cmt.losses import (
     sample_pixels,
 )
 from cmt.losses.reduction import nonzero_mean
-from cmt.matching import class_similarity, mask_similarity, match_masks
+from cmt.matching.masks import class_similarity, mask_similarity, match_masks
 from cmt.outputs import Targets
 from tests import oracles
 

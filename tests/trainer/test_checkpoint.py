@@ -8,8 +8,8 @@ import tensorflow as tf
 import tf_keras
 
 from cmt.errors import InputError, WorkError
-from cmt.evaluation.checkpoint import compare, find_checkpoint, load_weights, read_step
 from cmt.trainer.checkpoint import RunCheckpoints
+from cmt.weights.strict import compare, find_checkpoint, load_weights, read_step
 
 
 def _state(trainer):

@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from cmt.data.coco import write_ids
+from cmt.cli.demo_run import Commands, compare_maps, run_demo
+from cmt.data.panoptic.json import write_ids
 from cmt.errors import InputError, WorkError
-from cmt.trainer.demo import Commands, compare_maps, run_demo
 
 
 def test_nothing_is_overwritten(tmp_path):

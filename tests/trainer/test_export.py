@@ -10,11 +10,11 @@ import pytest
 import tensorflow as tf
 
 import cmt
-from cmt.data.categories import Category
+from cmt.data.panoptic.categories import Category
 from cmt.errors import InputError, WorkError
-from cmt.evaluation.predict import find_inputs, load_saved_model, predict_files
-from cmt.trainer import export
-from cmt.trainer.warmup import read_warmup
+from cmt.serving import export
+from cmt.serving.predict import find_inputs, load_saved_model, predict_files
+from cmt.serving.warmup_requests import read_warmup
 from tests import fakes
 
 OUTPUTS = {

@@ -8,7 +8,7 @@ import tf_keras
 from google.protobuf import text_format
 
 from cmt.config import load_experiment
-from cmt.data.categories import Category
+from cmt.data.panoptic.categories import Category
 from cmt.errors import WorkError
 from cmt.outputs import Targets
 from cmt.trainer import factory

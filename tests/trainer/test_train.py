@@ -15,7 +15,7 @@ import tf_keras
 
 from cmt.cli.main import main
 from cmt.config import load_experiment
-from cmt.data.categories import Category
+from cmt.data.panoptic.categories import Category
 from cmt.errors import InputError, WorkError
 from cmt.trainer import factory
 from cmt.trainer.checkpoint import RunCheckpoints

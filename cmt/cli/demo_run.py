@@ -1,0 +1,217 @@
+"""The whole path on generated scenes, by the same commands a user types."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cmt.config import load_experiment
+from cmt.data.panoptic.json import read_ids
+from cmt.errors import InputError, WorkError
+from cmt.evaluation.curves import plot_learning_curve
+from cmt.evaluation.evaluate import METRICS_FILE, PREDICTIONS_FOLDER
+from cmt.evaluation.factory import draw_clustering, load_predictor
+from cmt.io.files import atomic_write
+
+CONFIG = "scenes/tiny"
+TRIAL_STEPS = 60
+TRIAL_LOG_STEPS = 20
+
+
+class DemoSummary(NamedTuple):
+    """What the demo ends with.
+
+    Attributes:
+      folder: of everything it made.
+      metrics: of the evaluation, as in metrics.json.
+      steps: training steps.
+      seconds: for all commands.
+      served_images: images whose served map was compared with the evaluator's.
+    """
+
+    folder: Path
+    metrics: dict[str, Any]
+    steps: int
+    seconds: float
+    served_images: int
+
+
+class Commands:
+    """Runs `cmt` commands in processes of their own and remembers them.
+
+    Args:
+      script: file that gets each command as a line before it runs.
+    """
+
+    def __init__(self, script: Path):
+        self.script = script
+        self.lines: list[str] = []
+
+    def run(self, *arguments: str | Path, remember: bool = True) -> None:
+        """Runs `cmt ARGUMENTS`.
+
+        Raises:
+          WorkError: it ended with another exit code than 0; it has said why.
+        """
+        words = [str(argument) for argument in arguments]
+        line = shlex.join(["cmt", *words])
+        if remember:
+            self.lines.append(line)
+            with atomic_write(self.script, "w") as file:
+                file.write("\n".join(["#!/bin/sh -e", *self.lines]) + "\n")
+        print(f"\n$ {line}", flush=True)
+        code = subprocess.run([sys.executable, "-m", "cmt", *words]).returncode
+        if code != 0:
+            raise WorkError(f"`{line}` ended with exit code {code}; see above")
+
+
+def run_demo(
+    output: Path | str,
+    *,
+    minutes: float,
+    train: int = 4000,
+    val: int = 200,
+    seed: int = 0,
+) -> DemoSummary:
+    """Scenes, conversion, training, evaluation, export, served predictions, pictures.
+
+    Args:
+      output: folder of everything, new or empty.
+      minutes: of training; a short trial measures how many steps that is. The steps
+        of the config are the most there will be.
+      train: images to train on.
+      val: images to evaluate on.
+      seed: of the scenes and of training.
+
+    Raises:
+      InputError: `output` holds something, or a number is out of range.
+      WorkError: a command failed, or the served maps are not the evaluator's.
+    """
+    output = Path(output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise InputError(
+            f"{output}: already there and not empty; remove it or give another --output"
+        )
+    if not minutes > 0:
+        raise InputError(f"minutes must be above 0; got {minutes}")
+    start = time.monotonic()
+    output.mkdir(parents=True, exist_ok=True)
+    commands = Commands(output / "commands.sh")
+    _make_data(commands, output, train, val, seed)
+    settings = _settings(output, seed)
+    steps = _affordable_steps(commands, output, settings, minutes)
+    run, evaluation = output / "run", output / "evaluation"
+    commands.run(
+        "train", CONFIG, "--output", run, *settings, "--set", f"trainer.steps={steps}"
+    )
+    config = run / "config.textproto"
+    commands.run("eval", config, "--checkpoint", run, "--output", evaluation)
+    model = output / "model" / "cmt_tiny"
+    commands.run("export", config, "--checkpoint", run, "--output", model)
+    served = output / "served"
+    images = output / "scenes" / "images" / "val"
+    commands.run("predict", model, images, "--output", served)
+    compared = compare_maps(
+        evaluation / PREDICTIONS_FOLDER / "panoptic", served / "panoptic"
+    )
+    plot_learning_curve(run / "metrics.jsonl", output / "learning_curve.png")
+    _draw(config, run, output / "pictures.png")
+    metrics = json.loads((evaluation / METRICS_FILE).read_text())
+    summary = DemoSummary(output, metrics, steps, time.monotonic() - start, compared)
+    with atomic_write(output / "summary.json", "w") as file:
+        json.dump(summary._replace(folder=str(output))._asdict(), file, indent=2)
+    return summary
+
+
+def _make_data(
+    commands: Commands, output: Path, train: int, val: int, seed: int
+) -> None:
+    scenes = output / "scenes"
+    commands.run(
+        *("data", "scenes", "--output", scenes),
+        *("--train", str(train), "--val", str(val), "--seed", str(seed)),
+    )
+    for split in ("train", "val"):
+        source = (
+            *("--images", scenes / "images" / split),
+            *("--annotations", scenes / "annotations" / f"panoptic_{split}.json"),
+            *("--masks", scenes / "annotations" / f"panoptic_{split}"),
+        )
+        commands.run("data", "validate", *source)
+        commands.run(
+            *("data", "convert", *source),
+            *("--output", output / "tfrecords", "--split", split),
+        )
+
+
+def _settings(output: Path, seed: int) -> list[str]:
+    """The changes to the config: where the data is, and the seed."""
+    records = output / "tfrecords"
+    changes = (
+        f'data.train.tfrecords="{records}/train-*.tfrecord"',
+        f'data.validation.tfrecords="{records}/val-*.tfrecord"',
+        f"trainer.seed={seed}",
+    )
+    return [word for change in changes for word in ("--set", change)]
+
+
+def _affordable_steps(
+    commands: Commands, output: Path, settings: Sequence[str], minutes: float
+) -> int:
+    """Measures the speed of training in a short trial, which is thrown away."""
+    trial = output / "trial"
+    commands.run(
+        *("train", CONFIG, "--output", trial, *settings),
+        *("--set", f"trainer.steps={TRIAL_STEPS}"),
+        *("--set", "trainer.learning_rate.warmup_steps=0"),
+        *("--set", f"trainer.log_every_steps={TRIAL_LOG_STEPS}"),
+        remember=False,
+    )
+    lines = [
+        json.loads(line) for line in (trial / "metrics.jsonl").read_text().splitlines()
+    ]
+    # The first steps fill caches, and the very first one has no rate.
+    rates = [line["images_per_second"] for line in lines[1:]]
+    experiment = load_experiment(CONFIG).trainer
+    affordable = 60 * minutes * float(np.mean(rates)) / experiment.global_batch_size
+    shutil.rmtree(trial)
+    least = experiment.learning_rate.warmup_steps + 1
+    return max(least, min(experiment.steps, int(affordable)))
+
+
+def compare_maps(expected: Path, served: Path) -> int:
+    """Compares the panoptic PNGs of two folders, integer by integer.
+
+    Returns:
+      How many there are.
+
+    Raises:
+      WorkError: a file is missing or a pixel differs.
+    """
+    names = sorted(path.name for path in expected.glob("*.png"))
+    if names != sorted(path.name for path in served.glob("*.png")) or not names:
+        raise WorkError(f"{served} and {expected} do not hold the same panoptic maps")
+    for name in names:
+        ours, theirs = read_ids(expected / name), read_ids(served / name)
+        if not np.array_equal(ours, theirs):
+            count = int(np.sum(ours != theirs)) if ours.shape == theirs.shape else "all"
+            raise WorkError(
+                f"{name}: {count} pixels of the served map are not the evaluator's"
+            )
+    return len(names)
+
+
+def _draw(config: Path, run: Path, path: Path) -> None:
+    """The sheet of pictures, from the last checkpoint."""
+    experiment = load_experiment(config)
+    predictor, _ = load_predictor(experiment, run)
+    draw_clustering(experiment, predictor, path)

@@ -1,0 +1,1 @@
+"""Files, processes and progress: plumbing that knows nothing of panoptic data."""

@@ -1,0 +1,292 @@
+"""First weights of a network from a checkpoint, and the report of what was loaded.
+
+Checkpoints of this package are matched by the names of variables that they keep, those
+of DeepLab2 by `cmt/weight_names.py`. What fits is loaded; a variable of another shape
+never is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import tf_keras
+
+from cmt.errors import InputError
+from cmt.weights.files import Contents, few, find_checkpoint
+from cmt.weights.matching import Plan, Target, list_targets, make_plan
+from cmt.weights.names import SUFFIX
+
+MIN_BACKBONE_SHARE = 0.9
+_TABLES = ("query_positions", "key_positions", "value_positions")
+_NORM = ("/gamma", "/beta", "/moving_mean", "/moving_variance")
+_HEADS = ("head/class_head/", "semantic_branch/head/last/")
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What came of loading a checkpoint. Shapes: that in it, that in the network.
+
+    Attributes:
+      checkpoint: its prefix.
+      kind: "cmt" or "DeepLab2".
+      matched: names of loaded variables and their keys in the checkpoint.
+      missing: variables of the network that the checkpoint lacks.
+      unexpected: what the checkpoint has and the network lacks, but for counters and
+        the state of optimizers.
+      wrong_shape: not loaded.
+      skipped_heads: last layers for another number of classes, not loaded.
+      resized_tables: relative-position tables of another length, in `matched` too.
+      share: of the parameters of the network, 0 to 1, with norm statistics.
+      backbone_share: of those of the backbone.
+    """
+
+    checkpoint: str
+    kind: str
+    matched: dict[str, str]
+    missing: list[str]
+    unexpected: list[str]
+    wrong_shape: list[str]
+    skipped_heads: list[str]
+    resized_tables: list[str]
+    share: float
+    backbone_share: float
+
+    def summary_lines(self) -> list[str]:
+        """The report for people: counts, shares and the first names of each list."""
+        lines = [
+            f"initial weights from {self.checkpoint} ({self.kind}): "
+            f"{len(self.matched)} variables, {_percent(self.share)} of the parameters, "
+            f"{_percent(self.backbone_share)} of the backbone's"
+        ]
+        for what, names in (
+            ("head of another class count, starts fresh", self.skipped_heads),
+            ("of another shape, not loaded", self.wrong_shape),
+            ("missing in it, start fresh", self.missing),
+            ("in it and not in the network", self.unexpected),
+            ("relative-position tables of another length", self.resized_tables),
+        ):
+            if names:
+                lines.append(f"  {what}: {len(names)} ({few(names)})")
+        return lines
+
+    def to_json(self) -> str:
+        """The whole report."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+
+def load_initial_checkpoint(
+    network: tf_keras.Model,
+    path: str | Path,
+    *,
+    allow_partial_backbone: bool = False,
+) -> Report:
+    """Loads what fits of a checkpoint, in the scope of the network's strategy.
+
+    Call it before optimizers are built: some keep copies of the first weights.
+
+    A relative-position table of another length keeps its middle, or repeats its
+    outermost rows as the attention does for offsets beyond the table: what it says
+    of offsets that both have is the same.
+
+    Args:
+      network: built, by `build` or by a call. A recursive one takes a checkpoint of a
+        plain one twice.
+      path: a prefix, a folder of checkpoints or a run directory; of this package
+        (training or `save_weights`) or of DeepLab2 (MaX-DeepLab-S or its backbone).
+      allow_partial_backbone: go on where fewer than 90% of the backbone's parameters
+        would be loaded.
+
+    Returns:
+      What was loaded and what was not.
+
+    Raises:
+      InputError: the network is not built, there is no checkpoint, it cannot be read,
+        it is of nothing known, or the backbone's parameters are too few; the network is
+        unchanged then.
+    """
+    if not network.built:
+        raise InputError(
+            f"the network {network.name} is not built: it has no weights yet to load "
+            "into; call model.build((None, height, width, 3)) first"
+        )
+    contents = Contents(find_checkpoint(path))
+    targets = list_targets(network)
+    plan = make_plan(network, contents, targets)
+    backbone = _backbone(network, targets)
+    report, loads = _decide(contents, targets, backbone, plan)
+    _check(report, backbone, allow_partial_backbone)
+    # Twice, one at a time: a damaged file is found before anything is assigned.
+    for _, key in loads:
+        if not np.isfinite(contents.value(key).astype(np.float32)).all():
+            raise InputError(
+                f"checkpoint {contents.prefix} holds values that are not finite, in "
+                f"{key}; use an earlier one"
+            )
+    for target, key in loads:
+        target.variable.assign(_fitted(contents.value(key), target))
+    return report
+
+
+def _decide(
+    contents: Contents, targets: list[Target], backbone: list[Target], plan: Plan
+) -> tuple[Report, list[tuple[Target, str]]]:
+    """The report, and the variables to load with their keys."""
+    other_classes = _heads_of_other_classes(contents, targets, plan)
+    loads, missing, wrong_shape, skipped, resized = [], [], [], [], []
+    for target in targets:
+        key = plan.keys.get(id(target.variable))
+        if key is None:
+            missing.append(target.name)
+            continue
+        stored = list(contents.shapes[key])
+        text = f"{target.name}: {stored}, {target.shape}"
+        if _head(target) in other_classes:
+            skipped.append(text)
+            continue
+        if _is_other_table(stored, target):
+            resized.append(text)
+        elif not (
+            contents.dtypes[key].is_floating
+            and (stored == target.shape or _is_deeplab2_layout(stored, target, plan))
+        ):
+            wrong_shape.append(text)
+            continue
+        loads.append((target, key))
+    loaded = {id(target.variable) for target, _ in loads}
+    report = Report(
+        checkpoint=contents.prefix,
+        kind=plan.kind,
+        matched={target.name: key.removesuffix(SUFFIX) for target, key in loads},
+        missing=missing,
+        unexpected=plan.unexpected,
+        wrong_shape=wrong_shape,
+        skipped_heads=skipped,
+        resized_tables=resized,
+        share=_share(targets, loaded),
+        backbone_share=_share(backbone, loaded),
+    )
+    return report, loads
+
+
+def _head(target: Target) -> str | None:
+    """The name of the last layer, with its pass, that a variable belongs to."""
+    if not target.local.startswith(_HEADS):
+        return None
+    return target.name.rpartition("/")[0]
+
+
+def _heads_of_other_classes(contents, targets, plan) -> set[str]:
+    """Last layers whose number of outputs is another one in the checkpoint."""
+    found = set()
+    for target in targets:
+        key, head = plan.keys.get(id(target.variable)), _head(target)
+        if key and head and contents.shapes[key][-1:] != target.shape[-1:]:
+            found.add(head)
+    return found
+
+
+def _is_other_table(stored: list[int], target: Target) -> bool:
+    return (
+        target.local.endswith(_TABLES)
+        and len(stored) == 2
+        and stored[0] % 2 == 1
+        and stored[0] != target.shape[0]
+        and stored[1] == target.shape[1]
+    )
+
+
+def _is_deeplab2_layout(stored: list[int], target: Target, plan: Plan) -> bool:
+    """True where DeepLab2 stores the same numbers in the same order.
+
+    Its dense layers are convolutions, [1, in, out] or [1, 1, in, out], its centers
+    [1, N, D]; its norms over more than one axis keep axes of size 1, and those of
+    attended values have heads and channels apart, [1, heads, 1, d].
+    """
+    wanted = target.shape
+    if plan.kind != "DeepLab2":
+        return False
+    if "_retrieved_norm/" in target.local and len(stored) == 4 and len(wanted) == 1:
+        return stored[0] == stored[2] == 1 and wanted == [stored[1] * stored[3]]
+    if target.local.endswith(_NORM):
+        return [d for d in stored if d > 1] == [d for d in wanted if d > 1]
+    if target.local == "cluster_centers":
+        return stored == [1, *wanted]
+    is_dense = target.local.endswith("/kernel") and len(wanted) == 2
+    return is_dense and stored in ([1, *wanted], [1, 1, *wanted])
+
+
+def _backbone(network: tf_keras.Model, targets: list[Target]) -> list[Target]:
+    """The backbone's variables and the moving statistics of its norms."""
+    ids = {id(variable) for variable in network.backbone_variables}
+    found = [target for target in targets if id(target.variable) in ids]
+    norms = {t.name.rpartition("/")[0] for t in found if t.name.endswith("/gamma")}
+    moving = ("/moving_mean", "/moving_variance")
+    return found + [
+        target
+        for target in targets
+        if target.name.endswith(moving) and target.name.rpartition("/")[0] in norms
+    ]
+
+
+def _share(targets: list[Target], loaded: set[int]) -> float:
+    sizes = {id(t.variable): t.variable.shape.num_elements() for t in targets}
+    total = sum(sizes.values())
+    return sum(sizes[i] for i in sizes if i in loaded) / total if total else 0.0
+
+
+def _check(
+    report: Report, backbone: list[Target], allow_partial_backbone: bool
+) -> None:
+    """Refuses what would not be a start.
+
+    Raises:
+      InputError: nothing fits, or too little of the backbone.
+    """
+    if not report.matched:
+        raise InputError(
+            f"checkpoint {report.checkpoint} ({report.kind}) holds nothing that fits "
+            f"this network: {_not_loaded(report)}; give one of this architecture"
+        )
+    if report.backbone_share < MIN_BACKBONE_SHARE and not allow_partial_backbone:
+        raise InputError(
+            f"checkpoint {report.checkpoint} ({report.kind}) holds "
+            f"{_percent(report.backbone_share)} of the backbone's parameters, and "
+            f"{_percent(MIN_BACKBONE_SHARE)} are needed; of its variables "
+            f"{_not_loaded(report, {target.name for target in backbone})}; give one "
+            "of this backbone, or go on all the same with "
+            "trainer.allow_partial_backbone=true in the config, "
+            "allow_partial_backbone=True in Python"
+        )
+
+
+def _not_loaded(report: Report, among: set[str] | None = None) -> str:
+    """Names a few variables of each reason, those of `among` alone if it is given."""
+    parts = []
+    for what, names in (
+        ("missing in it", report.missing),
+        ("of another shape in it", report.wrong_shape),
+    ):
+        chosen = [n for n in names if among is None or n.split(":")[0] in among]
+        if chosen:
+            parts.append(f"{len(chosen)} are {what} ({few(chosen)})")
+    return "; ".join(parts)
+
+
+def _fitted(value: np.ndarray, target: Target) -> np.ndarray:
+    """The value in the layout and the type of a variable."""
+    if _is_other_table(list(value.shape), target):
+        more = (target.shape[0] - value.shape[0]) // 2
+        if more > 0:
+            value = np.pad(value, [(more, more), (0, 0)], mode="edge")
+        else:
+            value = value[-more : value.shape[0] + more]
+    value = value.reshape(target.shape)
+    return value.astype(target.variable.dtype.as_numpy_dtype)
+
+
+def _percent(share: float) -> str:
+    """Rounded down: 100% is all."""
+    return f"{int(share * 1000) / 10:g}%"

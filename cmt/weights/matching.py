@@ -1,0 +1,184 @@
+"""Which variable of a network is which key of a checkpoint, by names alone."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+import tf_keras
+
+from cmt.errors import InputError
+from cmt.weights import names as weight_names
+from cmt.weights.files import MODEL_KEY, Contents, few, is_numbered
+
+# The passes of a recursive network: attributes, each a network by itself.
+PASSES = ("first", "second")
+
+
+class Target(NamedTuple):
+    """A variable of the network.
+
+    Attributes:
+      name: with the pass, "first/backbone/...", where there are two.
+      local: without.
+      variable: what is assigned.
+    """
+
+    name: str
+    local: str
+    variable: tf.Variable
+
+    @property
+    def shape(self) -> list[int]:
+        return self.variable.shape.as_list()
+
+
+class Plan(NamedTuple):
+    """Which key each variable gets, before shapes are looked at.
+
+    Attributes:
+      kind: "cmt" or "DeepLab2".
+      keys: by the id of a variable; absent where the checkpoint lacks it.
+      unexpected: what the checkpoint holds besides.
+    """
+
+    kind: str
+    keys: dict[int, str]
+    unexpected: list[str]
+
+
+def list_targets(network: tf_keras.Model) -> list[Target]:
+    """Returns all variables of a network, passes first."""
+    found, seen = [], set()
+    passes = [(f"{name}/", part) for name, part in _passes(network)]
+    for prefix, part in [*passes, ("", network)]:
+        for variable in part.variables:
+            if id(variable) not in seen:
+                seen.add(id(variable))
+                local = weight_names.local_name(variable.name)
+                found.append(Target(prefix + local, local, variable))
+    return found
+
+
+def _passes(network: tf_keras.Model) -> list[tuple[str, tf_keras.Model]]:
+    """Name and network of each pass; none for a network of one pass."""
+    parts = [(name, getattr(network, name, None)) for name in PASSES]
+    return [(name, part) for name, part in parts if isinstance(part, tf_keras.Model)]
+
+
+def make_plan(
+    network: tf_keras.Model, contents: Contents, targets: list[Target]
+) -> Plan:
+    """Finds out whose checkpoint it is, and the keys of the variables.
+
+    Raises:
+      InputError: it is neither of this package nor of DeepLab2.
+    """
+    prefix = weight_names.deeplab2_prefix(contents.shapes)
+    if prefix is not None:
+        return _deeplab2_plan(network, contents, targets, prefix)
+    root = _network_node(contents)
+    if root is None:
+        names = sorted({key.split("/")[0] for key in contents.shapes})
+        raise InputError(
+            f"checkpoint {contents.prefix} is of no network known here: its keys begin "
+            f"with {few(names)}; give one of `cmt train`, or a TensorFlow checkpoint "
+            "of DeepLab2, with keys `encoder/...`"
+        )
+    return _own_plan(network, contents, root)
+
+
+def _deeplab2_plan(network, contents, targets, prefix) -> Plan:
+    suffix = weight_names.SUFFIX
+    keys = {}
+    groups = [part for _, part in _passes(network)] or [network]
+    for group in groups:
+        inside = {id(variable) for variable in group.variables}
+        members = [t for t in targets if id(t.variable) in inside]
+        blocks = weight_names.num_stage5_blocks(t.local for t in members)
+        for target in members:
+            key = weight_names.deeplab2_key(target.local, stage5_blocks=blocks)
+            if key is not None and prefix + key + suffix in contents.shapes:
+                keys[id(target.variable)] = prefix + key + suffix
+    used = set(keys.values())
+    rest = [k for k in contents.shapes if k not in used and weight_names.is_weight(k)]
+    return Plan("DeepLab2", keys, sorted(key.removesuffix(suffix) for key in rest))
+
+
+def _network_node(contents: Contents) -> int | None:
+    """The node of a network of ours: below "model", or the root itself."""
+    if not contents.has_graph:
+        return None
+    for node in (contents.follow(0, MODEL_KEY), 0):
+        for path in (("backbone",), (PASSES[0], "backbone")):
+            if node is not None and contents.follow(node, *path) is not None:
+                return node
+    return None
+
+
+def _own_plan(network: tf_keras.Model, contents: Contents, root: int) -> Plan:
+    passes = _passes(network)
+    stored = contents.follow(root, PASSES[0])
+    rest = []
+    if passes and stored is not None:
+        starts = [(part, contents.follow(root, name)) for name, part in passes]
+        rest = [(network, root)]
+    elif passes:
+        starts = [(part, root) for _, part in passes]
+    else:
+        # A first pass has an image alone for input, as a plain network has.
+        starts = [(network, root if stored is None else stored)]
+    starts = [(part, node) for part, node in starts if node is not None]
+    nodes: dict[int, int] = {}
+    for part, node in starts:
+        nodes |= _same_names(part, node, contents)
+    if not nodes:
+        # A network around layers of its own names.
+        for item, node in [*starts, *rest]:
+            _walk(item, node, contents, nodes)
+    used = set(nodes.values())
+    unexpected = [
+        path
+        for node, path in contents.variables_below(root).items()
+        if node not in used and weight_names.is_weight(path)
+    ]
+    keys = {variable: contents.key(node) for variable, node in nodes.items()}
+    return Plan("cmt", keys, unexpected)
+
+
+def _same_names(part: tf_keras.Model, root: int, contents: Contents) -> dict[int, int]:
+    """Nodes, by ids of variables, of variables that are named alike.
+
+    Names say stage and block; paths number the blocks, and mean another one where a
+    stage has a block more.
+    """
+    below = list(contents.variables_below(root))
+    stored = weight_names.common_names([contents.name(node) for node in below])
+    nodes = {name: node for name, node in zip(stored, below, strict=True) if name}
+    names = weight_names.common_names([v.name for v in part.variables])
+    return {
+        id(variable): nodes[name]
+        for name, variable in zip(names, part.variables, strict=True)
+        if name in nodes
+    }
+
+
+def _walk(item: Any, node: int, contents: Contents, nodes: dict[int, int]) -> None:
+    """Goes down network and checkpoint together; adds nodes by ids of variables."""
+    seen = {(id(item), node)}
+    queue = deque([(item, node)])
+    while queue:
+        item, node = queue.popleft()
+        if isinstance(item, tf.Variable):
+            if contents.key(node) is not None:
+                nodes.setdefault(id(item), node)
+            continue
+        below = contents.children(node)
+        for name, child in tf.train.TrackableView.children(item).items():
+            # A layer's number is another one where a network has a layer more.
+            if name in below and not is_numbered(name):
+                pair = (id(child), below[name])
+                if pair not in seen:
+                    seen.add(pair)
+                    queue.append((child, below[name]))

@@ -1,0 +1,1 @@
+"""What is published of each network, and what ours counts."""

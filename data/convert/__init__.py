@@ -1,0 +1,1 @@
+"""COCO panoptic data -> TFRecord shards and a manifest."""

@@ -1,0 +1,114 @@
+"""One image and its mask -> one record, as worker processes make it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from cmt.data.checks.files import FileOptions, ImageFile, check_files
+from cmt.data.checks.problems import Problem
+from cmt.data.panoptic.annotations import PanopticImage
+from cmt.data.panoptic.categories import Category, class_of_id
+from cmt.data.panoptic.json import DECODING_ERRORS, decoding_fault, label_values
+from cmt.data.records.tfrecord import encode_example, frame
+from cmt.io.storage import join
+
+# Changes when the same files would give other records.
+RECORD_VERSION = 2
+_JPEG_QUALITY = 95
+
+
+class EncodingOptions(NamedTuple):
+    """What decides how a record looks, beside the files.
+
+    Attributes:
+      files: where the files are and how they are read.
+      categories: the classes.
+      keep_crowd: crowd keeps its class.
+    """
+
+    files: FileOptions
+    categories: list[Category]
+    keep_crowd: bool
+
+
+class Encoded(NamedTuple):
+    """What became of one image.
+
+    Attributes:
+      record: as it stands in a TFRecord file; None if the image has a fault.
+      source: SHA-256 of the image and the mask file; b"" if it has a fault.
+      problems: its faults.
+    """
+
+    record: bytes | None
+    source: bytes
+    problems: list[Problem]
+
+
+def encode_images(
+    options: EncodingOptions, entries: Sequence[PanopticImage]
+) -> list[Encoded]:
+    """The records of some images."""
+    return [encode_image(options, entry) for entry in entries]
+
+
+def encode_image(options: EncodingOptions, entry: PanopticImage) -> Encoded:
+    """The record of an image, or what is wrong with its files."""
+    files = check_files(options.files, entry)
+    if files.problems:
+        return Encoded(None, b"", files.problems)
+    is_thing = [category.is_thing for category in options.categories]
+    classes = class_of_id(options.categories)
+    # The check of the json has refused what no label holds.
+    values = label_values(
+        entry.segments, classes, is_thing, keep_crowd=options.keep_crowd
+    )
+    labels = np.array([0, 0, *values], np.uint16).take(files.index)
+    try:
+        image, image_format = _encoded_rgb(files.image)
+    except DECODING_ERRORS as error:
+        fault = decoding_fault(error)
+        path = join(options.files.images, entry.image_path)
+        problem = Problem(
+            fault.kind, path, None, fault.reason, fault.fix, entry.file_name
+        )
+        return Encoded(None, b"", [problem])
+    record = encode_example(
+        name=entry.name, image=image, image_format=image_format, labels=labels
+    )
+    source = hashlib.sha256(files.image.content)
+    source.update(files.mask)
+    return Encoded(frame(record), source.digest(), [])
+
+
+def _encoded_rgb(image: ImageFile) -> tuple[bytes, str]:
+    """The file as it is if it is an upright RGB JPEG or PNG; else encoded again."""
+    keeps = image.mode == "RGB" and image.format in ("JPEG", "PNG")
+    if keeps and image.orientation == 1:
+        return image.content, image.format.lower()
+    buffer = io.BytesIO()
+    # In the format that was checked; JPEG is that of an MPO, too.
+    with Image.open(io.BytesIO(image.content), formats=[image.format]) as opened:
+        rgb = _to_rgb(opened if image.orientation == 1 else _turned(opened))
+        if image.format == "JPEG":
+            rgb.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+            return buffer.getvalue(), "jpeg"
+        rgb.save(buffer, "PNG")
+        return buffer.getvalue(), "png"
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    return ImageOps.exif_transpose(image)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        # Pillow would cut values off at 255.
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,1 @@
+"""TFRecords -> what the network gets."""

@@ -1,0 +1,115 @@
+"""Label map -> what the losses compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from cmt.data.panoptic.annotations import LABEL_DIVISOR
+from cmt.errors import InputError
+from cmt.outputs import Targets
+
+
+class Masks(NamedTuple):
+    """The numbered masks of one label map, or of a batch.
+
+    Attributes:
+      pixels: [H, W] uint16, class * 256 + mask + 1; mask + 1 is 0 where no mask owns
+        the pixel.
+      classes: [G] int32, class 1..C of each mask, 0 where there is no mask.
+    """
+
+    pixels: tf.Tensor
+    classes: tf.Tensor
+
+
+def number_masks(
+    labels: tf.Tensor,
+    *,
+    is_thing: Sequence[bool],
+    max_masks: int,
+    min_thing_pixels: tf.Tensor | float = 0,
+    divisor: int = LABEL_DIVISOR,
+) -> Masks:
+    """Numbers the masks of one label map.
+
+    A mask is one instance of a thing class, or all pixels of a stuff class. They
+    are numbered in the order in which they first appear, row by row. A thing class
+    with instance 0 (crowd) keeps its class and belongs to no mask. Things that are
+    too small become void, and so do the smallest masks if there are more than
+    `max_masks`.
+
+    Args:
+      labels: [H, W] int32, class * divisor + instance, 0 for void.
+      is_thing: for class 1..C in order.
+      max_masks: G, at most 255: mask + 1 and class share 16 bits.
+      min_thing_pixels: things of fewer pixels of `labels` become void.
+      divisor: see `labels`.
+
+    Returns:
+      Masks without the batch axis.
+
+    Raises:
+      InputError: there are more than 255 classes.
+    """
+    if len(is_thing) >= LABEL_DIVISOR:
+        raise InputError(
+            f"a data set must have at most {LABEL_DIVISOR - 1} categories to train on; "
+            f"got {len(is_thing)}"
+        )
+    values, index, pixels = tf.unique_with_counts(tf.reshape(labels, [-1]))
+    classes = values // divisor
+    thing = tf.gather(tf.constant([False, *is_thing]), classes)
+    # 0 stands for all that no mask owns.
+    instance = values % divisor
+    key = tf.where(thing, tf.where(instance > 0, values, 0), values - instance)
+
+    # From here on everything is as long as there are labels, and not pixels.
+    keys, key_index = tf.unique(key)
+    area = tf.math.unsorted_segment_sum(pixels, key_index, tf.size(keys))
+    key_is_thing = tf.gather(tf.constant([False, *is_thing]), keys // divisor)
+    too_small = key_is_thing & (tf.cast(area, tf.float32) < min_thing_pixels)
+    area = tf.where((keys > 0) & ~too_small, area, 0)
+    num_kept = tf.minimum(tf.math.count_nonzero(area, dtype=tf.int32), max_masks)
+    kept = tf.sort(tf.math.top_k(area, num_kept, sorted=False).indices)
+    number = tf.tensor_scatter_nd_update(
+        tf.fill(tf.shape(keys), -1), kept[:, tf.newaxis], tf.range(num_kept)
+    )
+    number = tf.gather(number, key_index)
+    dropped = (number < 0) & (key > 0)
+    packed = tf.where(dropped, 0, classes * LABEL_DIVISOR + number + 1)
+    pixels = tf.gather(tf.cast(packed, tf.uint16), index)
+    mask_classes = tf.gather(keys, kept) // divisor
+    return Masks(
+        pixels=tf.reshape(pixels, tf.shape(labels)),
+        classes=tf.ensure_shape(
+            tf.pad(mask_classes, [[0, max_masks - num_kept]]), [max_masks]
+        ),
+    )
+
+
+def unpack(masks: Masks) -> Targets:
+    """Masks, of an image or a batch, as the losses take them."""
+    # Shift and mask: divisions of whole numbers are ten times as slow.
+    semantic = tf.bitwise.right_shift(masks.pixels, tf.constant(8, tf.uint16))
+    numbers = tf.bitwise.bitwise_and(masks.pixels, tf.constant(255, tf.uint16))
+    return Targets(
+        semantic=tf.cast(semantic, tf.int32),
+        mask_ids=tf.cast(numbers, tf.int32) - 1,
+        mask_classes=masks.classes,
+    )
+
+
+def make_targets(
+    labels: tf.Tensor, *, is_thing: Sequence[bool], max_masks: int
+) -> Targets:
+    """The targets of one label map without random changes; see `number_masks`.
+
+    Returns:
+      Targets without the batch axis: `semantic` [H, W], `mask_ids` [H, W],
+      `mask_classes` [G].
+    """
+    masks = number_masks(labels, is_thing=is_thing, max_masks=max_masks)
+    return unpack(masks._replace(pixels=tf.ensure_shape(masks.pixels, labels.shape)))

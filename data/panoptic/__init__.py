@@ -1,0 +1,1 @@
+"""The COCO panoptic format: what its files hold, read leniently."""

@@ -1,0 +1,1 @@
+"""TFRecord shards: their manifest, and reading any record at its place."""

@@ -1,0 +1,234 @@
+"""Record number -> decoded example, in TensorFlow operations.
+
+Any record is read alone, at its place in its file: an epoch in any order, and a run
+that goes on in the middle of one, read nothing they do not need.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from cmt.data.panoptic.annotations import LABEL_DIVISOR
+from cmt.data.records.index import RecordIndex
+from cmt.data.records.tfrecord import Example, decode_example
+from cmt.errors import InputError, tensorflow_reason
+
+ReadExample = Callable[[tf.Tensor], Example]
+
+# Records tried in place of a damaged one, where damage is skipped.
+_ATTEMPTS = 8
+_FRAME_BYTES = 16
+_CONVERT_AGAIN = (
+    "`cmt data inspect` says why; convert the split again, or set "
+    "data.skip_damaged_records"
+)
+_SPECS = Example(
+    name=tf.TensorSpec([], tf.string),
+    image=tf.TensorSpec([None, None, 3], tf.uint8),
+    labels=tf.TensorSpec([None, None], tf.int32),
+    record=tf.TensorSpec([], tf.int64),
+)
+
+
+def example_reader(
+    index: RecordIndex,
+    *,
+    num_classes: int,
+    skip_damaged: bool = False,
+    in_memory: bool = False,
+    remedy: str = _CONVERT_AGAIN,
+) -> ReadExample:
+    """Makes the function that reads and decodes one record.
+
+    Args:
+      index: the records.
+      num_classes: C; labels of other classes count as damage.
+      skip_damaged: in place of a damaged record the next whole one is read, and a
+        warning names it; `Example.record` says which one it is. The result depends
+        on the record number alone: a file that cannot be opened is no damage.
+      in_memory: read all records now and keep them, still encoded.
+      remedy: what to do about damage, for messages.
+
+    Returns:
+      [] int64 record number -> Example; a function of TensorFlow operations, for
+      `tf.data.Dataset.map`. A record that is damaged, or none of what the features
+      promise, ends it with an error that names file and record; a file that cannot
+      be opened, with TensorFlow's, which names the file and says why.
+    """
+    records = _Records(index, remedy)
+    content = _keep(records, index.num_records) if in_memory else records.content
+
+    def read(number: tf.Tensor) -> Example:
+        def attempt(count: tf.Tensor) -> tf.data.Dataset:
+            if skip_damaged:
+                records.warn_of(number + count - 1, count > 0)
+            place = (number + count) % index.num_records
+
+            def decode(place: tf.Tensor) -> Example:
+                example = decode_known(content(place), num_classes)
+                # A decoded copy knows what it was made from, and has as many records.
+                copied = (example.record >= 0) & (example.record < index.num_records)
+                return example._replace(record=tf.where(copied, example.record, place))
+
+            found = _unless_damaged(place, decode)
+            if in_memory:
+                return found
+            return found.concatenate(records.opened(place).map(records.fail))
+
+        attempts = tf.data.Dataset.range(_ATTEMPTS if skip_damaged else 1)
+        examples = attempts.flat_map(attempt)
+        failed = tf.data.Dataset.from_tensors(number).map(records.fail)
+        example = examples.concatenate(failed).take(1).get_single_element()
+        return Example(*map(_with_static_shape, example, _SPECS))
+
+    return read
+
+
+def _keep(records: _Records, count: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Reads all records; damaged ones are kept as empty."""
+
+    def first(number: tf.Tensor) -> tf.Tensor:
+        found = _unless_damaged(number, records.content)
+        opened = records.opened(number).map(lambda _: "")
+        empty = tf.data.Dataset.from_tensors("")
+        found = found.concatenate(opened).concatenate(empty)
+        return found.take(1).get_single_element()
+
+    numbers = tf.data.Dataset.range(count)
+    kept = numbers.map(first, tf.data.AUTOTUNE).batch(count).get_single_element()
+    return lambda number: kept[number]
+
+
+def read_record(index: RecordIndex, record: int) -> tf.Tensor:
+    """[] string: one record as it stands, now and not in a pipeline.
+
+    Raises:
+      tf.errors.OpError: it is cut off, or does not fit its checksum.
+    """
+    return _Records(index).content(tf.constant(record, tf.int64))
+
+
+def image_name(index: RecordIndex, record: int) -> str:
+    """The name of a record's image; "damaged" where it cannot be read."""
+    try:
+        features = tf.io.parse_single_example(
+            read_record(index, record),
+            {"image/filename": tf.io.FixedLenFeature([], tf.string)},
+        )
+    except tf.errors.OpError:
+        return "damaged"
+    return features["image/filename"].numpy().decode(errors="replace")
+
+
+def why_damaged(index: RecordIndex, record: int, num_classes: int) -> str:
+    """What is wrong with a record, "" if nothing.
+
+    Raises:
+      InputError: its file cannot be opened.
+    """
+    try:
+        serialized = read_record(index, record)
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError):
+        return "its content does not fit its checksum"
+    except tf.errors.OpError as error:
+        raise InputError(
+            f"{index.describe(record)} cannot be read ({tensorflow_reason(error)}); "
+            "put the file back where it was, or make it readable"
+        ) from error
+    try:
+        decode_known(serialized, num_classes)
+    except tf.errors.OpError as error:
+        return tensorflow_reason(error)
+    except UnicodeDecodeError:  # TensorFlow's message quotes what it cannot parse.
+        return "it is no tf.train.Example"
+    return ""
+
+
+class _Records:
+    """The index as tensors."""
+
+    def __init__(self, index: RecordIndex, remedy: str = _CONVERT_AGAIN):
+        self._remedy = remedy
+        self._files = tf.constant(index.files)
+        self._file_numbers = tf.constant(index.file_numbers)
+        self._offsets = tf.constant(index.offsets)
+        self._lengths = tf.constant(index.lengths)
+        self._record_numbers = tf.constant(index.record_numbers)
+
+    def content(self, number: tf.Tensor) -> tf.Tensor:
+        """[] string: a serialised record, whose checksums are compared."""
+        variant = tf.raw_ops.TFRecordDatasetV2(
+            filenames=self._files[self._file_numbers[number]],
+            compression_type="",
+            # All of the record, and nothing behind it.
+            buffer_size=self._lengths[number] + _FRAME_BYTES,
+            byte_offsets=self._offsets[number],
+        )
+        spec = tf.TensorSpec([], tf.string)
+        dataset = tf.data.experimental.from_variant(variant, spec)
+        return dataset.take(1).get_single_element()
+
+    def opened(self, number: tf.Tensor) -> tf.data.Dataset:
+        """No element [] int64, but TensorFlow's error where the file does not open."""
+        file = self._files[self._file_numbers[number]]
+        first_byte = tf.data.FixedLengthRecordDataset(file, 1, buffer_size=1)
+        return first_byte.take(1).skip(1).map(lambda _: number)
+
+    def _name(self, number: tf.Tensor) -> tf.Tensor:
+        record = tf.strings.as_string(self._record_numbers[number])
+        file = self._files[self._file_numbers[number]]
+        return tf.strings.join([file, ": record ", record])
+
+    def warn_of(self, number: tf.Tensor, condition: tf.Tensor) -> None:
+        """Says on standard error that a record is skipped, where `condition`."""
+        name = self._name(number % tf.size(self._offsets, tf.int64))
+        line = tf.strings.join(["warning: ", name, " is damaged and skipped"])
+        tf.cond(condition, lambda: tf.print(line, output_stream=sys.stderr), tf.no_op)
+
+    def fail(self, number: tf.Tensor) -> Example:
+        """An example that cannot be made: running it raises an error."""
+        message = tf.strings.join(
+            [
+                self._name(number),
+                f" cannot be read or decoded; {self._remedy}",
+            ]
+        )
+        check = tf.debugging.Assert(False, [message], summarize=1)
+        with tf.control_dependencies([check]):
+            return Example(
+                name=tf.identity(message),
+                image=tf.zeros([1, 1, 3], tf.uint8),
+                labels=tf.zeros([1, 1], tf.int32),
+                record=tf.identity(number),
+            )
+
+
+def _unless_damaged(
+    number: tf.Tensor, function: Callable[[tf.Tensor], Any]
+) -> tf.data.Dataset:
+    """What a function makes of a number; no element where it fails.
+
+    Of one element, the map is past it when it has failed. A dataset of records is
+    not past a file that does not open, and `ignore_errors` would ask for ever.
+    """
+    found = tf.data.Dataset.from_tensors(number).map(function)
+    return found.apply(tf.data.Dataset.ignore_errors)
+
+
+def decode_known(record: tf.Tensor, num_classes: int) -> Example:
+    """`decode_example`, where labels of other classes than 0..C are an error too."""
+    example = decode_example(record)
+    largest = (num_classes + 1) * LABEL_DIVISOR - 1
+    labels = example.labels
+    known = (tf.reduce_min(labels) >= 0) & (tf.reduce_max(labels) <= largest)
+    check = tf.debugging.Assert(known, ["labels must be 0 to", largest])
+    with tf.control_dependencies([check]):
+        return example._replace(labels=tf.identity(labels))
+
+
+def _with_static_shape(value: tf.Tensor, spec: tf.TensorSpec) -> tf.Tensor:
+    return tf.ensure_shape(value, spec.shape)

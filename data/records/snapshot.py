@@ -1,0 +1,138 @@
+"""A decoded copy of a split on a fast disk, made once: no decoding while training."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import tensorflow as tf
+
+from cmt.data.records.index import RecordIndex, index_records, size_and_time
+from cmt.data.records.reader import example_reader
+from cmt.data.records.tfrecord import Example, encode_decoded
+from cmt.errors import InputError
+from cmt.io import storage
+from cmt.io.files import atomic_directory
+from cmt.io.progress import track
+
+_logger = logging.getLogger(__name__)
+
+_FILE = "examples.tfrecord"
+# Of what the file holds; others are made again.
+_FORMAT = 2
+# What follows the name of a copy in which some records stand in for damaged ones.
+_PATCHED = "-skipped"
+
+
+def snapshot(
+    index: RecordIndex,
+    folder: Path | str,
+    *,
+    num_classes: int,
+    skip_damaged: bool = False,
+) -> RecordIndex:
+    """The index of a decoded copy of some records, which is made if it is missing.
+
+    Each set of files has a folder of its own in `folder`; files that change get a
+    new one, and so does a copy with others in place of damaged records. An image
+    takes 7 bytes a pixel. Of processes that need the same copy at the same time, one
+    makes it and the others wait.
+
+    Args:
+      index: the records.
+      folder: where snapshots are, on this machine.
+      num_classes: see `example_reader`.
+      skip_damaged: see `example_reader`.
+
+    Raises:
+      InputError: the copy is damaged, or the folder is not on this machine.
+      tf.errors.OpError: a record is damaged.
+      OSError: the disk is full, or the folder cannot be written to.
+    """
+    if storage.is_remote(folder):
+        raise InputError(
+            f"data.snapshot_folder must be a folder of this machine, because it is "
+            f"there to be fast; got {folder}; give a local one"
+        )
+    whole = Path(folder) / _digest(index) / _FILE
+    if not whole.is_file():
+        with _alone(whole.parent):
+            return _index(_find_or_make(index, whole, num_classes, skip_damaged), index)
+    return _index(whole, index)
+
+
+def remedy(file: str) -> str:
+    """What to do about damage in a copy, whose only file this is."""
+    return f"delete {Path(file).parent}, and the next run makes this copy again"
+
+
+def _index(path: Path, index: RecordIndex) -> RecordIndex:
+    file = str(path)
+    return index_records(
+        [file], expected={file: index.num_records}, remedy=remedy(file)
+    )
+
+
+def _find_or_make(
+    index: RecordIndex, whole: Path, num_classes: int, skip_damaged: bool
+) -> Path:
+    """The copy of all records, or one that holds others in place of damaged ones."""
+    patched = whole.parent.with_name(f"{whole.parent.name}{_PATCHED}") / _FILE
+    if whole.is_file():
+        return whole
+    if skip_damaged and patched.is_file():
+        return patched
+    read = example_reader(index, num_classes=num_classes, skip_damaged=skip_damaged)
+    numbers = tf.data.Dataset.range(index.num_records)
+    # One at a time is written, so few have to wait.
+    examples = numbers.map(read, 2).as_numpy_iterator()
+    made = patched if skip_damaged else whole
+    with atomic_directory(made.parent) as temporary:
+        replaced = _write(temporary / _FILE, examples, index.num_records)
+    if replaced or not skip_damaged:
+        return made
+    made.parent.rename(whole.parent)
+    return whole
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Waits until no other process makes this snapshot, and keeps others from it.
+
+    What killed processes have left of it is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not removed, or one process could wait for a file that others no longer see.
+    with path.with_name(f".{path.name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _logger.warning("waiting for another process that makes %s", path)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        for unfinished in path.parent.glob(f".{path.name}*.partial"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+        yield
+
+
+def _write(path: Path, examples: Iterable[Example], total: int) -> int:
+    """Writes the copy; returns how many records are there in place of others."""
+    replaced = 0
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        tracked = track(examples, description="snapshot", total=total)
+        for number, example in enumerate(tracked):
+            writer.write(encode_decoded(example))
+            replaced += int(example.record != number)
+    return replaced
+
+
+def _digest(index: RecordIndex) -> str:
+    """Of the files, as far as it can be known without reading them."""
+    digest = hashlib.sha256(repr((_FORMAT, index.num_records)).encode())
+    for file in index.files:
+        digest.update(repr((file, *size_and_time(file))).encode())
+    return digest.hexdigest()[:16]

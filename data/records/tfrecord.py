@@ -1,0 +1,266 @@
+"""The records of a split: encode and decode side by side.
+
+Features are those of DeepLab2's COCO records. `encode_example` and `frame` need no
+TensorFlow (they run in worker processes); `decode_example` is TensorFlow operations.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
+
+import google_crc32c
+import numpy as np
+
+from cmt.data.panoptic.annotations import MAX_PIXELS, MAX_SIDE
+from cmt.data.panoptic.label_png import encode_labels
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+# Ending of the file beside a shard that says where its records begin.
+INDEX_SUFFIX = ".index"
+
+_IMAGE = "image/encoded"
+_NAME = "image/filename"
+_IMAGE_FORMAT = "image/format"
+_HEIGHT = "image/height"
+_WIDTH = "image/width"
+_CHANNELS = "image/channels"
+_LABELS = "image/segmentation/class/encoded"
+_LABELS_FORMAT = "image/segmentation/class/format"
+# Of a decoded copy: the record it was made from.
+_SOURCE_RECORD = "snapshot/record"
+
+_JPEG_HEAD = b"\xff\xd8\xff"
+_PNG_HEAD = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"  # then width, height, kind
+_GREY_16 = bytes((16, 0))  # bit depth and colour type of a PNG
+_PNG_HEADER = len(_PNG_HEAD) + 13
+
+
+class Example(NamedTuple):
+    """A decoded record.
+
+    Attributes:
+      name: string, the image's file name without extension.
+      image: [H, W, 3] uint8 RGB.
+      labels: [H, W] int32, class * 256 + instance, 0 for void.
+      record: int64, place among the records of the split; -1 where it is not known.
+    """
+
+    name: tf.Tensor
+    image: tf.Tensor
+    labels: tf.Tensor
+    record: tf.Tensor | int = -1
+
+
+def encode_example(
+    *, name: str, image: bytes, image_format: str, labels: np.ndarray
+) -> bytes:
+    """A serialised tf.train.Example.
+
+    Args:
+      name: the image's file name without extension.
+      image: the encoded file, three channels of 8 bit.
+      image_format: "jpeg" or "png".
+      labels: [H, W], class * 256 + instance, below 65536.
+    """
+    return _encode(
+        name.encode(), image, image_format, labels.shape, encode_labels(labels), b"png"
+    )
+
+
+def encode_decoded(example: Example) -> bytes:
+    """A serialised tf.train.Example of NumPy arrays, as they are.
+
+    Args:
+      example: its name is bytes.
+    """
+    labels = example.labels.astype("<i4")
+    return _encode(
+        example.name,
+        example.image.tobytes(),
+        "raw",
+        labels.shape,
+        labels.tobytes(),
+        b"raw",
+        {_SOURCE_RECORD: int(example.record)} if example.record >= 0 else {},
+    )
+
+
+def _encode(
+    name: bytes,
+    image: bytes,
+    image_format: str,
+    size: tuple[int, int],
+    labels: bytes,
+    labels_format: bytes,
+    others: Mapping[str, int] = MappingProxyType({}),
+) -> bytes:
+    features = {
+        **others,
+        _CHANNELS: 3,
+        _IMAGE: image,
+        _NAME: name,
+        _IMAGE_FORMAT: image_format.encode(),
+        _HEIGHT: size[0],
+        _LABELS: labels,
+        _LABELS_FORMAT: labels_format,
+        _WIDTH: size[1],
+    }
+    entries = [_feature_entry(key, value) for key, value in sorted(features.items())]
+    return _message(1, b"".join(entries))
+
+
+def _feature_entry(key: str, value: bytes | int) -> bytes:
+    """An entry of the map<string, Feature> of tf.train.Features."""
+    if isinstance(value, bytes):
+        feature = _message(1, _message(1, value))  # bytes_list
+    else:
+        feature = _message(3, _message(1, _varint(value)))  # int64_list, packed
+    return _message(1, _message(1, key.encode()) + _message(2, feature))
+
+
+def _message(field: int, content: bytes) -> bytes:
+    """A length-delimited protobuf field."""
+    return _varint(field << 3 | 2) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def frame(record: bytes) -> bytes:
+    """A record as it stands in a TFRecord file: length, checksums and content."""
+    length = struct.pack("<Q", len(record))
+    return b"".join(
+        (
+            length,
+            struct.pack("<I", masked_crc32c(length)),
+            record,
+            struct.pack("<I", masked_crc32c(record)),
+        )
+    )
+
+
+def masked_crc32c(data: bytes) -> int:
+    """CRC-32C of `data`, as TFRecord files store it."""
+    value = google_crc32c.value(data)
+    return ((value >> 15 | value << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def decode_example(serialized: tf.Tensor) -> Example:
+    """Decodes a serialised example, of ours or of DeepLab2's, told by its features.
+
+    Headers are compared with the declared size before anything is decoded, so that
+    a few bytes cannot ask for gigabytes. What does not fit fails as an error of
+    TensorFlow when it is run.
+
+    Args:
+      serialized: [] string, a tf.train.Example.
+    """
+    # Here and not above: worker processes import this file.
+    import tensorflow as tf
+
+    text = tf.io.FixedLenFeature([], tf.string)
+    number = tf.io.FixedLenFeature([], tf.int64)
+    features = tf.io.parse_single_example(
+        serialized,
+        {
+            _IMAGE: text,
+            _IMAGE_FORMAT: tf.io.FixedLenFeature([], tf.string, ""),
+            _NAME: text,
+            _HEIGHT: number,
+            _WIDTH: number,
+            _LABELS: text,
+            _LABELS_FORMAT: tf.io.FixedLenFeature([], tf.string, "raw"),
+            _SOURCE_RECORD: tf.io.FixedLenFeature([], tf.int64, -1),
+        },
+    )
+    size = tf.stack([features[_HEIGHT], features[_WIDTH]])
+    possible = tf.reduce_all((size >= 1) & (size <= MAX_SIDE))
+    possible &= size[0] * size[1] <= MAX_PIXELS
+    size = tf.cast(_where(possible, size, "size of a record", size), tf.int32)
+    image = _decode_image(features[_IMAGE], features[_IMAGE_FORMAT], size)
+    labels = _decode_labels(features[_LABELS], features[_LABELS_FORMAT], size)
+    return Example(
+        name=features[_NAME],
+        image=tf.reshape(image, [size[0], size[1], 3]),
+        labels=tf.reshape(labels, [size[0], size[1]]),
+        record=features[_SOURCE_RECORD],
+    )
+
+
+def _where(condition: tf.Tensor, value: tf.Tensor, what: str, got: object) -> tf.Tensor:
+    """`value`, but an error at run time where the condition does not hold.
+
+    `got` is a number: TensorFlow cannot raise errors that quote arbitrary bytes.
+    """
+    import tensorflow as tf
+
+    # What depends on the result waits for the check.
+    check = tf.debugging.Assert(condition, [f"impossible {what}:", got])
+    with tf.control_dependencies([check]):
+        return tf.identity(value)
+
+
+def _decode_image(encoded: tf.Tensor, form: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """[H, W, 3] uint8 of a JPEG, a PNG, or the RGB bytes of a snapshot."""
+    import tensorflow as tf
+
+    def jpeg() -> tf.Tensor:
+        shape = tf.io.extract_jpeg_shape(encoded)[:2]
+        same = tf.reduce_all(shape == size)
+        checked = _where(same, encoded, "JPEG size", shape)
+        return tf.io.decode_jpeg(checked, channels=3)
+
+    def png() -> tf.Tensor:
+        return tf.io.decode_png(_checked_png(encoded, size), channels=3)
+
+    def raw() -> tf.Tensor:
+        return tf.reshape(tf.io.decode_raw(encoded, tf.uint8), [size[0], size[1], 3])
+
+    # Of files the first bytes tell; names of formats are often wrong.
+    is_jpeg = tf.strings.substr(encoded, 0, len(_JPEG_HEAD)) == _JPEG_HEAD
+    return tf.cond(form == "raw", raw, lambda: tf.cond(is_jpeg, jpeg, png))
+
+
+def _decode_labels(encoded: tf.Tensor, form: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """[H, W] int32 of a 16-bit grey PNG, or of little-endian int32 numbers."""
+    import tensorflow as tf
+
+    def png() -> tf.Tensor:
+        checked = _checked_png(encoded, size, _GREY_16)
+        labels = tf.io.decode_png(checked, channels=1, dtype=tf.uint16)
+        return tf.cast(labels[..., 0], tf.int32)
+
+    def raw() -> tf.Tensor:
+        labels = tf.io.decode_raw(encoded, tf.int32, little_endian=True)
+        return tf.reshape(labels, size)
+
+    known = (form == "raw") | (form == "png")
+    form = _where(known, form, "label format", tf.strings.length(form))
+    return tf.cond(form == "raw", raw, png)
+
+
+def _checked_png(encoded: tf.Tensor, size: tf.Tensor, kind: bytes = b"") -> tf.Tensor:
+    """A PNG whose header has this size, and bit depth and colour type if given."""
+    import tensorflow as tf
+
+    # substr fails where there are fewer bytes.
+    long_enough = tf.strings.length(encoded) > _PNG_HEADER
+    encoded = _where(long_enough, encoded, "length of a PNG", size)
+    head = tf.strings.substr(encoded, 0, len(_PNG_HEAD))
+    shape = tf.io.decode_raw(
+        tf.strings.substr(encoded, len(_PNG_HEAD), 8), tf.int32, little_endian=False
+    )[::-1]
+    found = tf.strings.substr(encoded, len(_PNG_HEAD) + 8, len(kind))
+    same = (head == _PNG_HEAD) & tf.reduce_all(shape == size) & (found == kind)
+    return _where(same, encoded, "PNG header", shape)

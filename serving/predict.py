@@ -1,0 +1,290 @@
+"""Panoptic maps of image files: pictures to look at, and COCO panoptic files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from cmt.data.input.preprocess import decode_image
+from cmt.data.panoptic.categories import Category
+from cmt.data.panoptic.json import load_json
+from cmt.errors import InputError
+from cmt.evaluation.coco_format import PredictionWriter
+from cmt.evaluation.pictures import draw_overlay, save_picture
+from cmt.io.files import atomic_write
+from cmt.io.progress import track
+
+FORMATS = ("overlay", "coco")
+OVERLAYS_FOLDER = "overlays"
+RESULTS_FILE = "predictions.json"
+MODEL_FILE = "model.json"
+
+_IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
+_BYTES_SIGNATURE = "image_bytes"
+
+
+class Segmenter(NamedTuple):
+    """Something that segments encoded images.
+
+    Attributes:
+      run: [B] string -> the outputs of a served model.
+      categories: the classes.
+      owner: what must live as long as `run`.
+    """
+
+    run: Callable[[tf.Tensor], Mapping[str, tf.Tensor]]
+    categories: list[Category]
+    owner: Any = None
+
+
+class Outcome(NamedTuple):
+    """What became of a number of image files.
+
+    Attributes:
+      images: the entries of predictions.json.
+      unreadable: (file, reason) of those that are no images.
+    """
+
+    images: list[dict[str, Any]]
+    unreadable: list[tuple[Path, str]]
+
+
+def find_saved_model(path: Path | str) -> Path | None:
+    """The folder of a SavedModel: `path`, or its highest version; None if neither."""
+    path = Path(path)
+    if (path / "saved_model.pb").is_file():
+        return path
+    versions = [
+        folder
+        for folder in (path.iterdir() if path.is_dir() else ())
+        if folder.name.isdecimal() and (folder / "saved_model.pb").is_file()
+    ]
+    return max(versions, key=lambda folder: int(folder.name), default=None)
+
+
+def load_saved_model(path: Path) -> Segmenter:
+    """Opens the folder of a SavedModel written by `cmt export`.
+
+    Raises:
+      InputError: it is damaged, or was not written by `cmt export`.
+    """
+    try:
+        content = load_json(path / MODEL_FILE)
+        categories = [Category.from_json(item) for item in content["categories"]]
+        model = tf.saved_model.load(str(path))
+        run = model.signatures[_BYTES_SIGNATURE]
+    except (OSError, KeyError, TypeError, ValueError, tf.errors.OpError) as error:
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(
+            f"{path}: not a model of `cmt export`: {first}; export it again"
+        ) from error
+    return Segmenter(lambda images: run(image_bytes=images), categories, model)
+
+
+def find_inputs(inputs: Sequence[str]) -> list[Path]:
+    """The image files that arguments stand for, without repetition.
+
+    Args:
+      inputs: files; folders, for the .jpg, .jpeg and .png files right in them; glob
+        patterns.
+
+    Raises:
+      InputError: a file is missing, a folder has no image, or a pattern fits nothing.
+    """
+    found: dict[Path, None] = {}
+    for item in inputs:
+        found.update(dict.fromkeys(_files_of(item)))
+    return list(found)
+
+
+def _files_of(item: str) -> list[Path]:
+    path = Path(item)
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        files = [file for file in sorted(path.iterdir()) if _has_image_name(file)]
+        if not files:
+            raise InputError(
+                f"{item}: no image in this folder; its images must be right in it and "
+                f"end in {', '.join(_IMAGE_ENDINGS)}"
+            )
+        return files
+    if any(_is_pattern(part) for part in path.parts):
+        files = [file for file in _matches(path) if _has_image_name(file)]
+        if not files:
+            raise InputError(f"{item}: no image fits this pattern")
+        return files
+    raise InputError(f"{item}: no such file or folder")
+
+
+def _is_pattern(part: str) -> bool:
+    return any(character in part for character in "*?[")
+
+
+def _matches(pattern: Path) -> list[Path]:
+    """Files that fit a pattern; ** stands for folders at any depth."""
+    parts = pattern.parts
+    first = next(i for i, part in enumerate(parts) if _is_pattern(part))
+    return sorted(Path(*parts[:first]).glob(str(Path(*parts[first:]))))
+
+
+def _has_image_name(path: Path) -> bool:
+    return path.suffix.lower() in _IMAGE_ENDINGS and path.is_file()
+
+
+def parse_formats(text: str) -> list[str]:
+    """Splits "overlay,coco".
+
+    Raises:
+      InputError: a format is unknown, or there is none.
+    """
+    formats = [name.strip() for name in text.split(",")]
+    if not set(formats) <= set(FORMATS):
+        raise InputError(
+            f"--format must be one or more of {', '.join(FORMATS)}, separated by "
+            f"commas; got '{text}'"
+        )
+    return formats
+
+
+def predict_files(
+    segmenter: Segmenter,
+    files: Sequence[Path],
+    output: Path | str,
+    *,
+    formats: Sequence[str] = FORMATS,
+) -> Outcome:
+    """Segments files one after the other and writes what was asked for.
+
+    Below `output`: `overlays/*.png` for "overlay"; `panoptic.json` and
+    `panoptic/*.png` for "coco"; always `predictions.json`, the segments of each image
+    with class, score and area. Files that are no images are left out.
+
+    Args:
+      segmenter: from `evaluation.factory.open_model`.
+      files: from `find_inputs`.
+      output: the folder; what is there under these names is replaced.
+      formats: of `FORMATS`.
+
+    Raises:
+      InputError: no file is an image; nothing is written or replaced then.
+    """
+    output = Path(output)
+    outcome = Outcome([], [])
+    if "coco" in formats:
+        with PredictionWriter(output, segmenter.categories) as writer:
+            _predict_all(segmenter, files, output, formats, outcome, writer)
+    else:
+        _predict_all(segmenter, files, output, formats, outcome, None)
+    with atomic_write(output / RESULTS_FILE, "w") as file:
+        json.dump({"images": outcome.images}, file, indent=1)
+        file.write("\n")
+    return outcome
+
+
+def _predict_all(
+    segmenter: Segmenter,
+    files: Sequence[Path],
+    output: Path,
+    formats: Sequence[str],
+    outcome: Outcome,
+    writer: PredictionWriter | None,
+) -> None:
+    names = output_names(files)
+    identities = image_ids(names)
+    work = zip(files, names, identities, strict=True)
+    for file, name, identity in track(work, description="predicting", total=len(files)):
+        try:
+            image, found = _segment_file(segmenter, file)
+        except InputError as error:
+            outcome.unreadable.append((file, str(error)))
+            continue
+        panoptic = found["panoptic"]
+        entry = {"file": str(file), "image_id": identity, "size": list(panoptic.shape)}
+        if "overlay" in formats:
+            path = Path(OVERLAYS_FOLDER, f"{name}.png")
+            picture = draw_overlay(image, panoptic, segmenter.categories)
+            save_picture(output / path, picture)
+            entry["overlay"] = path.as_posix()
+        if writer is not None:
+            writer.add(identity, f"{name}{file.suffix}", panoptic)
+        entry["segments"] = list(_segments(found, segmenter.categories))
+        outcome.images.append(entry)
+    if not outcome.images:
+        named = [f"; {file}: {reason}" for file, reason in outcome.unreadable[:1]]
+        raise InputError(
+            f"none of {len(files)} files is an image that can be read{''.join(named)}; "
+            "give JPEG or PNG images"
+        )
+
+
+def _segment_file(
+    segmenter: Segmenter, file: Path
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The image [H, W, 3] uint8 and the outputs for it.
+
+    Raises:
+      InputError: the file cannot be read; the message is the reason alone.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise InputError(error.strerror or str(error)) from error
+    try:
+        image = decode_image(content).numpy()
+        outputs = segmenter.run(tf.constant([content]))
+    except tf.errors.InvalidArgumentError as error:
+        raise InputError(_why_unreadable(content)) from error
+    return image, {key: value.numpy()[0] for key, value in outputs.items()}
+
+
+def _why_unreadable(content: bytes) -> str:
+    if not content:
+        return "the file is empty"
+    if content.startswith((b"\xff\xd8\xff", b"\x89PNG")):
+        return "the image is damaged or cut off"
+    return "neither a JPEG nor a PNG image"
+
+
+def _segments(
+    found: Mapping[str, np.ndarray], categories: Sequence[Category]
+) -> Iterator[dict[str, Any]]:
+    names = {category.id: category.name for category in categories}
+    values, areas = np.unique(found["panoptic"], return_counts=True)
+    area = dict(zip(values.tolist(), areas.tolist(), strict=True))
+    for index in np.flatnonzero(found["segment_ids"]):
+        category_id = int(found["category_ids"][index])
+        yield {
+            "id": int(found["segment_ids"][index]),
+            "category_id": category_id,
+            "category": names[category_id],
+            "isthing": int(found["is_thing"][index]),
+            "score": round(float(found["scores"][index]), 6),
+            "area": area[int(found["segment_ids"][index])],
+        }
+
+
+def output_names(files: Sequence[Path]) -> list[str]:
+    """A name for each file's results: its stem, with "-2" and so on if it is taken."""
+    names: dict[str, None] = {}
+    for file in files:
+        name, number = file.stem, 1
+        while name in names:
+            number += 1
+            name = f"{file.stem}-{number}"
+        names[name] = None
+    return list(names)
+
+
+def image_ids(names: Sequence[str]) -> list[int]:
+    """COCO image ids: the names as numbers if all are different ones, else 1, 2, ..."""
+    if all(name.isdecimal() for name in names):
+        numbers = [int(name) for name in names]
+        if len(set(numbers)) == len(numbers):
+            return numbers
+    return list(range(1, len(names) + 1))
