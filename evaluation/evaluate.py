@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from cmt.data.input.pipeline import EvaluationBatch
 from cmt.data.panoptic.json import load_json, read_annotations
+from cmt.data.panoptic.predictions import PredictionWriter
 from cmt.errors import InputError
-from cmt.evaluation.coco_format import PredictionWriter
 from cmt.evaluation.panoptic_quality import score_files
 from cmt.io.files import atomic_write
 from cmt.io.progress import track

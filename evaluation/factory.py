@@ -13,24 +13,21 @@ import tf_keras
 from cmt.config import load_experiment
 from cmt.data.input import open as data_factory
 from cmt.data.input.pipeline import find_source
-from cmt.data.panoptic.categories import Category
+from cmt.data.panoptic.categories import Category, read_categories
+from cmt.data.panoptic.overlay import draw_overlay
+from cmt.data.panoptic.predictions import panoptic_ids
+from cmt.data.panoptic.sheet import save_picture
 from cmt.data.records.index import index_records
 from cmt.data.records.manifest import Manifest
 from cmt.data.records.reader import example_reader
 from cmt.errors import InputError
-from cmt.evaluation.coco_format import CATEGORY_DIVISOR
 from cmt.evaluation.evaluate import GroundTruth, evaluate, readable
-from cmt.evaluation.pictures import (
-    SheetRow,
-    clustering_sheet,
-    draw_overlay,
-    save_picture,
-)
+from cmt.evaluation.pictures import SheetRow, clustering_sheet
 from cmt.factory import build_model, merge_options
 from cmt.postprocess import LABEL_DIVISOR
 from cmt.protos import experiment_pb2
 from cmt.serving.predict import Segmenter, find_saved_model, load_saved_model
-from cmt.serving.predictor import PanopticPredictor, read_categories
+from cmt.serving.predictor import PanopticPredictor
 from cmt.weights.strict import find_checkpoint, load_weights
 
 CONFIG_FILE = "config.textproto"
@@ -217,15 +214,14 @@ def validation_images(
     source = find_source(
         split.tfrecords, split.manifest, split.annotations, split.masks
     )
-    ids = np.array([0, *(category.id for category in source.manifest.categories)])
     index = index_records(source.files)
     read = example_reader(index, num_classes=len(source.manifest.categories))
     records = tf.data.Dataset.range(min(number, index.num_records)).map(read)
     images = []
     for example in readable(records.as_numpy_iterator(), split.tfrecords):
-        classes, instances = np.divmod(example.labels, LABEL_DIVISOR)
-        panoptic = ids[classes] * CATEGORY_DIVISOR + instances
-        images.append((example.image, panoptic.astype(np.int32)))
+        parts = np.divmod(example.labels, LABEL_DIVISOR)
+        ids = panoptic_ids(*parts, source.manifest.categories)
+        images.append((example.image, ids))
     return images
 
 

@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cmt.data.panoptic.annotations import MAX_SEGMENT_ID
 from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.json import read_ids
+from cmt.data.panoptic.predictions import count_values
 from cmt.errors import InputError
 from cmt.evaluation.coco_format import (
-    MAX_ID,
     PanopticAnnotation,
     PanopticFile,
-    count_values,
     read_panoptic_json,
 )
 from cmt.io.parallel import num_workers
@@ -75,9 +75,9 @@ class PanopticQuality:
             category is unknown.
         """
         for name, ids in (("ground truth", gt_map), ("prediction", pred_map)):
-            if ids.size and (ids.min() < 0 or ids.max() > MAX_ID):
+            if ids.size and (ids.min() < 0 or ids.max() > MAX_SEGMENT_ID):
                 raise InputError(
-                    f"{name}: segment ids must be 0 to {MAX_ID}; got {ids.min()} to "
+                    f"{name}: segment ids must be 0 to {MAX_SEGMENT_ID}; got {ids.min()} to "
                     f"{ids.max()}"
                 )
         self._counts += _count_image(
@@ -266,10 +266,12 @@ def _overlaps(gt: _Side, pred: _Side) -> tuple[np.ndarray, np.ndarray]:
             f"{pred.name}: is {width}x{height} pixels, but {gt.name} is "
             f"{gt_width}x{gt_height}; bring predictions to the size of the image"
         )
-    pairs, pixels = count_values(gt.ids.astype(np.int64) * (MAX_ID + 1) + pred.ids)
+    pairs, pixels = count_values(
+        gt.ids.astype(np.int64) * (MAX_SEGMENT_ID + 1) + pred.ids
+    )
     overlap = np.zeros([1 + len(gt.segments), 1 + len(pred.segments)])
-    rows = _positions(gt, pairs // (MAX_ID + 1))
-    columns = _positions(pred, pairs % (MAX_ID + 1))
+    rows = _positions(gt, pairs // (MAX_SEGMENT_ID + 1))
+    columns = _positions(pred, pairs % (MAX_SEGMENT_ID + 1))
     overlap[rows, columns] = pixels
     return overlap, overlap[1:].sum(axis=1)
 

@@ -13,9 +13,10 @@ import tensorflow as tf
 from cmt.data.input.preprocess import decode_image
 from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.json import load_json
+from cmt.data.panoptic.overlay import draw_overlay
+from cmt.data.panoptic.predictions import PredictionWriter
+from cmt.data.panoptic.sheet import save_picture
 from cmt.errors import InputError
-from cmt.evaluation.coco_format import PredictionWriter
-from cmt.evaluation.pictures import draw_overlay, save_picture
 from cmt.io.files import atomic_write
 from cmt.io.progress import track
 

@@ -7,19 +7,15 @@ so its integers are those of the evaluation.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 from cmt.data.input.preprocess import decode_image, resize_and_pad, resize_labels_back
+from cmt.data.panoptic.annotations import CATEGORY_DIVISOR
 from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.json import MAX_CATEGORY_ID
-from cmt.errors import InputError
-from cmt.evaluation.coco_format import CATEGORY_DIVISOR
-from cmt.io.files import atomic_write
+from cmt.data.panoptic.predictions import check_category_ids
 from cmt.postprocess import LABEL_DIVISOR, merge_masks
 
 
@@ -49,14 +45,7 @@ class PanopticPredictor:
         Raises:
           InputError: category_id * 1000 + instance would not fit in a PNG colour.
         """
-        for category in categories:
-            if not 1 <= category.id <= MAX_CATEGORY_ID:
-                raise InputError(
-                    f"category '{category.name}': id must be from 1 to "
-                    f"{MAX_CATEGORY_ID}, because panoptic maps hold category_id * 1000 "
-                    "+ instance in the three bytes of a colour and 0 is void; got "
-                    f"{category.id}; renumber it and convert again"
-                )
+        check_category_ids(categories)
         self.network = network
         self.crop_size = (int(crop_size[0]), int(crop_size[1]))
         self.categories = list(categories)
@@ -260,28 +249,6 @@ def _decode(content: tf.Tensor) -> tf.Tensor:
     with tf.control_dependencies([] if check is None else [check]):
         content = tf.identity(content)
     return decode_image(content)
-
-
-def write_categories(path: Path | str, categories: Sequence[Category]) -> None:
-    """Writes the classes as a json list, in the order of the contiguous classes."""
-    with atomic_write(path, "w") as file:
-        json.dump([category.to_json() for category in categories], file, indent=1)
-        file.write("\n")
-
-
-def read_categories(path: Path | str) -> list[Category]:
-    """Reads what `write_categories` wrote.
-
-    Raises:
-      InputError: the file is missing or is something else.
-    """
-    path = Path(path)
-    try:
-        return [Category.from_json(item) for item in json.loads(path.read_text())]
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; it holds the classes") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: not a list of categories: {error}") from error
 
 
 def _inputs(

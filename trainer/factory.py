@@ -12,8 +12,8 @@ import tf_keras
 
 from cmt.config import to_text
 from cmt.data.input import open as data_factory
-from cmt.data.panoptic.annotations import MAX_CATEGORY_ID
 from cmt.data.panoptic.categories import Category
+from cmt.data.panoptic.predictions import check_category_ids
 from cmt.errors import InputError
 from cmt.evaluation import factory as evaluation_factory
 from cmt.evaluation.evaluate import image_ids
@@ -184,13 +184,7 @@ def training_categories(experiment: experiment_pb2.ExperimentConfig) -> list[Cat
             "model.num_classes must be the number of categories of the data; got "
             f"{experiment.model.num_classes} and {len(categories)}"
         )
-    for category in categories:
-        if not 1 <= category.id <= MAX_CATEGORY_ID:
-            raise InputError(
-                f"data.train: the id of category '{category.name}' must be from 1 to "
-                f"{MAX_CATEGORY_ID}, because predicted PNGs hold category_id * 1000 + "
-                f"instance; got {category.id}; renumber it and convert again"
-            )
+    check_category_ids(categories)
     return categories
 
 

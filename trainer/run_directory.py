@@ -11,10 +11,13 @@ from pathlib import Path
 from google.protobuf.message import Message
 
 from cmt import config
-from cmt.data.panoptic.categories import Category
+from cmt.data.panoptic.categories import (
+    Category,
+    read_categories,
+    write_categories,
+)
 from cmt.errors import InputError
 from cmt.io.files import atomic_write
-from cmt.serving.predictor import read_categories, write_categories
 from cmt.weights.load import Report
 
 CONFIG_FILE = "config.textproto"

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
+
+from cmt.errors import InputError
+from cmt.io.files import atomic_write
 
 
 class Category(NamedTuple):
@@ -55,6 +60,28 @@ class Category(NamedTuple):
 def class_of_id(categories: Sequence[Category]) -> dict[int, int]:
     """Contiguous class, 1..C, of each category id."""
     return {category.id: index + 1 for index, category in enumerate(categories)}
+
+
+def write_categories(path: Path | str, categories: Sequence[Category]) -> None:
+    """Writes the classes as a json list, in the order of the contiguous classes."""
+    with atomic_write(path, "w") as file:
+        json.dump([category.to_json() for category in categories], file, indent=1)
+        file.write("\n")
+
+
+def read_categories(path: Path | str) -> list[Category]:
+    """Reads what `write_categories` wrote.
+
+    Raises:
+      InputError: the file is missing or is something else.
+    """
+    path = Path(path)
+    try:
+        return [Category.from_json(item) for item in json.loads(path.read_text())]
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; it holds the classes") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: not a list of categories: {error}") from error
 
 
 def _color_of(number: int) -> tuple[int, int, int]:

@@ -9,7 +9,7 @@ import pytest
 
 from cmt.cli.main import main
 from cmt.data.panoptic.categories import Category
-from cmt.evaluation.coco_format import PredictionWriter
+from cmt.data.panoptic.predictions import PredictionWriter
 
 CATEGORIES = [
     Category(7, "disc", True, (255, 0, 0)),

@@ -9,12 +9,9 @@ import pytest
 
 from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.json import read_annotations, read_ids
+from cmt.data.panoptic.predictions import PredictionWriter, count_values
 from cmt.errors import InputError
-from cmt.evaluation.coco_format import (
-    PredictionWriter,
-    count_values,
-    read_panoptic_json,
-)
+from cmt.evaluation.coco_format import read_panoptic_json
 from cmt.evaluation.panoptic_quality import score_files
 
 CATEGORIES = [

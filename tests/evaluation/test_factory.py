@@ -14,13 +14,13 @@ from PIL import Image
 
 from cmt.config import load_experiment, to_text
 from cmt.data.convert.convert import convert
+from cmt.data.panoptic.categories import write_categories
 from cmt.data.panoptic.json import read_ids
 from cmt.data.records.manifest import Manifest
 from cmt.data.scenes.generate import generate_scenes
 from cmt.errors import InputError
 from cmt.evaluation import factory
 from cmt.factory import build_model
-from cmt.serving.predictor import write_categories
 
 _CHANGES = (
     "model.backbone.stage2_blocks=1",

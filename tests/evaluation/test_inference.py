@@ -7,12 +7,9 @@ import pytest
 import tensorflow as tf
 
 from cmt.data.input.preprocess import resize_and_pad
+from cmt.data.panoptic.categories import read_categories, write_categories
 from cmt.errors import InputError
-from cmt.serving.predictor import (
-    PanopticPredictor,
-    read_categories,
-    write_categories,
-)
+from cmt.serving.predictor import PanopticPredictor
 from tests import fakes
 
 SIZES = [(65, 81), (50, 100), (130, 37), (23, 29)]
@@ -152,7 +149,7 @@ def test_no_image_at_all(predictor):
 @pytest.mark.parametrize("number", [0, -1, 16778])
 def test_category_id_that_does_not_fit(number):
     categories = [fakes.CATEGORIES[0]._replace(id=number), *fakes.CATEGORIES[1:]]
-    with pytest.raises(InputError, match="'ball': id must be from 1"):
+    with pytest.raises(InputError, match="'ball' must be from 1"):
         PanopticPredictor(
             fakes.FakeNetwork(),
             crop_size=fakes.CROP_SIZE,

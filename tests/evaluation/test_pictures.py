@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cmt.data.panoptic import overlay
+from cmt.data.panoptic.sheet import contact_sheet, save_picture
 from cmt.errors import InputError
 from cmt.evaluation import pictures
 from cmt.evaluation.curves import plot_learning_curve
@@ -18,7 +20,7 @@ from tests import fakes
 
 def test_colors_differ_within_a_class_and_between():
     panoptic = np.array([[7001, 7002, 7003, 7004, 7005, 3000, 12001, 12002, 90000, 0]])
-    colors = pictures.segment_colors(panoptic, fakes.CATEGORIES)
+    colors = overlay.segment_colors(panoptic, fakes.CATEGORIES)
     assert set(colors) == set(panoptic[0].tolist()) - {0}
     assert colors[3000] == fakes.CATEGORIES[1].color
     assert colors[7001] == fakes.CATEGORIES[0].color
@@ -30,7 +32,7 @@ def test_overlay_pixels():
     image = np.full([100, 120, 3], 100, np.uint8)
     panoptic = np.zeros([100, 120], np.int32)
     panoptic[20:60, 30:90] = 7001
-    picture = pictures.draw_overlay(
+    picture = overlay.draw_overlay(
         image, panoptic, fakes.CATEGORIES, names=False, enlarge=False
     )
     assert picture.shape == image.shape and picture.dtype == np.uint8
@@ -47,8 +49,8 @@ def test_small_images_are_enlarged_and_names_are_inside():
     image = np.zeros([97, 97, 3], np.uint8)
     panoptic = np.zeros([97, 97], np.int32)
     panoptic[30:70, 20:80] = 12001
-    plain = pictures.draw_overlay(image, panoptic, fakes.CATEGORIES, names=False)
-    named = pictures.draw_overlay(image, panoptic, fakes.CATEGORIES)
+    plain = overlay.draw_overlay(image, panoptic, fakes.CATEGORIES, names=False)
+    named = overlay.draw_overlay(image, panoptic, fakes.CATEGORIES)
     assert plain.shape == named.shape == (485, 485, 3)
     rows, columns = np.nonzero((plain != named).any(-1))
     assert rows.size > 100
@@ -64,9 +66,9 @@ def test_names_do_not_cover_each_other():
     labels[::2] = 7001
     labels[1::2] = 12001
     picture = Image.new("RGB", (60, 60))
-    pictures._write_names(picture, labels, {7: "one", 12: "another one"})
+    overlay._write_names(picture, labels, {7: "one", 12: "another one"})
     once = Image.new("RGB", (60, 60))
-    pictures._write_names(
+    overlay._write_names(
         once, np.where(labels == 7001, 7001, 0), {7: "one", 12: "another one"}
     )
     np.testing.assert_array_equal(np.asarray(picture), np.asarray(once))
@@ -75,7 +77,7 @@ def test_names_do_not_cover_each_other():
 def test_innermost_pixel():
     mask = np.zeros([30, 40], bool)
     mask[5:12, 10:31] = True
-    row, column, depth = pictures._innermost(mask)
+    row, column, depth = overlay._innermost(mask)
     assert row == 8 and 13 <= column <= 27 and depth == 4
 
 
@@ -88,7 +90,7 @@ def test_center_colors_are_different():
 def test_contact_sheet_places_pictures():
     red = np.full([10, 20, 3], (255, 0, 0), np.uint8)
     blue = np.full([20, 10, 3], (0, 0, 255), np.uint8)
-    sheet = pictures.contact_sheet(
+    sheet = contact_sheet(
         [[red, blue], [blue]], ["first", "second"], cell_pixels=50, gap_pixels=4
     )
     assert sheet.shape == (2 * 54 + 4 + 24, 2 * 54 + 4, 3)
@@ -126,7 +128,7 @@ def test_clustering_sheet_shows_assignment_and_points():
 
 def test_save_picture(tmp_path):
     picture = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
-    pictures.save_picture(tmp_path / "new" / "a.png", picture)
+    save_picture(tmp_path / "new" / "a.png", picture)
     np.testing.assert_array_equal(Image.open(tmp_path / "new" / "a.png"), picture)
 
 

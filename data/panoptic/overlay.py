@@ -1,0 +1,178 @@
+"""The segments of a panoptic map drawn over its image."""
+
+from __future__ import annotations
+
+import colorsys
+import functools
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from cmt.data.panoptic.annotations import CATEGORY_DIVISOR
+from cmt.data.panoptic.categories import Category
+
+Color = tuple[int, int, int]
+
+GOLDEN_RATIO = 0.618034
+_OPACITY = 0.55
+# Distance of two RGB colours from which on they are told apart at a glance.
+_FAR = 80
+_CONTOUR: Color = (255, 255, 255)
+# Pictures are enlarged by a whole factor until a side has this many pixels, so that
+# names are legible on small images.
+_LEAST_SIDE_PIXELS = 480
+_SMALLEST_FONT_PIXELS = 10
+_LARGEST_FONT_PIXELS = 28
+
+
+def segment_colors(
+    panoptic: np.ndarray, categories: Sequence[Category]
+) -> dict[int, Color]:
+    """Gives each segment a colour near its class's, different from all others.
+
+    Args:
+      panoptic: [H, W] int, category_id * 1000 + instance, 0 where void.
+      categories: the classes.
+
+    Returns:
+      segment id -> RGB.
+    """
+    base = {category.id: category.color for category in categories}
+    colors: dict[int, Color] = {}
+    taken: set[Color] = {(0, 0, 0), _CONTOUR}
+    for number in np.unique(panoptic[panoptic != 0]).tolist():
+        category_color = base.get(number // CATEGORY_DIVISOR, (128, 128, 128))
+        color = _most_distinct(_variations(category_color), taken)
+        colors[number] = color
+        taken.add(color)
+    return colors
+
+
+def _variations(color: Color, number: int = 64) -> list[Color]:
+    """The colour, then others of ever more different hue, in turn dark and light."""
+    colors = [color]
+    hue, saturation, value = colorsys.rgb_to_hsv(*(channel / 255 for channel in color))
+    for index in range(1, number):
+        spread = 0.04 + 0.002 * index
+        turn = spread * (2 * (index * GOLDEN_RATIO % 1.0) - 1)
+        red, green, blue = colorsys.hsv_to_rgb(
+            (hue + turn) % 1.0,
+            (max(saturation, 0.4), 0.95, 0.5)[index % 3],
+            (1.0, 0.5, max(value, 0.6), 0.75)[index % 4],
+        )
+        colors.append((round(red * 255), round(green * 255), round(blue * 255)))
+    return colors
+
+
+def _most_distinct(candidates: Sequence[Color], taken: set[Color]) -> Color:
+    """The first if it is far from all taken, else the one that is farthest."""
+
+    def distance(color: Color) -> float:
+        return min(math.dist(color, other) for other in taken)
+
+    if distance(candidates[0]) >= _FAR:
+        return candidates[0]
+    return max(candidates, key=distance)
+
+
+def draw_overlay(
+    image: np.ndarray,
+    panoptic: np.ndarray,
+    categories: Sequence[Category],
+    *,
+    names: bool = True,
+    enlarge: bool = True,
+) -> np.ndarray:
+    """Draws segments over an image: colours, contours, class names.
+
+    Args:
+      image: [H, W, 3] uint8.
+      panoptic: [H, W] int, category_id * 1000 + instance; void (0) is left as it is.
+      categories: the classes.
+      names: write class names inside the segments.
+      enlarge: enlarge small images by a whole factor first.
+
+    Returns:
+      [kH, kW, 3] uint8, k = 1 without `enlarge`.
+    """
+    factor = enlargement(image.shape[:2]) if enlarge else 1
+    height, width = image.shape[:2]
+    canvas = np.asarray(
+        Image.fromarray(image).resize((width * factor, height * factor))
+    ).astype(np.float32)
+    labels = panoptic.repeat(factor, axis=0).repeat(factor, axis=1)
+    for number, color in segment_colors(panoptic, categories).items():
+        inside = labels == number
+        canvas[inside] = (1 - _OPACITY) * canvas[inside] + _OPACITY * np.array(color)
+    canvas[contours(labels)] = _CONTOUR
+    picture = Image.fromarray(canvas.round().astype(np.uint8))
+    if names:
+        _write_names(picture, labels, {item.id: item.name for item in categories})
+    return np.asarray(picture)
+
+
+def contours(labels: np.ndarray) -> np.ndarray:
+    """[H, W] bool: the pixels whose right or lower neighbour is another segment."""
+    edge = np.zeros(labels.shape, bool)
+    edge[:, :-1] |= labels[:, :-1] != labels[:, 1:]
+    edge[:-1] |= labels[:-1] != labels[1:]
+    return edge
+
+
+def enlargement(size: tuple[int, int]) -> int:
+    return max(1, math.ceil(_LEAST_SIDE_PIXELS / max(size)))
+
+
+def _write_names(
+    picture: Image.Image, labels: np.ndarray, names: Mapping[int, str]
+) -> None:
+    """Writes each segment's name around its innermost pixel, large segments first.
+
+    A name that would cover one already written is left out.
+    """
+    draw = ImageDraw.Draw(picture)
+    numbers, areas = np.unique(labels[labels != 0], return_counts=True)
+    boxes: list[tuple[float, float, float, float]] = []
+    for number in numbers[np.argsort(-areas, kind="stable")].tolist():
+        row, column, depth = _innermost(labels == number)
+        name = names.get(number // CATEGORY_DIVISOR, "?")
+        size = min(max(depth * 0.7, _SMALLEST_FONT_PIXELS), _LARGEST_FONT_PIXELS)
+        font = font_of(round(size))
+        left, top, right, bottom = draw.textbbox((0, 0), name, font, stroke_width=1)
+        x = min(max(column - (left + right) / 2, -left), picture.width - right)
+        y = min(max(row - (top + bottom) / 2, -top), picture.height - bottom)
+        box = (x + left, y + top, x + right, y + bottom)
+        if any(_overlap(box, other) for other in boxes):
+            continue
+        boxes.append(box)
+        draw.text(
+            (x, y), name, (255, 255, 255), font, stroke_width=1, stroke_fill=(0, 0, 0)
+        )
+
+
+def _innermost(mask: np.ndarray) -> tuple[int, int, float]:
+    """Row and column of the pixel farthest from the mask's edge, and how far."""
+    from scipy import ndimage
+
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    window = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    distance = ndimage.distance_transform_edt(np.pad(window, 1))[1:-1, 1:-1]
+    row, column = np.unravel_index(np.argmax(distance), distance.shape)
+    return int(row + rows[0]), int(column + columns[0]), float(distance.max())
+
+
+def _overlap(box: Sequence[float], other: Sequence[float]) -> bool:
+    return (
+        box[0] < other[2]
+        and other[0] < box[2]
+        and box[1] < other[3]
+        and other[1] < box[3]
+    )
+
+
+@functools.lru_cache
+def font_of(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The font of that height in pixels."""
+    return ImageFont.load_default(size)

@@ -1,0 +1,63 @@
+"""Pictures side by side on a sheet, and pictures as files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from cmt.data.panoptic.overlay import font_of
+from cmt.io.files import atomic_write
+
+_TITLE_PIXELS = 24
+
+
+def save_picture(path: Path | str, picture: np.ndarray) -> None:
+    """Writes a picture as PNG, atomically."""
+    with atomic_write(path) as file:
+        Image.fromarray(picture).save(file, format="PNG")
+
+
+def contact_sheet(
+    rows: Sequence[Sequence[np.ndarray]],
+    titles: Sequence[str] = (),
+    *,
+    cell_pixels: int = 240,
+    gap_pixels: int = 6,
+) -> np.ndarray:
+    """Puts pictures in a grid under the titles of its columns.
+
+    Args:
+      rows: pictures [*, *, 3] uint8; a row may be shorter than others.
+      titles: of the columns; none leaves their line out.
+      cell_pixels: a picture is scaled so that its longer side has this many pixels.
+      gap_pixels: space around the pictures.
+
+    Returns:
+      [H, W, 3] uint8.
+    """
+    title_pixels = _TITLE_PIXELS if titles else 0
+    step = cell_pixels + gap_pixels
+    columns = max(len(titles), *(len(row) for row in rows))
+    size = columns * step + gap_pixels, len(rows) * step + gap_pixels + title_pixels
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, title in enumerate(titles):
+        draw.text((column * step + gap_pixels, 4), title, (0, 0, 0), font_of(15))
+    for row, pictures in enumerate(rows):
+        for column, picture in enumerate(pictures):
+            cell = _fit(picture, cell_pixels)
+            x = gap_pixels + column * step + (cell_pixels - cell.width) // 2
+            y = title_pixels + gap_pixels + row * step
+            sheet.paste(cell, (x, y + (cell_pixels - cell.height) // 2))
+    return np.asarray(sheet)
+
+
+def _fit(picture: np.ndarray, side: int) -> Image.Image:
+    height, width = picture.shape[:2]
+    scale = side / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    smooth = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST
+    return Image.fromarray(picture).resize(size, smooth)
