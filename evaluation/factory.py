@@ -28,7 +28,8 @@ from cmt.postprocess import LABEL_DIVISOR
 from cmt.protos import experiment_pb2
 from cmt.serving.predict import Segmenter, find_saved_model, load_saved_model
 from cmt.serving.predictor import PanopticPredictor
-from cmt.weights.strict import find_checkpoint, load_weights
+from cmt.weights.files import find_checkpoint
+from cmt.weights.load import load_weights
 
 CONFIG_FILE = "config.textproto"
 CATEGORIES_FILE = "categories.json"

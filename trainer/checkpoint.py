@@ -10,7 +10,7 @@ import tensorflow as tf
 from cmt.errors import InputError, WorkError, tensorflow_reason
 from cmt.trainer.trainer import Trainer
 from cmt.weights import files
-from cmt.weights.strict import check_network, read_step
+from cmt.weights.load import check_network
 
 _NAME = "step"
 
@@ -57,8 +57,7 @@ class RunCheckpoints:
         """
         if self.latest is None:
             return 0
-        check_network(self._trainer.network, self.latest)
-        step = read_step(self.latest)
+        step = check_network(self._trainer.network, self.latest)
         try:
             status = self._checkpoint.restore(self.latest)
             try:

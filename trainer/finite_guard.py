@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from cmt.errors import few
+
 TOTAL = "total"
 GRADIENT_NORM = "gradient_norm"
 # Not a loss: 0 while all moving statistics of the network are finite.
@@ -49,7 +51,9 @@ class NotFinite(NamedTuple):
         causes = {k: v for k, v in self.values.items() if k not in _CONSEQUENCES}
         if not causes and TOTAL in self.values:  # A sum of large ones.
             causes = {TOTAL: self.values[TOTAL]}
-        terms = _listed([f"{name} is {value}" for name, value in causes.items()])
+        terms = few(
+            [f"{name} is {value}" for name, value in causes.items()], _NAMED_AT_MOST
+        )
         text = f"step {self.step} has values that are not finite: {terms}"
         if not causes:
             text = f"the gradient of step {self.step} is not finite, its losses are"
@@ -61,7 +65,7 @@ class NotFinite(NamedTuple):
             files = image_names(places)
             names = [f"{p} ({f})" for p, f in zip(places, files, strict=True)]
         names += [""] * (len(self.images) - len(places))
-        return f"{text}, training images {_listed(names)} (counted from 0)"
+        return f"{text}, training images {few(names, _NAMED_AT_MOST)} (counted from 0)"
 
 
 class FiniteGuard:
@@ -172,9 +176,3 @@ class FiniteGuard:
 
 def _assign_where(variable: tf.Variable, chosen: tf.Tensor, value: tf.Tensor) -> None:
     variable.assign(tf.where(chosen, value, variable.read_value()))
-
-
-def _listed(parts: Sequence[str]) -> str:
-    shown = ", ".join(parts[:_NAMED_AT_MOST])
-    more = len(parts) - _NAMED_AT_MOST
-    return f"{shown} and {more} more" if more > 0 else shown

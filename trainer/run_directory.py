@@ -16,9 +16,9 @@ from cmt.data.panoptic.categories import (
     read_categories,
     write_categories,
 )
-from cmt.errors import InputError
+from cmt.errors import InputError, few
 from cmt.io.files import atomic_write
-from cmt.weights.load import Report
+from cmt.weights.load import LoadReport
 
 CONFIG_FILE = "config.textproto"
 CATEGORIES_FILE = "categories.json"
@@ -53,11 +53,9 @@ def check_config(run_dir: Path, experiment: Message) -> list[str]:
     changes = {p: f"{p}: {old} -> {new}" for p, old, new in differences}
     refused = [text for p, text in changes.items() if p.startswith(_FIXED)]
     if refused:
-        rest = len(refused) - _NAMED_AT_MOST
         raise InputError(
             f"{run_dir} holds a run of another model or optimizer: "
-            + "; ".join(refused[:_NAMED_AT_MOST])
-            + (f" and {rest} more" if rest > 0 else "")
+            + few(refused, _NAMED_AT_MOST, separator="; ")
             + "; give another --output, or the config of that run"
         )
     return list(changes.values())
@@ -92,7 +90,7 @@ def write_head(
     write_categories(run_dir / CATEGORIES_FILE, categories)
 
 
-def write_weights(run_dir: Path, report: Report) -> None:
+def write_weights(run_dir: Path, report: LoadReport) -> None:
     """Writes which of its first weights a run has from a checkpoint, atomically."""
     with atomic_write(run_dir / WEIGHTS_FILE, "w") as file:
         file.write(report.to_json())

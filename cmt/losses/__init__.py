@@ -13,9 +13,9 @@ from cmt.losses.mask_approximation import (
     mask_extents,
 )
 from cmt.losses.mask_id import mask_id_loss
-from cmt.losses.overlaps import MaskStatistics, mask_statistics
 from cmt.losses.pq_style import pq_class_loss, pq_mask_loss
 from cmt.losses.semantic import semantic_loss
+from cmt.losses.statistics import MaskStatistics, mask_statistics
 from cmt.losses.targets import PixelTargets, pixel_targets
 from cmt.losses.total import PanopticLoss
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from cmt.losses.overlaps import MaskStatistics
 from cmt.losses.reduction import gradient_only, nonzero_mean, pick
+from cmt.losses.statistics import MaskStatistics
 
 
 def mask_id_loss(

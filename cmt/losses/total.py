@@ -20,10 +20,10 @@ from cmt.losses.mask_approximation import (
     mask_extents,
 )
 from cmt.losses.mask_id import mask_id_loss
-from cmt.losses.overlaps import MaskStatistics, mask_statistics
 from cmt.losses.pq_style import pq_class_loss, pq_mask_loss
 from cmt.losses.regions import Regions
 from cmt.losses.semantic import semantic_loss
+from cmt.losses.statistics import MaskStatistics, mask_statistics
 from cmt.losses.targets import PixelTargets, pixel_targets, stride_labels
 from cmt.matching.masks import MATCHERS, Matching, match_masks, take
 from cmt.outputs import LayerPredictions, Predictions, Targets

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from cmt.weights.load import Report, load_initial_checkpoint
+from cmt.weights.load import LoadReport, load_initial_checkpoint
 
-__all__ = ["Report", "load_initial_checkpoint"]
+__all__ = ["LoadReport", "load_initial_checkpoint"]

@@ -15,7 +15,6 @@ from cmt.errors import InputError, tensorflow_reason
 CHECKPOINTS_FOLDER = "checkpoints"
 MODEL_KEY = "model"
 STEP_KEY = "step"
-NAMED_AT_MOST = 4
 _GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _VALUE = "VARIABLE_VALUE"
 # What loads the files of Keras, by their ending.
@@ -103,12 +102,6 @@ def unreadable(prefix: str, error: Exception) -> InputError:
         "damaged or not complete: use another one, or copy its .index and .data files "
         "again"
     )
-
-
-def few(names: list[str]) -> str:
-    """Returns the first names of a list, and how many more there are."""
-    rest = len(names) - NAMED_AT_MOST
-    return ", ".join(names[:NAMED_AT_MOST]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def is_numbered(name: str) -> bool:

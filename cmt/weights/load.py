@@ -1,8 +1,9 @@
-"""First weights of a network from a checkpoint, and the report of what was loaded.
+"""Weights of a network from a checkpoint: all of them, or what fits.
 
-Checkpoints of this package are matched by the names of variables that they keep, those
-of DeepLab2 by `cmt/weight_names.py`. What fits is loaded; a variable of another shape
-never is.
+`load_weights` takes a training checkpoint of the same network, of which everything
+must fit. `load_initial_checkpoint` loads what fits, from checkpoints of this package
+by the names of variables that they keep, from those of DeepLab2 by `names.py`, and
+reports it. A variable of another shape is never loaded.
 """
 
 from __future__ import annotations
@@ -12,11 +13,24 @@ import json
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 import tf_keras
 
-from cmt.errors import InputError
-from cmt.weights.files import Contents, few, find_checkpoint
-from cmt.weights.matching import Plan, Target, list_targets, make_plan
+from cmt.errors import InputError, few
+from cmt.weights.files import (
+    MODEL_KEY,
+    STEP_KEY,
+    Contents,
+    find_checkpoint,
+    unreadable,
+)
+from cmt.weights.matching import (
+    Plan,
+    Target,
+    list_targets,
+    make_plan,
+    pair_variables,
+)
 from cmt.weights.names import SUFFIX
 
 MIN_BACKBONE_SHARE = 0.9
@@ -25,8 +39,96 @@ _NORM = ("/gamma", "/beta", "/moving_mean", "/moving_variance")
 _HEADS = ("head/class_head/", "semantic_branch/head/last/")
 
 
+def load_weights(network: tf_keras.Model, prefix: str) -> int:
+    """Loads all variables of a network from a training checkpoint.
+
+    Args:
+      network: is built.
+      prefix: of the checkpoint, from `find_checkpoint`.
+
+    Returns:
+      The training step of the checkpoint.
+
+    Raises:
+      InputError: the checkpoint cannot be read, or it is one of another network; the
+        network is unchanged then.
+    """
+    step = check_network(network, prefix)
+    try:
+        # The optimizers' state is in the checkpoint and not wanted here.
+        tf.train.Checkpoint(model=network).restore(prefix).expect_partial()
+    except tf.errors.OpError as error:
+        raise unreadable(prefix, error) from error
+    return step
+
+
+def check_network(network: tf_keras.Model, prefix: str) -> int:
+    """Checks that a training checkpoint holds exactly the variables of a network.
+
+    Variables are compared along the object graph, before anything is restored, so
+    that a checkpoint of another network is refused and not half loaded.
+
+    Args:
+      network: is built.
+      prefix: of the checkpoint.
+
+    Returns:
+      The training step of the checkpoint.
+
+    Raises:
+      InputError: the checkpoint cannot be read, was not written by `cmt train`, or
+        holds other variables; the message names a few that differ.
+    """
+    contents = Contents(prefix)
+    root = _training_node(contents, MODEL_KEY)
+    missing, wrong_shape = [], []
+    pairs = pair_variables(network, root, contents, strict=True)
+    for pair in pairs:
+        shape = pair.variable.shape.as_list()
+        if pair.key is None:
+            missing.append(pair.path)
+        elif contents.shapes[pair.key] != shape:
+            text = f"{pair.path}: {contents.shapes[pair.key]} in it, {shape}"
+            wrong_shape.append(text)
+    used = {pair.node for pair in pairs}
+    stored = contents.variables_below(root)
+    unexpected = [path for node, path in stored.items() if node not in used]
+    parts = [
+        f"{len(names)} {what} ({few(names)})"
+        for what, names in (
+            ("missing in it", missing),
+            ("not in the model", unexpected),
+            ("of another shape", wrong_shape),
+        )
+        if names
+    ]
+    if parts:
+        raise InputError(
+            f"checkpoint {prefix} is of another model; variables: {'; '.join(parts)}; "
+            "use the config it was trained with (config.textproto in its run directory)"
+        )
+    return int(contents.value(contents.key(_training_node(contents, STEP_KEY))))
+
+
+def _training_node(contents: Contents, name: str) -> int:
+    """Returns the node of a part of a training checkpoint."""
+    if not contents.has_graph:
+        raise InputError(
+            f"checkpoint {contents.prefix} was not written by `cmt train` (it has no "
+            "object graph); give one of a run directory"
+        )
+    node = contents.follow(0, name)
+    if node is None:
+        raise InputError(
+            f"checkpoint {contents.prefix} was not written by `cmt train`: it has no "
+            f"{name!r} but {few(list(contents.children(0)))}; give one of a run "
+            "directory"
+        )
+    return node
+
+
 @dataclasses.dataclass(frozen=True)
-class Report:
+class LoadReport:
     """What came of loading a checkpoint. Shapes: that in it, that in the network.
 
     Attributes:
@@ -82,7 +184,7 @@ def load_initial_checkpoint(
     path: str | Path,
     *,
     allow_partial_backbone: bool = False,
-) -> Report:
+) -> LoadReport:
     """Loads what fits of a checkpoint, in the scope of the network's strategy.
 
     Call it before optimizers are built: some keep copies of the first weights.
@@ -132,7 +234,7 @@ def load_initial_checkpoint(
 
 def _decide(
     contents: Contents, targets: list[Target], backbone: list[Target], plan: Plan
-) -> tuple[Report, list[tuple[Target, str]]]:
+) -> tuple[LoadReport, list[tuple[Target, str]]]:
     """The report, and the variables to load with their keys."""
     other_classes = _heads_of_other_classes(contents, targets, plan)
     loads, missing, wrong_shape, skipped, resized = [], [], [], [], []
@@ -156,7 +258,7 @@ def _decide(
             continue
         loads.append((target, key))
     loaded = {id(target.variable) for target, _ in loads}
-    report = Report(
+    report = LoadReport(
         checkpoint=contents.prefix,
         kind=plan.kind,
         matched={target.name: key.removesuffix(SUFFIX) for target, key in loads},
@@ -238,7 +340,7 @@ def _share(targets: list[Target], loaded: set[int]) -> float:
 
 
 def _check(
-    report: Report, backbone: list[Target], allow_partial_backbone: bool
+    report: LoadReport, backbone: list[Target], allow_partial_backbone: bool
 ) -> None:
     """Refuses what would not be a start.
 
@@ -262,7 +364,7 @@ def _check(
         )
 
 
-def _not_loaded(report: Report, among: set[str] | None = None) -> str:
+def _not_loaded(report: LoadReport, among: set[str] | None = None) -> str:
     """Names a few variables of each reason, those of `among` alone if it is given."""
     parts = []
     for what, names in (

@@ -1,4 +1,4 @@
-"""Which variable of a network is which key of a checkpoint, by names alone."""
+"""Which variable of a network is which key of a checkpoint, by names and paths."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tf_keras
 
-from cmt.errors import InputError
+from cmt.errors import InputError, few
 from cmt.weights import names as weight_names
-from cmt.weights.files import MODEL_KEY, Contents, few, is_numbered
+from cmt.weights.files import MODEL_KEY, Contents, is_numbered
 
 # The passes of a recursive network: attributes, each a network by itself.
 PASSES = ("first", "second")
@@ -136,7 +136,9 @@ def _own_plan(network: tf_keras.Model, contents: Contents, root: int) -> Plan:
     if not nodes:
         # A network around layers of its own names.
         for item, node in [*starts, *rest]:
-            _walk(item, node, contents, nodes)
+            for pair in pair_variables(item, node, contents, strict=False):
+                if pair.key is not None:
+                    nodes.setdefault(id(pair.variable), pair.node)
     used = set(nodes.values())
     unexpected = [
         path
@@ -164,21 +166,54 @@ def _same_names(part: tf_keras.Model, root: int, contents: Contents) -> dict[int
     }
 
 
-def _walk(item: Any, node: int, contents: Contents, nodes: dict[int, int]) -> None:
-    """Goes down network and checkpoint together; adds nodes by ids of variables."""
-    seen = {(id(item), node)}
-    queue = deque([(item, node)])
-    while queue:
-        item, node = queue.popleft()
-        if isinstance(item, tf.Variable):
-            if contents.key(node) is not None:
-                nodes.setdefault(id(item), node)
+class Pair(NamedTuple):
+    """A variable of the network and its place in a checkpoint.
+
+    Attributes:
+      path: the attributes that lead to the variable, "head/kernel".
+      variable: the variable.
+      key: of its value; None where the checkpoint lacks it.
+      node: in the checkpoint's object graph; None where it has none.
+    """
+
+    path: str
+    variable: tf.Variable
+    key: str | None
+    node: int | None
+
+
+def pair_variables(
+    network: tf_keras.Model, root: int, contents: Contents, *, strict: bool
+) -> list[Pair]:
+    """Goes down the object graphs of network and checkpoint together.
+
+    Args:
+      network: where to begin.
+      root: the node of the checkpoint where to begin.
+      contents: the checkpoint.
+      strict: also follow the numbers that Keras gives layers, to those that no
+        attribute leads to. A number means another layer where a network has a layer
+        more, so they are right for the same network alone.
+
+    Returns:
+      One for each variable that is found.
+    """
+    pairs: list[Pair] = []
+    seen: set[int] = set()
+    queue: deque[tuple[str, Any, int | None]] = deque([("", network, root)])
+    numbered: deque[tuple[str, Any, int | None]] = deque()
+    while queue or (strict and numbered):
+        path, item, node = (queue or numbered).popleft()
+        if id(item) in seen:
             continue
-        below = contents.children(node)
+        seen.add(id(item))
+        if isinstance(item, tf.Variable):
+            key = None if node is None else contents.key(node)
+            pairs.append(Pair(path, item, key, node))
+            continue
+        below = {} if node is None else contents.children(node)
         for name, child in tf.train.TrackableView.children(item).items():
-            # A layer's number is another one where a network has a layer more.
-            if name in below and not is_numbered(name):
-                pair = (id(child), below[name])
-                if pair not in seen:
-                    seen.add(pair)
-                    queue.append((child, below[name]))
+            following = numbered if is_numbered(name) else queue
+            place = f"{path}/{name}" if path else name
+            following.append((place, child, below.get(name)))
+    return pairs
