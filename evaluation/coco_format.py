@@ -1,4 +1,4 @@
-"""COCO panoptic files as the evaluation reads and writes them.
+"""COCO panoptic files as the evaluation reads them.
 
 A json of segments beside PNGs whose colours are segment ids; see
 https://cocodataset.org/#format-data, "Panoptic Segmentation". Unlike ground truth,
@@ -8,7 +8,7 @@ predictions need no list of images, no categories and no areas.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 from cmt.data.panoptic.categories import Category
@@ -35,22 +35,40 @@ class PanopticFile(NamedTuple):
     """A COCO panoptic json.
 
     Attributes:
+      path: where it is.
       categories: in the order of the file; empty where it has none (predictions).
       annotations: by image id, in the order of the file.
     """
 
+    path: Location
     categories: list[Category]
     annotations: dict[int | str, PanopticAnnotation]
+
+    def only(self, image_ids: Collection[int | str]) -> PanopticFile:
+        """Returns the file as it were with the annotations of these images alone."""
+        chosen = {i: a for i, a in self.annotations.items() if i in image_ids}
+        return self._replace(annotations=chosen)
 
 
 def read_panoptic_json(path: Location) -> PanopticFile:
     """Reads ground truth or predictions and checks the form.
 
     Raises:
-      InputError: the file is missing, no json, lacks a part, or has two annotations
-        of one image.
+      InputError: the file is missing or no json, or see `parse_panoptic_json`.
     """
-    content = load_json(path)
+    return parse_panoptic_json(path, load_json(path))
+
+
+def parse_panoptic_json(path: Location, content: dict[str, Any]) -> PanopticFile:
+    """Checks the form of ground truth or predictions.
+
+    Args:
+      path: of the json, for messages.
+      content: of the json.
+
+    Raises:
+      InputError: it lacks a part, or has two annotations of one image.
+    """
     if not isinstance(content.get("annotations"), list):
         raise InputError(
             f'{path}: a COCO panoptic json is an object with a list "annotations"; '
@@ -74,7 +92,7 @@ def read_panoptic_json(path: Location) -> PanopticFile:
                 f"{path}: image {annotation.image_id} has two annotations; keep one"
             )
         annotations[annotation.image_id] = annotation
-    return PanopticFile(categories, annotations)
+    return PanopticFile(path, categories, annotations)
 
 
 def _checked(value: Any, kind: type, what: str) -> Any:

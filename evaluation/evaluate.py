@@ -3,45 +3,98 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
 
 from cmt.data.input.pipeline import EvaluationBatch
+from cmt.data.panoptic.annotations import ImageId
+from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.json import load_json, read_annotations
-from cmt.data.panoptic.predictions import PredictionWriter
+from cmt.data.panoptic.predictions import (
+    MASKS_FOLDER,
+    PREDICTIONS_FILE,
+    PredictionWriter,
+)
 from cmt.errors import InputError
-from cmt.evaluation.panoptic_quality import score_files
+from cmt.evaluation.coco_format import (
+    PanopticFile,
+    parse_panoptic_json,
+    read_panoptic_json,
+)
+from cmt.evaluation.panoptic_quality import score
 from cmt.io.files import atomic_write
 from cmt.io.progress import track
-from cmt.io.storage import Location, split
-from cmt.serving.predictor import PanopticPredictor
+from cmt.io.storage import Location
 
 PREDICTIONS_FOLDER = "predictions"
 METRICS_FILE = "metrics.json"
 
-ImageId = int | str
+
+class Predictor(Protocol):
+    """What an evaluation asks of a predictor, such as `PanopticPredictor`.
+
+    Attributes:
+      categories: the classes it was made for.
+      crop_size: height and width of what its network sees, in pixels.
+    """
+
+    categories: Sequence[Category]
+    crop_size: tuple[int, int]
+
+    def predict(self, images: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        """Segments images [B, H, W, 3] of one size."""
+
+    def predict_crops(
+        self, crops: tf.Tensor, resized_sizes: tf.Tensor, original_sizes: tf.Tensor
+    ) -> Mapping[str, tf.Tensor]:
+        """Segments what the evaluation pipeline has resized and padded."""
 
 
 class GroundTruth(NamedTuple):
     """What predictions are scored against.
 
     Attributes:
-      annotations: a COCO panoptic json, local or what `tf.io.gfile` reads.
-      masks: the folder of its PNGs, likewise.
+      file: the annotations.
+      masks: folder of their PNGs, local or what `tf.io.gfile` reads.
+      images: name of each annotated image, as its record has it -> (image id, file
+        name).
     """
 
-    annotations: Location
+    file: PanopticFile
     masks: Location
+    images: dict[str, tuple[ImageId, str]]
+
+
+def read_ground_truth(annotations: Location, masks: Location) -> GroundTruth:
+    """Reads a COCO panoptic json, once.
+
+    Args:
+      annotations: the json, local or what `tf.io.gfile` reads.
+      masks: folder of its PNGs.
+
+    Raises:
+      InputError: the json is missing or damaged, or two images share a name.
+    """
+    content = load_json(annotations)
+    images: dict[str, tuple[ImageId, str]] = {}
+    for image in read_annotations(annotations, content).images:
+        if image.name in images:
+            raise InputError(
+                f"{annotations}: images {images[image.name][0]} and {image.image_id} "
+                f"are both called '{image.name}'; records are told apart by this name, "
+                "so give each its own"
+            )
+        images[image.name] = (image.image_id, image.file_name)
+    return GroundTruth(parse_panoptic_json(annotations, content), masks, images)
 
 
 def evaluate(
-    predictor: PanopticPredictor,
+    predictor: Predictor,
     batches: Iterable[EvaluationBatch],
     ground_truth: GroundTruth,
     output: Path | str,
@@ -68,35 +121,40 @@ def evaluate(
 
     Returns:
       The content of metrics.json: "config", "step", "num_images",
-      "images_per_second" (predicting and writing) and "panoptic", see `score_files`.
+      "images_per_second" (predicting and writing) and "panoptic", see `score`.
 
     Raises:
-      InputError: the ground truth is missing or damaged, or lacks an image; a record
-        is damaged; or there is no image.
+      InputError: the ground truth lacks an image, its PNGs are missing or damaged, a
+        record is damaged, or there is no image.
     """
     output = Path(output)
-    known = image_ids(ground_truth.annotations)
     # The first call builds the graph, which is not what the rate is about.
     predictor.predict(np.zeros([1, *predictor.crop_size, 3], np.uint8))
     start = time.monotonic()
     predictions = output / PREDICTIONS_FOLDER
     done: set[ImageId] = set()
     with PredictionWriter(predictions, predictor.categories) as writer:
-        results = predict_batches(predictor, readable(batches, pattern))
+        results = _predict_batches(predictor, _readable(batches, pattern))
         results = track(results, description="evaluating", total=num_images)
         for name, panoptic in results:
-            identity, file_name = _find(name, known, ground_truth.annotations)
-            writer.add(identity, file_name, panoptic)
-            done.add(identity)
+            image_id, file_name = _find(name, ground_truth)
+            writer.add(image_id, file_name, panoptic)
+            done.add(image_id)
         if not done:
             raise InputError("there is no image to evaluate")
     seconds = time.monotonic() - start
+    scores = score(
+        ground_truth.file.only(done),
+        ground_truth.masks,
+        read_panoptic_json(predictions / PREDICTIONS_FILE),
+        predictions / MASKS_FOLDER,
+    )
     metrics = {
         "config": config_name,
         "step": int(step),
         "num_images": len(done),
         "images_per_second": round(len(done) / max(seconds, 1e-9), 3),
-        "panoptic": score(ground_truth, predictions, done),
+        "panoptic": scores,
     }
     with atomic_write(output / METRICS_FILE, "w") as file:
         json.dump(metrics, file, indent=1)
@@ -104,8 +162,8 @@ def evaluate(
     return metrics
 
 
-def predict_batches(
-    predictor: PanopticPredictor, batches: Iterable[EvaluationBatch]
+def _predict_batches(
+    predictor: Predictor, batches: Iterable[EvaluationBatch]
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yields (name, panoptic [H, W] int32, category_id * 1000 + instance)."""
     for batch in batches:
@@ -118,7 +176,7 @@ def predict_batches(
             yield name.decode(), panoptic[index, :height, :width]
 
 
-def readable(elements: Iterable[Any], pattern: str) -> Iterator[Any]:
+def _readable(elements: Iterable[Any], pattern: str) -> Iterator[Any]:
     """Passes on what is read from TFRecords; names their pattern if they are damaged.
 
     Raises:
@@ -133,59 +191,12 @@ def readable(elements: Iterable[Any], pattern: str) -> Iterator[Any]:
         ) from error
 
 
-def image_ids(annotations: Location) -> dict[str, tuple[ImageId, str]]:
-    """Name of each annotated image, as in its record -> (image id, file name).
-
-    Raises:
-      InputError: the json is missing or damaged, or two images share a name.
-    """
-    known: dict[str, tuple[ImageId, str]] = {}
-    for image in read_annotations(annotations).images:
-        if image.name in known:
-            raise InputError(
-                f"{annotations}: images {known[image.name][0]} and {image.image_id} "
-                f"are both called '{image.name}'; records are told apart by this name, "
-                "so give each its own"
-            )
-        known[image.name] = (image.image_id, image.file_name)
-    return known
-
-
-def _find(
-    name: str, known: dict[str, tuple[ImageId, str]], annotations: Location
-) -> tuple[ImageId, str]:
+def _find(name: str, ground_truth: GroundTruth) -> tuple[ImageId, str]:
     # Records of other tools may name the file with its ending.
     for candidate in (name, str(PurePosixPath(name).with_suffix(""))):
-        if candidate in known:
-            return known[candidate]
+        if candidate in ground_truth.images:
+            return ground_truth.images[candidate]
     raise InputError(
-        f"{annotations}: has no annotation of the image '{name}' that is in the "
-        "TFRecords; set data.validation.annotations to the json they were made from"
+        f"{ground_truth.file.path}: has no annotation of the image '{name}' that is in "
+        "the TFRecords; set data.validation.annotations to the json they were made from"
     )
-
-
-def score(
-    ground_truth: GroundTruth, predictions: Path, images: Collection[ImageId]
-) -> dict[str, Any]:
-    """Scores the files of a prediction on the given images alone.
-
-    Returns:
-      See `score_files`.
-    """
-    with tempfile.TemporaryDirectory(prefix="cmt-evaluate-") as folder:
-        annotations = ground_truth.annotations
-        content = load_json(annotations)
-        chosen = [
-            entry for entry in content["annotations"] if entry["image_id"] in images
-        ]
-        if len(chosen) < len(content["annotations"]):
-            annotations = Path(folder, split(annotations)[1])
-            annotations.write_text(
-                json.dumps({**content, "annotations": chosen}), encoding="utf-8"
-            )
-        return score_files(
-            annotations,
-            ground_truth.masks,
-            predictions / "panoptic.json",
-            predictions / "panoptic",
-        )

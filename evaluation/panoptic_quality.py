@@ -30,94 +30,20 @@ _MIN_IOU = 0.5  # exclusive; makes the match of a segment unique
 _MAX_IGNORED_SHARE = 0.5  # a false positive lies in void or crowd by at most this
 _IOU_SUM, _TP, _FP, _FN = range(4)
 
-Segments = Sequence[Mapping[str, Any]]
 
+class PanopticMap(NamedTuple):
+    """Ground truth or prediction of an image.
 
-class PanopticQuality:
-    """Adds up images and gives PQ, SQ and RQ in percent."""
+    Attributes:
+      name: of the PNG, for messages.
+      ids: [H, W] integers 0 to 2**24 - 1, segment ids, 0 is void.
+      segments: of each id: id, category_id, and in ground truth iscrowd (0 where
+        missing) and area in pixels (that in the map where missing).
+    """
 
-    def __init__(self, categories: Sequence[Category]) -> None:
-        """Starts at no image.
-
-        Args:
-          categories: of the data set; others are refused.
-
-        Raises:
-          InputError: two have the same id.
-        """
-        self._categories = list(categories)
-        self._index = {category.id: i for i, category in enumerate(categories)}
-        if len(self._index) < len(self._categories):
-            raise InputError(
-                "the ids of categories must differ; got "
-                f"{[category.id for category in categories]}"
-            )
-        self._counts = np.zeros([len(self._categories), 4])
-
-    def add(
-        self,
-        gt_map: np.ndarray,
-        gt_segments: Segments,
-        pred_map: np.ndarray,
-        pred_segments: Segments,
-    ) -> None:
-        """Adds one image.
-
-        Args:
-          gt_map: [H, W] integers 0 to 2**24 - 1, segment ids, 0 is void.
-          gt_segments: of each id in `gt_map`: id, category_id, iscrowd (0 where
-            missing), area in pixels (that in the map where missing).
-          pred_map: [H, W] like gt_map.
-          pred_segments: of each id in `pred_map`: id, category_id.
-
-        Raises:
-          InputError: maps differ in size, ids of map and segments differ, or a
-            category is unknown.
-        """
-        for name, ids in (("ground truth", gt_map), ("prediction", pred_map)):
-            if ids.size and (ids.min() < 0 or ids.max() > MAX_SEGMENT_ID):
-                raise InputError(
-                    f"{name}: segment ids must be 0 to {MAX_SEGMENT_ID}; got {ids.min()} to "
-                    f"{ids.max()}"
-                )
-        self._counts += _count_image(
-            self._index,
-            _Side("ground truth", gt_map, gt_segments),
-            _Side("prediction", pred_map, pred_segments),
-        )
-
-    def merge(self, other: PanopticQuality) -> None:
-        """Adds the images of another accumulator with the same categories.
-
-        Raises:
-          InputError: the categories differ.
-        """
-        if self._index != other._index:
-            raise InputError("only scores over the same categories can be added")
-        self._counts += other._counts
-
-    def result(self) -> dict[str, Any]:
-        """The scores, in percent, in the form `cmt score --json` prints.
-
-        Returns:
-          "all", "things", "stuff": pq, sq, rq, the means over the n categories that
-          occur in ground truth or prediction (crowd apart), and n; all 0 where n is 0.
-          "per_class": by category id as a string, of those n: name, pq, sq, rq,
-          iou_sum, tp, fp, fn; the last four as they are, not in percent.
-        """
-        scored = [
-            (category, _class_scores(category, counts))
-            for category, counts in zip(self._categories, self._counts, strict=True)
-            if counts[_TP:].any()
-        ]
-        things = [scores for category, scores in scored if category.is_thing]
-        stuff = [scores for category, scores in scored if not category.is_thing]
-        return {
-            "all": _group_scores([scores for _, scores in scored]),
-            "things": _group_scores(things),
-            "stuff": _group_scores(stuff),
-            "per_class": {str(category.id): scores for category, scores in scored},
-        }
+    name: str
+    ids: np.ndarray
+    segments: Sequence[Mapping[str, Any]]
 
 
 def score_files(
@@ -128,7 +54,7 @@ def score_files(
     *,
     workers: int = 0,
 ) -> dict[str, Any]:
-    """Scores COCO panoptic predictions; the result does not depend on `workers`.
+    """Scores COCO panoptic predictions; see `score`.
 
     Paths may be local or what `tf.io.gfile` reads.
 
@@ -137,57 +63,117 @@ def score_files(
       gt_masks: folder of its PNGs.
       pred_json: predictions; images that are not in the ground truth are left out.
       pred_masks: folder of its PNGs.
+      workers: images at a time; 0 for as many as there are cores.
+
+    Returns:
+      See `quality`.
+
+    Raises:
+      InputError: a file is missing or damaged, or see `score`.
+    """
+    gt, pred = read_panoptic_json(gt_json), read_panoptic_json(pred_json)
+    return score(gt, gt_masks, pred, pred_masks, workers=workers)
+
+
+def score(
+    gt: PanopticFile,
+    gt_masks: Location,
+    pred: PanopticFile,
+    pred_masks: Location,
+    *,
+    workers: int = 0,
+) -> dict[str, Any]:
+    """Scores predictions; the result does not depend on `workers`.
+
+    Args:
+      gt: ground truth, with categories.
+      gt_masks: folder of its PNGs.
+      pred: predictions; images that are not in the ground truth are left out.
+      pred_masks: folder of its PNGs.
       workers: images at a time, in threads (decoding and counting release Python's
         lock); 0 for as many as there are cores.
 
     Returns:
-      See `PanopticQuality.result`.
+      See `quality`.
 
     Raises:
-      InputError: a file is missing or damaged, an image has no prediction, or the json
+      InputError: a PNG is missing or damaged, an image has no prediction, or the json
         and the PNGs do not fit each other.
     """
-    gt, pred = read_panoptic_json(gt_json), read_panoptic_json(pred_json)
-    _check_files(gt, gt_json, pred, pred_json)
+    _check_files(gt, pred)
     gt_masks, pred_masks = _folder(gt_masks), _folder(pred_masks)
-    quality = PanopticQuality(gt.categories)
+    rows = category_rows(gt.categories)
 
     def count(annotation: PanopticAnnotation) -> np.ndarray:
-        return _count_image(
-            quality._index,
-            _read_side(gt_masks, annotation),
-            _read_side(pred_masks, pred.annotations[annotation.image_id]),
+        return count_image(
+            _read_map(gt_masks, annotation),
+            _read_map(pred_masks, pred.annotations[annotation.image_id]),
+            rows,
         )
 
+    counts = np.zeros([len(rows), 4])
     with ThreadPoolExecutor(num_workers(workers)) as pool:
         images = pool.map(count, gt.annotations.values())
-        for counts in track(images, description="score", total=len(gt.annotations)):
-            quality._counts += counts
-    return quality.result()
+        for of_image in track(images, description="score", total=len(gt.annotations)):
+            counts += of_image
+    return quality(gt.categories, counts)
 
 
-class _Side(NamedTuple):
-    """Ground truth or prediction of an image; `name` is for messages."""
+def category_rows(categories: Sequence[Category]) -> dict[int, int]:
+    """Returns the row that counts have for each category id.
 
-    name: str
-    ids: np.ndarray
-    segments: Segments
+    Raises:
+      InputError: two categories have the same id.
+    """
+    rows = {category.id: row for row, category in enumerate(categories)}
+    if len(rows) < len(categories):
+        raise InputError(
+            "the ids of categories must differ; got "
+            f"{[category.id for category in categories]}"
+        )
+    return rows
 
 
-def _check_files(
-    gt: PanopticFile, gt_json: Location, pred: PanopticFile, pred_json: Location
-) -> None:
+def quality(categories: Sequence[Category], counts: np.ndarray) -> dict[str, Any]:
+    """Computes the scores, in percent, in the form `cmt score --json` prints.
+
+    Args:
+      categories: of the data set.
+      counts: [C, 4], the sum of `count_image` over the images.
+
+    Returns:
+      "all", "things", "stuff": pq, sq, rq, the means over the n categories that
+      occur in ground truth or prediction (crowd apart), and n; all 0 where n is 0.
+      "per_class": by category id as a string, of those n: name, pq, sq, rq,
+      iou_sum, tp, fp, fn; the last four as they are, not in percent.
+    """
+    scored = [
+        (category, _class_scores(category, of_class))
+        for category, of_class in zip(categories, counts, strict=True)
+        if of_class[_TP:].any()
+    ]
+    things = [scores for category, scores in scored if category.is_thing]
+    stuff = [scores for category, scores in scored if not category.is_thing]
+    return {
+        "all": _group_scores([scores for _, scores in scored]),
+        "things": _group_scores(things),
+        "stuff": _group_scores(stuff),
+        "per_class": {str(category.id): scores for category, scores in scored},
+    }
+
+
+def _check_files(gt: PanopticFile, pred: PanopticFile) -> None:
     if not gt.categories:
         raise InputError(
-            f'{gt_json}: ground truth needs a list "categories"; give the ground '
+            f'{gt.path}: ground truth needs a list "categories"; give the ground '
             "truth's json to --gt and the prediction's to --pred"
         )
     if not gt.annotations:
-        raise InputError(f"{gt_json}: has no annotation, so there is nothing to score")
+        raise InputError(f"{gt.path}: has no annotation, so there is nothing to score")
     missing = [image for image in gt.annotations if image not in pred.annotations]
     if missing:
         raise InputError(
-            f"{pred_json}: {len(missing)} of {len(gt.annotations)} images of the "
+            f"{pred.path}: {len(missing)} of {len(gt.annotations)} images of the "
             f"ground truth have no prediction, for example image {missing[0]}; predict "
             "every image (one without segments has an empty segments_info)"
         )
@@ -199,24 +185,30 @@ def _folder(path: Location) -> Location:
     return path
 
 
-def _read_side(folder: Location, annotation: PanopticAnnotation) -> _Side:
+def _read_map(folder: Location, annotation: PanopticAnnotation) -> PanopticMap:
     path = join(folder, annotation.file_name)
-    return _Side(path, read_ids(path), annotation.segments)
+    return PanopticMap(path, read_ids(path), annotation.segments)
 
 
-def _count_image(index: Mapping[int, int], gt: _Side, pred: _Side) -> np.ndarray:
-    """IoU sum, TP, FP and FN of each category in one image.
+def count_image(
+    gt: PanopticMap, pred: PanopticMap, rows: Mapping[int, int]
+) -> np.ndarray:
+    """Counts IoU sum, TP, FP and FN of each category in one image.
 
     Args:
-      index: row of each category id.
       gt: ground truth.
       pred: prediction.
+      rows: from `category_rows`.
 
     Returns:
       [C, 4] float64.
+
+    Raises:
+      InputError: the maps differ in size, ids of map and segments differ, or a
+        category is unknown.
     """
     overlap, pixel_areas = _overlaps(gt, pred)
-    gt_class, pred_class = _classes(gt, index), _classes(pred, index)
+    gt_class, pred_class = _classes(gt, rows), _classes(pred, rows)
     is_crowd = np.array([bool(s.get("iscrowd", 0)) for s in gt.segments], bool)
     gt_area = np.array(
         [
@@ -244,16 +236,16 @@ def _count_image(index: Mapping[int, int], gt: _Side, pred: _Side) -> np.ndarray
     is_false = ~matched.any(axis=0) & ~(ignored / pred_area > _MAX_IGNORED_SHARE)
     is_missed = ~matched.any(axis=1) & ~is_crowd
 
-    counts = np.zeros([len(index), 4])
-    rows, columns = np.nonzero(matched)
-    np.add.at(counts[:, _IOU_SUM], gt_class[rows], iou[rows, columns])
-    np.add.at(counts[:, _TP], gt_class[rows], 1)
+    counts = np.zeros([len(rows), 4])
+    gt_matched, _ = np.nonzero(matched)
+    np.add.at(counts[:, _IOU_SUM], gt_class[gt_matched], iou[matched])
+    np.add.at(counts[:, _TP], gt_class[gt_matched], 1)
     np.add.at(counts[:, _FP], pred_class[is_false], 1)
     np.add.at(counts[:, _FN], gt_class[is_missed], 1)
     return counts
 
 
-def _overlaps(gt: _Side, pred: _Side) -> tuple[np.ndarray, np.ndarray]:
+def _overlaps(gt: PanopticMap, pred: PanopticMap) -> tuple[np.ndarray, np.ndarray]:
     """Pixels shared by each pair of segments.
 
     Returns:
@@ -276,7 +268,7 @@ def _overlaps(gt: _Side, pred: _Side) -> tuple[np.ndarray, np.ndarray]:
     return overlap, overlap[1:].sum(axis=1)
 
 
-def _positions(side: _Side, ids: np.ndarray) -> np.ndarray:
+def _positions(side: PanopticMap, ids: np.ndarray) -> np.ndarray:
     """Index of each id in (void, *segments); ids and segments must be the same set."""
     listed = np.array([0, *(segment["id"] for segment in side.segments)], np.int64)
     sorter = np.argsort(listed, kind="stable")
@@ -302,16 +294,16 @@ def _positions(side: _Side, ids: np.ndarray) -> np.ndarray:
     return sorter[np.searchsorted(known, ids)]
 
 
-def _classes(side: _Side, index: Mapping[int, int]) -> np.ndarray:
+def _classes(side: PanopticMap, rows: Mapping[int, int]) -> np.ndarray:
     """[G] or [P] int64, row of each segment's category."""
     for segment in side.segments:
-        if segment["category_id"] not in index:
+        if segment["category_id"] not in rows:
             raise InputError(
                 f"{side.name}: segment {segment['id']} has category "
                 f"{segment['category_id']}, which is not in the ground truth's list of "
                 "categories; use the data set's own category ids"
             )
-    return np.array([index[s["category_id"]] for s in side.segments], np.int64)
+    return np.array([rows[s["category_id"]] for s in side.segments], np.int64)
 
 
 def _class_scores(category: Category, counts: np.ndarray) -> dict[str, Any]:

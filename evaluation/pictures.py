@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image, ImageDraw
 
-from cmt.data.panoptic.overlay import GOLDEN_RATIO, enlargement
+from cmt.data.panoptic.categories import Category
+from cmt.data.panoptic.overlay import GOLDEN_RATIO, draw_overlay, enlargement
 from cmt.data.panoptic.sheet import contact_sheet
+from cmt.outputs import Predictions
 
 
 class SheetRow(NamedTuple):
@@ -22,7 +25,7 @@ class SheetRow(NamedTuple):
     Attributes:
       image: [H, W, 3] uint8.
       ground_truth: a picture [*, *, 3] uint8, from `draw_overlay`.
-      prediction: a picture, likewise.
+      prediction: a picture [*, *, 3] uint8, from `draw_overlay`.
       assignments: for each layer [h, w] int, the center of each pixel.
       reference_points: for each layer [K, M, 2] float, (h, w) in [0, 1], of the
         confident centers.
@@ -38,6 +41,51 @@ class SheetRow(NamedTuple):
     reference_points: Sequence[np.ndarray]
     centers: np.ndarray
     valid_share: tuple[float, float] = (1.0, 1.0)
+
+
+def make_row(
+    image: np.ndarray,
+    *,
+    ground_truth: np.ndarray,
+    panoptic: np.ndarray,
+    predictions: Predictions,
+    categories: Sequence[Category],
+    confidence: float,
+    size: np.ndarray,
+    crop_size: tuple[int, int],
+) -> SheetRow:
+    """Draws what a sheet shows of an image.
+
+    Args:
+      image: [H, W, 3] uint8.
+      ground_truth: [H, W] int, category_id * 1000 + instance, 0 where void.
+      panoptic: [H, W] int, the same of the prediction.
+      predictions: the network's output for the image in a crop, B = 1.
+      categories: the classes.
+      confidence: probability of its class from which on a center is confident.
+      size: [2] int, height and width of the image inside the crop, in pixels.
+      crop_size: height and width of the crop, in pixels.
+    """
+    class_probs = tf.nn.softmax(predictions.class_logits[0], axis=-1)[:, :-1]
+    centers = np.flatnonzero(class_probs.numpy().max(-1) >= confidence)
+    last_row, last_column = np.maximum(size - 1, 1) / (np.array(crop_size) - 1)
+    return SheetRow(
+        image=image,
+        ground_truth=draw_overlay(image, ground_truth, categories),
+        prediction=draw_overlay(image, panoptic, categories),
+        assignments=[
+            layer.affinity_logits[0].numpy().argmax(-1)
+            for layer in predictions.layers
+            if layer.affinity_logits is not None
+        ],
+        reference_points=[
+            layer.reference_points[0].numpy()[centers]
+            for layer in predictions.layers
+            if layer.reference_points is not None
+        ],
+        centers=centers,
+        valid_share=(float(last_row), float(last_column)),
+    )
 
 
 def center_colors(num_centers: int) -> np.ndarray:

@@ -26,11 +26,8 @@ from cmt.data.input.preprocess import decode_image
 from cmt.errors import InputError, WorkError
 from cmt.io.files import atomic_directory
 from cmt.serving.predictor import PanopticPredictor
+from cmt.serving.saved_model import BYTES_SIGNATURE, IMAGES_SIGNATURE, MODEL_FILE
 from cmt.serving.warmup_requests import Request, write_warmup
-
-MODEL_FILE = "model.json"
-IMAGES_SIGNATURE = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
-BYTES_SIGNATURE = "image_bytes"
 
 _SCRIPT = Path(__file__).with_name("fresh_process.py")
 

@@ -3,44 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from cmt.data.input.preprocess import decode_image
 from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.json import load_json
 from cmt.data.panoptic.overlay import draw_overlay
 from cmt.data.panoptic.predictions import PredictionWriter
 from cmt.data.panoptic.sheet import save_picture
 from cmt.errors import InputError
 from cmt.io.files import atomic_write
 from cmt.io.progress import track
+from cmt.serving.predictor import decode_picture
+from cmt.serving.saved_model import Segmenter
 
 FORMATS = ("overlay", "coco")
 OVERLAYS_FOLDER = "overlays"
 RESULTS_FILE = "predictions.json"
-MODEL_FILE = "model.json"
 
 _IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
-_BYTES_SIGNATURE = "image_bytes"
-
-
-class Segmenter(NamedTuple):
-    """Something that segments encoded images.
-
-    Attributes:
-      run: [B] string -> the outputs of a served model.
-      categories: the classes.
-      owner: what must live as long as `run`.
-    """
-
-    run: Callable[[tf.Tensor], Mapping[str, tf.Tensor]]
-    categories: list[Category]
-    owner: Any = None
 
 
 class Outcome(NamedTuple):
@@ -53,38 +37,6 @@ class Outcome(NamedTuple):
 
     images: list[dict[str, Any]]
     unreadable: list[tuple[Path, str]]
-
-
-def find_saved_model(path: Path | str) -> Path | None:
-    """The folder of a SavedModel: `path`, or its highest version; None if neither."""
-    path = Path(path)
-    if (path / "saved_model.pb").is_file():
-        return path
-    versions = [
-        folder
-        for folder in (path.iterdir() if path.is_dir() else ())
-        if folder.name.isdecimal() and (folder / "saved_model.pb").is_file()
-    ]
-    return max(versions, key=lambda folder: int(folder.name), default=None)
-
-
-def load_saved_model(path: Path) -> Segmenter:
-    """Opens the folder of a SavedModel written by `cmt export`.
-
-    Raises:
-      InputError: it is damaged, or was not written by `cmt export`.
-    """
-    try:
-        content = load_json(path / MODEL_FILE)
-        categories = [Category.from_json(item) for item in content["categories"]]
-        model = tf.saved_model.load(str(path))
-        run = model.signatures[_BYTES_SIGNATURE]
-    except (OSError, KeyError, TypeError, ValueError, tf.errors.OpError) as error:
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(
-            f"{path}: not a model of `cmt export`: {first}; export it again"
-        ) from error
-    return Segmenter(lambda images: run(image_bytes=images), categories, model)
 
 
 def find_inputs(inputs: Sequence[str]) -> list[Path]:
@@ -167,7 +119,7 @@ def predict_files(
     with class, score and area. Files that are no images are left out.
 
     Args:
-      segmenter: from `evaluation.factory.open_model`.
+      segmenter: from `cmt.serving.factory.open_model`.
       files: from `find_inputs`.
       output: the folder; what is there under these names is replaced.
       formats: of `FORMATS`.
@@ -237,11 +189,11 @@ def _segment_file(
     except OSError as error:
         raise InputError(error.strerror or str(error)) from error
     try:
-        image = decode_image(content).numpy()
-        outputs = segmenter.run(tf.constant([content]))
+        image = decode_picture(content)
     except tf.errors.InvalidArgumentError as error:
         raise InputError(_why_unreadable(content)) from error
-    return image, {key: value.numpy()[0] for key, value in outputs.items()}
+    outputs = segmenter.run(image[tf.newaxis])
+    return image.numpy(), {key: value.numpy()[0] for key, value in outputs.items()}
 
 
 def _why_unreadable(content: bytes) -> str:

@@ -131,7 +131,7 @@ class PanopticPredictor:
             image_bytes = tf.identity(image_bytes)
 
         def one(content: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            image = _decode(content)
+            image = decode_picture(content)
             crop, resized = resize_and_pad(image, self.crop_size)
             return crop, resized, tf.shape(image)[:2]
 
@@ -225,7 +225,7 @@ class PanopticPredictor:
         return tf.gather(ids, classes) * CATEGORY_DIVISOR + labels % LABEL_DIVISOR
 
 
-def _decode(content: tf.Tensor) -> tf.Tensor:
+def decode_picture(content: tf.Tensor) -> tf.Tensor:
     """Decodes a JPEG or PNG image.
 
     Args:

@@ -46,17 +46,8 @@ def write_warmup(folder: Path, model_name: str, requests: Sequence[Request]) -> 
             writer.write(_encode(request, model_name))
 
 
-def read_warmup(folder: Path) -> list[Request]:
-    """Reads a warm-up file back, in order; an empty list where there is none."""
-    path = folder / WARMUP_FILE
-    if not path.is_file():
-        return []
-    records = tf.data.TFRecordDataset(str(path))
-    return [_decode(record) for record in records.as_numpy_iterator()]
-
-
 def _encode(request: Request, model_name: str) -> bytes:
-    log = _prediction_log_class()()
+    log = prediction_log_class()()
     message = log.predict_log.request
     message.model_spec.name = model_name
     message.model_spec.signature_name = request.signature
@@ -66,18 +57,8 @@ def _encode(request: Request, model_name: str) -> bytes:
     return log.SerializeToString(deterministic=True)
 
 
-def _decode(record: bytes) -> Request:
-    message = _prediction_log_class().FromString(record).predict_log.request
-    inputs = {}
-    for name, content in message.inputs.items():
-        proto = tf.make_tensor_proto(0)
-        proto.ParseFromString(content)
-        inputs[name] = tf.convert_to_tensor(tf.make_ndarray(proto))
-    return Request(message.model_spec.signature_name, inputs)
-
-
 @functools.cache
-def _prediction_log_class() -> type[Message]:
+def prediction_log_class() -> type[Message]:
     """The message PredictionLog with the fields used here, under their numbers."""
     file = descriptor_pb2.FileDescriptorProto(
         name="prediction_log.proto", package="tensorflow.serving", syntax="proto3"

@@ -5,113 +5,124 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-# Package of each folder; what the files of a room may import besides themselves.
-FOLDERS = {"cmt": "cmt", "data": "cmt.data", "evaluation": "cmt.evaluation"}
-FOLDERS |= {"serving": "cmt.serving", "trainer": "cmt.trainer"}
-FOLDERS |= {"protos": "cmt.protos", "configs": "cmt.configs"}
-CORE = ("cmt", "cmt.layers", "cmt.losses", "cmt.matching", "cmt.weights", "cmt.zoo")
-FORMAT = ("cmt.io", "cmt.errors", "cmt.outputs")
-ALLOWED = {
-    "cmt": CORE,
-    "cmt.layers": ("cmt",),
-    "cmt.losses": ("cmt", "cmt.matching"),
-    "cmt.matching": ("cmt",),
-    "cmt.weights": ("cmt",),
-    "cmt.zoo": ("cmt",),
-    "cmt.io": ("cmt.errors",),
-    "cmt.cli": (*CORE, "cmt.io", "cmt.data", "cmt.serving")
-    + ("cmt.evaluation", "cmt.trainer"),
-    "cmt.data": FORMAT,
-    "cmt.evaluation": (*CORE, "cmt.io", "cmt.data", "cmt.serving"),
-    "cmt.serving": (*CORE, "cmt.io", "cmt.data", "cmt.evaluation"),
-    "cmt.trainer": (*CORE, "cmt.io", "cmt.data", "cmt.evaluation", "cmt.serving"),
-    "cmt.protos": (),
-    "cmt.configs": (),
-}
+from tools import rooms
+
 # What the top of a command's file may import, so that `cmt --help` loads nothing heavy.
 LIGHT = {"cmt", "cmt.errors", "typer"}
 # What a command imports only when it runs.
 LATE = {"cmt.cli.demo_run"}
 
 
-def module_name(path: Path) -> str:
-    """Returns the import name of a file given relative to the checkout."""
-    parts = [FOLDERS[path.parts[0]], *path.with_suffix("").parts[1:]]
-    return ".".join(parts).removesuffix(".__init__")
-
-
-def area(module: str) -> str:
-    """Returns the longest name of ALLOWED that holds a module."""
-    holding = [name for name in ALLOWED if f"{module}.".startswith(f"{name}.")]
-    return max(holding, key=len)
-
-
-def imported(tree: ast.AST, known: set[str]) -> Iterator[str]:
-    """Yields every module of ours that a tree imports, anywhere in it."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "relative import"
-            inner = [f"{node.module}.{alias.name}" for alias in node.names]
-            names = [name if name in known else node.module for name in inner]
-        else:
-            continue
-        yield from (name for name in names if name.split(".")[0] == "cmt")
-
-
-def may_import(importer: str, target: str) -> bool:
-    """True where the arrow is one of the house style's."""
-    if area(target) == "cmt.cli":
-        return area(importer) == "cmt.cli" or importer == "cmt.__main__"
-    if area(target) == "cmt.protos":
-        leaf = importer.split(".")[-1]
-        inside = area(importer) in ("cmt.protos", "cmt.cli")
-        return inside or importer == "cmt.config" or leaf in ("factory", "open")
-    allowed = (area(importer), *ALLOWED[area(importer)])
-    return target in allowed or area(target) in allowed
-
-
 @pytest.fixture(scope="module")
-def sources(checkout) -> dict[str, ast.Module]:
-    """Syntax tree of every module but the generated ones."""
-    return {
-        module_name(path.relative_to(checkout)): ast.parse(path.read_text())
-        for folder in FOLDERS
-        for path in sorted((checkout / folder).rglob("*.py"))
-        if not path.name.endswith("_pb2.py")
+def sources() -> dict[str, ast.Module]:
+    return rooms.read_sources()
+
+
+def test_no_arrow_but_the_allowed_ones(sources):
+    arrows = list(rooms.find_arrows(sources))
+    assert len(arrows) > 300
+    assert not [f"{a} -> {b}" for a, b in arrows if not rooms.may_import(a, b)]
+
+
+def test_an_arrow_is_found_wherever_it_is_written():
+    text = """
+import os, cmt.model
+def late():
+    from cmt.data import panoptic
+    from cmt.trainer.train import train
+    from .near import thing
+"""
+    found = rooms.find_arrows(
+        {"cmt.io.files": ast.parse(text), "cmt.data.panoptic": ast.parse("")}
+    )
+    assert [target for _, target in found] == [
+        "cmt.model",
+        "cmt.data.panoptic",
+        "cmt.trainer.train",
+    ]
+
+
+def test_imports_are_absolute(sources):
+    relative = [
+        module
+        for module, tree in sources.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.level
+    ]
+    assert not relative
+
+
+def test_data_has_rooms_and_no_files_beside_them(sources, checkout):
+    assert [p.name for p in (checkout / "data").glob("*.py")] == ["__init__.py"]
+    for room in rooms.ARROWS:
+        assert room in sources, f"{room} is no folder"
+    inner = {m for m in sources if m.startswith("cmt.data.")}
+    assert {rooms.room_of(m) for m in inner} == {
+        f"cmt.data.{name}"
+        for name in ("panoptic", "checks", "convert", "records", "input", "scenes")
     }
 
 
-def test_no_arrow_but_the_allowed_ones(sources, checkout):
-    generated = {f"cmt.protos.{p.stem}" for p in (checkout / "protos").glob("*_pb2.py")}
-    known = set(sources) | generated
-    arrows = [
-        (importer, target)
-        for importer, tree in sources.items()
-        for target in imported(tree, known)
-    ]
-    assert len(arrows) > 20
-    assert not [f"{a} -> {b}" for a, b in arrows if not may_import(a, b)]
+def test_the_tool_prints_what_it_finds(capsys, monkeypatch):
+    monkeypatch.setattr(
+        rooms,
+        "read_sources",
+        lambda: {
+            "cmt.io.files": ast.parse("import cmt.errors"),
+        },
+    )
+    assert rooms.main() == 0
+    assert "cmt.io -> cmt\n" in capsys.readouterr().out
+    monkeypatch.setattr(
+        rooms,
+        "read_sources",
+        lambda: {
+            "cmt.io.files": ast.parse("import cmt.model"),
+        },
+    )
+    assert rooms.main() == 1
+    assert capsys.readouterr().err == "forbidden: cmt.io.files -> cmt.model\n"
 
 
 @pytest.mark.parametrize(
     ("importer", "target", "allowed"),
     [
         ("cmt.trainer.train", "cmt.evaluation.evaluate", True),
+        ("cmt.trainer.train", "cmt.serving.factory", True),
         ("cmt.trainer.train", "cmt.model", True),
         ("cmt.evaluation.evaluate", "cmt.data.input.pipeline", True),
+        ("cmt.evaluation.evaluate", "cmt.data.checks.json", False),
         ("cmt.evaluation.evaluate", "cmt.trainer.train", False),
+        ("cmt.evaluation.evaluate", "cmt.serving.predictor", False),
+        ("cmt.serving.predict", "cmt.evaluation.evaluate", False),
+        ("cmt.serving.predict", "cmt.weights.load", True),
         ("cmt.data.input.pipeline", "cmt.outputs", True),
+        ("cmt.data.input.pipeline", "cmt.data.checks.problems", True),
+        ("cmt.data.input.pipeline", "cmt.data.convert.shards", False),
         ("cmt.data.input.pipeline", "cmt.model", False),
+        ("cmt.data.convert.shards", "cmt.data.records.manifest", True),
+        ("cmt.data.convert.shards", "cmt.data.input.pipeline", False),
+        ("cmt.data.checks.json", "cmt.data.panoptic.json", True),
+        ("cmt.data.checks.json", "cmt.data.records.manifest", False),
+        ("cmt.data.records.manifest", "cmt.data.panoptic.json", True),
+        ("cmt.data.records.manifest", "cmt.data.checks.json", False),
+        ("cmt.data.panoptic.json", "cmt.data.checks.json", False),
+        ("cmt.data.panoptic.registry", "cmt.data.records.manifest", False),
+        ("cmt.data.panoptic.json", "cmt.io.storage", True),
+        ("cmt.io.storage", "cmt.data.panoptic.json", False),
+        ("cmt.io.storage", "cmt.errors", True),
+        ("cmt.io.storage", "cmt.outputs", False),
+        ("cmt.data.scenes.generate", "cmt.data.panoptic.predictions", True),
+        ("cmt.data.scenes.generate", "cmt.data.records.manifest", False),
         ("cmt.data.input.open", "cmt.protos.data_pb2", True),
         ("cmt.data.input.pipeline", "cmt.protos.data_pb2", False),
+        ("cmt.config", "cmt.protos.data_pb2", True),
+        ("cmt.model", "cmt.protos.model_pb2", False),
         ("cmt.model", "cmt.data.input.pipeline", False),
+        ("cmt.weights.load", "cmt.serving.factory", False),
         ("cmt.model", "cmt.layers.conv", True),
         ("cmt.model", "cmt.cli.main", False),
         ("cmt.__main__", "cmt.cli.main", True),
@@ -120,13 +131,13 @@ def test_no_arrow_but_the_allowed_ones(sources, checkout):
     ],
 )
 def test_the_rule_itself(importer, target, allowed):
-    assert may_import(importer, target) is allowed
+    assert rooms.may_import(importer, target) is allowed
 
 
 def test_commands_import_nothing_heavy_at_the_top(sources):
     heavy = []
     for module, tree in sources.items():
-        if area(module) != "cmt.cli" or module in LATE:
+        if rooms.room_of(module) != "cmt.cli" or module in LATE:
             continue
         for node in tree.body:
             if isinstance(node, ast.Import | ast.ImportFrom):

@@ -10,16 +10,14 @@ from typing import NamedTuple
 import tensorflow as tf
 import tf_keras
 
-from cmt.config import to_text
 from cmt.data.input import open as data_factory
 from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.predictions import check_category_ids
 from cmt.errors import InputError
-from cmt.evaluation import factory as evaluation_factory
-from cmt.evaluation.evaluate import image_ids
+from cmt.evaluation.factory import open_evaluation
 from cmt.factory import build_loss, build_model
-from cmt.io.storage import is_folder
 from cmt.protos import experiment_pb2, trainer_pb2
+from cmt.serving.factory import build_predictor
 from cmt.trainer import optimizer, strategy
 from cmt.trainer.callbacks import Intervals
 from cmt.trainer.schedule import PolynomialWithWarmup
@@ -27,7 +25,6 @@ from cmt.trainer.trainer import Trainer
 
 EVALUATION_FOLDER = "eval"
 SMOKE_STEPS = 2
-_SAMPLE_IMAGES = 2
 
 
 class Settings(NamedTuple):
@@ -302,22 +299,14 @@ def build_evaluation(
         functools.partial(validation_dataset, experiment),
     )
     batches = validation_steps(experiment)
-    manifest = data_factory.validation_manifest(experiment.data)
-    image_ids(manifest.annotations)
-    if not is_folder(manifest.masks):
-        raise InputError(
-            f"{manifest.masks} is no folder; set data.validation.masks to the PNGs of "
-            f"{manifest.annotations}"
-        )
-    predictor = evaluation_factory.build_predictor(
-        experiment, trainer.network, categories
-    )
+    data = data_factory.open_data(experiment.data)
+    evaluation = open_evaluation(experiment, data.validation, categories)
+    predictor = build_predictor(experiment, trainer.network, categories)
 
     def evaluate(step: int) -> dict[str, float]:
         losses = trainer.validate(dataset, steps=batches)
-        metrics = evaluation_factory.evaluate_predictor(
-            experiment, predictor, run_dir / EVALUATION_FOLDER / str(step), step=step
-        )
+        folder = run_dir / EVALUATION_FOLDER / str(step)
+        metrics = evaluation.run(predictor, folder, step=step)
         groups = {"pq": "all", "pq_things": "things", "pq_stuff": "stuff"}
         scores = {k: metrics["panoptic"][g]["pq"] for k, g in groups.items()}
         return losses | scores
@@ -340,44 +329,3 @@ def smoke_experiment(
         copy.trainer.evaluate_every_steps = SMOKE_STEPS
         copy.evaluation.max_images = copy.evaluation.batch_size
     return copy
-
-
-def export_checkpoint(
-    experiment: experiment_pb2.ExperimentConfig,
-    checkpoint: Path | str,
-    directory: Path | str,
-) -> Path:
-    """Exports a checkpoint to `directory`/VERSION; see `trainer.export.export_model`.
-
-    Returns:
-      The version folder.
-
-    Raises:
-      InputError: the checkpoint cannot be used, or the version is already there.
-      WorkError: the exported model does not give the integers of the evaluation.
-    """
-    from cmt.trainer import export  # Orbax is of no use to training.
-
-    options = experiment.export
-    # Refused now and not after the work.
-    export.version_folder(directory, options.version)
-    # The process that checks the model runs on the CPU, and this one has to agree.
-    with tf.device("/CPU:0"):
-        predictor, step = evaluation_factory.load_predictor(experiment, checkpoint)
-        samples = export.made_up_images(predictor.crop_size)
-        try:
-            real = evaluation_factory.validation_images(experiment, _SAMPLE_IMAGES)
-        except InputError:
-            real = []  # The data set need not be where a model is exported.
-        samples = [tf.io.encode_png(image).numpy() for image, _ in real] + samples
-        return export.export_model(
-            predictor,
-            directory,
-            samples=samples,
-            step=step,
-            config_name=experiment.name,
-            config_text=to_text(experiment),
-            version=options.version,
-            warmup_requests=options.warmup_requests,
-            score_tolerance=options.score_tolerance,
-        )

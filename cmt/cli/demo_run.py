@@ -13,18 +13,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from google.protobuf.message import Message
 
 from cmt.config import load_experiment
+from cmt.data.input.open import open_data
+from cmt.data.panoptic.annotations import LABEL_DIVISOR
 from cmt.data.panoptic.json import read_ids
+from cmt.data.panoptic.predictions import MASKS_FOLDER, panoptic_ids
+from cmt.data.panoptic.sheet import save_picture
 from cmt.errors import InputError, WorkError
 from cmt.evaluation.curves import plot_learning_curve
 from cmt.evaluation.evaluate import METRICS_FILE, PREDICTIONS_FOLDER
-from cmt.evaluation.factory import draw_clustering, load_predictor
+from cmt.evaluation.pictures import clustering_sheet, make_row
 from cmt.io.files import atomic_write
+from cmt.serving.factory import load_predictor
 
 CONFIG = "scenes/tiny"
 TRIAL_STEPS = 60
 TRIAL_LOG_STEPS = 20
+_DRAWN_IMAGES = 6
 
 
 class DemoSummary(NamedTuple):
@@ -121,10 +128,10 @@ def run_demo(
     images = output / "scenes" / "images" / "val"
     commands.run("predict", model, images, "--output", served)
     compared = compare_maps(
-        evaluation / PREDICTIONS_FOLDER / "panoptic", served / "panoptic"
+        evaluation / PREDICTIONS_FOLDER / MASKS_FOLDER, served / MASKS_FOLDER
     )
     plot_learning_curve(run / "metrics.jsonl", output / "learning_curve.png")
-    _draw(config, run, output / "pictures.png")
+    draw_clustering(load_experiment(config), run, output / "pictures.png")
     metrics = json.loads((evaluation / METRICS_FILE).read_text())
     summary = DemoSummary(output, metrics, steps, time.monotonic() - start, compared)
     with atomic_write(output / "summary.json", "w") as file:
@@ -210,8 +217,41 @@ def compare_maps(expected: Path, served: Path) -> int:
     return len(names)
 
 
-def _draw(config: Path, run: Path, path: Path) -> None:
-    """The sheet of pictures, from the last checkpoint."""
-    experiment = load_experiment(config)
-    predictor, _ = load_predictor(experiment, run)
-    draw_clustering(experiment, predictor, path)
+def draw_clustering(
+    experiment: Message, checkpoint: Path | str, output: Path | str
+) -> None:
+    """Writes a sheet of validation images: ground truth, prediction, clustering.
+
+    See `clustering_sheet`. Centers are confident where their class is at least as
+    likely as evaluation.thing_confidence says.
+
+    Args:
+      experiment: the config.
+      checkpoint: a run directory, or what else `load_predictor` takes.
+      output: the PNG file to write.
+
+    Raises:
+      InputError: the checkpoint or the TFRecords are missing or damaged.
+    """
+    data = open_data(experiment.data)
+    predictor, _ = load_predictor(experiment, data, checkpoint)
+    rows = []
+    for example in data.validation.examples(_DRAWN_IMAGES):
+        inputs = predictor.prepare(example.image[np.newaxis])
+        outputs = predictor.restore(predictor.segment(inputs))
+        rows.append(
+            make_row(
+                example.image,
+                ground_truth=panoptic_ids(
+                    *np.divmod(example.labels, LABEL_DIVISOR), predictor.categories
+                ),
+                panoptic=outputs["panoptic"][0].numpy(),
+                categories=predictor.categories,
+                predictions=predictor.network(inputs["crops"], training=False),
+                confidence=experiment.evaluation.thing_confidence,
+                size=inputs["resized_sizes"][0].numpy(),
+                crop_size=predictor.crop_size,
+            )
+        )
+    num_centers = experiment.model.num_centers
+    save_picture(output, clustering_sheet(rows, num_centers=num_centers))

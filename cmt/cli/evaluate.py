@@ -47,10 +47,15 @@ def evaluate(
       cmt eval runs/tiny/config.textproto --checkpoint runs/tiny --output runs/tiny/eval
     """
     from cmt.config import load_experiment
-    from cmt.evaluation.factory import evaluate_checkpoint
+    from cmt.data.input.open import open_data
+    from cmt.evaluation.factory import open_evaluation
+    from cmt.serving.factory import load_predictor
 
     experiment = load_experiment(config, overrides or ())
-    metrics = evaluate_checkpoint(experiment, checkpoint, output)
+    data = open_data(experiment.data)
+    predictor, step = load_predictor(experiment, data, checkpoint)
+    evaluation = open_evaluation(experiment, data.validation, predictor.categories)
+    metrics = evaluation.run(predictor, output, step=step)
     print_metrics(metrics, output)
 
 

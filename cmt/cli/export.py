@@ -50,7 +50,7 @@ def export(
       cmt export runs/tiny/config.textproto --checkpoint runs/tiny --output models/tiny
     """
     from cmt.config import load_experiment
-    from cmt.trainer.factory import export_checkpoint
+    from cmt.serving.factory import export_checkpoint
 
     experiment = load_experiment(config, overrides or ())
     target = export_checkpoint(experiment, checkpoint, output)

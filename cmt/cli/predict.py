@@ -55,7 +55,7 @@ def predict(
       cmt predict runs/tiny photos/ 'more/*.png' --output out --format overlay
     """
     from cmt.errors import WorkError
-    from cmt.evaluation.factory import open_model
+    from cmt.serving.factory import open_model
     from cmt.serving.predict import find_inputs, parse_formats, predict_files
 
     wanted, files = parse_formats(formats), find_inputs(inputs)

@@ -13,7 +13,7 @@ from cmt.data.input.pipeline import EvaluationBatch
 from cmt.data.input.preprocess import resize_and_pad
 from cmt.data.panoptic.json import read_ids, write_ids
 from cmt.errors import InputError
-from cmt.evaluation.evaluate import GroundTruth, evaluate, image_ids
+from cmt.evaluation.evaluate import evaluate, read_ground_truth
 from cmt.evaluation.panoptic_quality import score_files
 from tests import fakes
 
@@ -26,7 +26,7 @@ def images():
 
 
 @pytest.fixture
-def ground_truth(tmp_path, images):
+def files(tmp_path, images):
     """COCO files that say exactly what the pictures show."""
     masks = tmp_path / "masks"
     masks.mkdir()
@@ -56,7 +56,12 @@ def ground_truth(tmp_path, images):
         )
     path = tmp_path / "truth.json"
     path.write_text(json.dumps(content))
-    return GroundTruth(path, masks)
+    return path, masks
+
+
+@pytest.fixture
+def ground_truth(files):
+    return read_ground_truth(*files)
 
 
 def make_batches(images, names, crop_size, batch_size):
@@ -76,7 +81,7 @@ def make_batches(images, names, crop_size, batch_size):
 NAMES = [f"picture{index}" for index in range(len(SIZES))]
 
 
-def test_evaluation_of_files(tmp_path, predictor, images, ground_truth):
+def test_evaluation_of_files(tmp_path, predictor, images, files, ground_truth):
     output = tmp_path / "out"
     batches = make_batches(images, NAMES, fakes.CROP_SIZE, 2)
     metrics = evaluate(
@@ -89,7 +94,7 @@ def test_evaluation_of_files(tmp_path, predictor, images, ground_truth):
     assert metrics["panoptic"]["all"]["pq"] > 75
     assert metrics["panoptic"]["all"]["n"] == 4
     folder = output / "predictions"
-    again = score_files(*ground_truth, folder / "panoptic.json", folder / "panoptic")
+    again = score_files(*files, folder / "panoptic.json", folder / "panoptic")
     assert again == metrics["panoptic"]
     for name, image in zip(NAMES, images, strict=True):
         served = predictor.predict(image[None])["panoptic"][0]
@@ -124,23 +129,18 @@ def test_no_image(tmp_path, predictor, ground_truth):
         evaluate(predictor, [], ground_truth, tmp_path, step=0, config_name="fake")
 
 
-def test_two_images_of_one_name(tmp_path, ground_truth):
-    content = json.loads(ground_truth.annotations.read_text())
+def test_two_images_of_one_name(files):
+    path, masks = files
+    content = json.loads(path.read_text())
     content["images"][1]["file_name"] = "picture0.png"
-    path = tmp_path / "twice.json"
     path.write_text(json.dumps(content))
     with pytest.raises(InputError, match="100 and 101 are both called 'picture0'"):
-        image_ids(path)
+        read_ground_truth(path, masks)
 
 
-def test_missing_ground_truth(tmp_path, predictor, images):
-    batches = make_batches(images, NAMES, fakes.CROP_SIZE, 1)
-    nowhere = GroundTruth(tmp_path / "no.json", tmp_path)
+def test_missing_ground_truth(tmp_path):
     with pytest.raises(InputError, match="no.json: no such annotation file"):
-        evaluate(
-            predictor, batches, nowhere, tmp_path / "o", step=0, config_name="fake"
-        )
-    assert not (tmp_path / "o").exists()
+        read_ground_truth(tmp_path / "no.json", tmp_path)
 
 
 def test_masks_are_pngs_of_the_right_size(tmp_path, predictor, images, ground_truth):

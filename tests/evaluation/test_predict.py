@@ -14,23 +14,21 @@ from typer.testing import CliRunner
 from cmt.cli.predict import predict
 from cmt.data.panoptic.json import read_ids
 from cmt.errors import InputError, WorkError
-from cmt.evaluation import factory
+from cmt.serving import factory
 from cmt.serving.predict import (
-    Segmenter,
     find_inputs,
-    find_saved_model,
     image_ids,
-    load_saved_model,
     output_names,
     parse_formats,
     predict_files,
 )
+from cmt.serving.saved_model import Segmenter, find_saved_model, load_saved_model
 from tests import fakes
 
 
 @pytest.fixture
 def segmenter(predictor):
-    return Segmenter(predictor.predict_bytes, fakes.CATEGORIES)
+    return Segmenter(predictor.predict, fakes.CATEGORIES)
 
 
 @pytest.fixture

@@ -1,0 +1,173 @@
+"""Config messages -> predictors and exported models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import tensorflow as tf
+import tf_keras
+
+from cmt.config import load_experiment, to_text
+from cmt.data.input.open import Data, open_data
+from cmt.data.panoptic.categories import Category, read_categories
+from cmt.errors import InputError
+from cmt.factory import build_model, merge_options
+from cmt.protos import experiment_pb2
+from cmt.serving.predictor import PanopticPredictor
+from cmt.serving.saved_model import Segmenter, find_saved_model, load_saved_model
+from cmt.weights.files import find_checkpoint
+from cmt.weights.load import load_weights
+
+CONFIG_FILE = "config.textproto"
+CATEGORIES_FILE = "categories.json"
+_SAMPLE_IMAGES = 2
+
+
+def crop_size(experiment: experiment_pb2.ExperimentConfig) -> tuple[int, int]:
+    """Returns height and width of what the network sees, in pixels."""
+    return experiment.data.crop_height_pixels, experiment.data.crop_width_pixels
+
+
+def build_predictor(
+    experiment: experiment_pb2.ExperimentConfig,
+    network: tf_keras.Model,
+    categories: Sequence[Category],
+) -> PanopticPredictor:
+    """What predicts with a network, one still in training too.
+
+    Raises:
+      InputError: the network has another number of classes than the data set.
+    """
+    if len(categories) != experiment.model.num_classes:
+        raise InputError(
+            "model.num_classes must be the number of categories of the data set; got "
+            f"{experiment.model.num_classes} and {len(categories)}; use the config the "
+            "network was trained with and the data set it was trained on"
+        )
+    return PanopticPredictor(
+        network,
+        crop_size=crop_size(experiment),
+        categories=categories,
+        merge_options=merge_options(experiment.evaluation),
+    )
+
+
+def load_predictor(
+    experiment: experiment_pb2.ExperimentConfig, data: Data, checkpoint: Path | str
+) -> tuple[PanopticPredictor, int]:
+    """Builds a predictor with trained weights, without the semantic branch.
+
+    Args:
+      experiment: the config.
+      data: that of the config; opened if the checkpoint lacks the categories.
+      checkpoint: as `find_checkpoint` takes it.
+
+    Returns:
+      The predictor, and the training step of its weights.
+
+    Raises:
+      InputError: there is no checkpoint, it is one of another network, or the list of
+        categories cannot be used.
+    """
+    prefix = find_checkpoint(checkpoint)
+    categories = find_categories(experiment, data, prefix)
+    network = build_model(experiment.model)
+    # AutoGraph would rewrite all of tf_keras to no effect, in many times the time.
+    build = tf.autograph.experimental.do_not_convert(network.build)
+    build((None, *crop_size(experiment), 3))
+    step = load_weights(network, prefix)
+    # It supervises training only.
+    network.semantic_branch = None
+    return build_predictor(experiment, network, categories), step
+
+
+def find_categories(
+    experiment: experiment_pb2.ExperimentConfig, data: Data, prefix: str
+) -> list[Category]:
+    """Finds the classes: in the run directory of a checkpoint, else in the manifest.
+
+    Args:
+      experiment: the config.
+      data: that of the config; opened if it is needed.
+      prefix: of the checkpoint.
+
+    Raises:
+      InputError: neither is there.
+    """
+    for folder in list(Path(prefix).parents)[:2]:
+        if (folder / CATEGORIES_FILE).is_file():
+            return read_categories(folder / CATEGORIES_FILE)
+    for name in ("validation", "train"):
+        if getattr(experiment.data, name).tfrecords:
+            return getattr(data, name).categories
+    raise InputError(
+        f"no list of categories: there is no {CATEGORIES_FILE} beside the checkpoint, "
+        "and the config names no TFRecords; set data.validation.tfrecords"
+    )
+
+
+def open_model(path: Path | str) -> Segmenter:
+    """Opens what `cmt predict` calls MODEL.
+
+    Args:
+      path: a SavedModel, the folder of its versions, or a run directory.
+
+    Raises:
+      InputError: it is none of these.
+    """
+    path = Path(path)
+    saved_model = find_saved_model(path)
+    if saved_model is not None:
+        return load_saved_model(saved_model)
+    if (path / CONFIG_FILE).is_file():
+        experiment = load_experiment(path / CONFIG_FILE)
+        predictor, _ = load_predictor(experiment, open_data(experiment.data), path)
+        return Segmenter(predictor.predict, predictor.categories)
+    if not path.exists():
+        raise InputError(f"{path}: no such model")
+    raise InputError(
+        f"{path}: neither a SavedModel of `cmt export` (saved_model.pb, or folders "
+        f"1, 2, ... with one) nor a run directory of `cmt train` ({CONFIG_FILE})"
+    )
+
+
+def export_checkpoint(
+    experiment: experiment_pb2.ExperimentConfig,
+    checkpoint: Path | str,
+    directory: Path | str,
+) -> Path:
+    """Exports a checkpoint to `directory`/VERSION; see `export_model`.
+
+    Returns:
+      The version folder.
+
+    Raises:
+      InputError: the checkpoint cannot be used, or the version is already there.
+      WorkError: the exported model does not give the integers of the evaluation.
+    """
+    from cmt.serving import export  # Orbax takes seconds to import.
+
+    options = experiment.export
+    # Refused now and not after the work.
+    export.version_folder(directory, options.version)
+    # The process that checks the model runs on the CPU, and this one has to agree.
+    with tf.device("/CPU:0"):
+        data = open_data(experiment.data)
+        predictor, step = load_predictor(experiment, data, checkpoint)
+        try:
+            examples = list(data.validation.examples(_SAMPLE_IMAGES))
+        except InputError:
+            examples = []  # The data set need not be where a model is exported.
+        samples = [tf.io.encode_png(example.image).numpy() for example in examples]
+        return export.export_model(
+            predictor,
+            directory,
+            samples=samples + export.made_up_images(predictor.crop_size),
+            step=step,
+            config_name=experiment.name,
+            config_text=to_text(experiment),
+            version=options.version,
+            warmup_requests=options.warmup_requests,
+            score_tolerance=options.score_tolerance,
+        )

@@ -1,0 +1,66 @@
+"""The SavedModels that `cmt export` writes: what they are called, and opening one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from cmt.data.panoptic.categories import Category
+from cmt.data.panoptic.json import load_json
+from cmt.errors import InputError
+
+MODEL_FILE = "model.json"
+IMAGES_SIGNATURE = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
+BYTES_SIGNATURE = "image_bytes"
+
+
+class Segmenter(NamedTuple):
+    """Something that segments images.
+
+    Attributes:
+      run: images [B, H, W, 3] uint8 of one size -> the outputs of a served model.
+      categories: the classes.
+    """
+
+    run: Callable[[tf.Tensor], Mapping[str, tf.Tensor]]
+    categories: list[Category]
+
+
+def find_saved_model(path: Path | str) -> Path | None:
+    """The folder of a SavedModel: `path`, or its highest version; None if neither."""
+    path = Path(path)
+    if (path / "saved_model.pb").is_file():
+        return path
+    versions = [
+        folder
+        for folder in (path.iterdir() if path.is_dir() else ())
+        if folder.name.isdecimal() and (folder / "saved_model.pb").is_file()
+    ]
+    return max(versions, key=lambda folder: int(folder.name), default=None)
+
+
+def load_saved_model(path: Path) -> Segmenter:
+    """Opens the folder of a SavedModel written by `cmt export`.
+
+    Raises:
+      InputError: it is damaged, or was not written by `cmt export`.
+    """
+    try:
+        content = load_json(path / MODEL_FILE)
+        categories = [Category.from_json(item) for item in content["categories"]]
+        model = tf.saved_model.load(str(path))
+        signature = model.signatures[IMAGES_SIGNATURE]
+    except (OSError, KeyError, TypeError, ValueError, tf.errors.OpError) as error:
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(
+            f"{path}: not a model of `cmt export`: {first}; export it again"
+        ) from error
+
+    def run(images: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        return signature(images=images)
+
+    run.model = model  # A signature alone does not keep its variables alive.
+    return Segmenter(run, categories)
