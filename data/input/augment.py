@@ -16,19 +16,19 @@ from cmt.data.input import preprocess
 
 
 class Augmentation(NamedTuple):
-    """Ranges to draw from.
+    """Ranges to draw from; the defaults change nothing.
 
     Attributes:
       min_scale: smallest scale, on top of the resize to the crop.
       max_scale: largest scale.
       scale_step: step between scales; 0 draws from the whole range.
-      flip_probability: of a left-right flip.
+      flip_probability: how likely left and right change places.
     """
 
-    min_scale: float
-    max_scale: float
-    scale_step: float
-    flip_probability: float
+    min_scale: float = 1.0
+    max_scale: float = 1.0
+    scale_step: float = 0.0
+    flip_probability: float = 0.0
 
 
 class View(NamedTuple):
@@ -112,36 +112,3 @@ def window_of_labels(labels: tf.Tensor, view: View) -> tf.Tensor:
     window = labels[begin[0] : end[0], begin[1] : end[1]]
     size = tf.minimum(view.extent, view.size)
     return preprocess.resize_labels(window, size, flipped=view.flipped)
-
-
-def augment(
-    image: tf.Tensor,
-    labels: tf.Tensor,
-    *,
-    seed: tf.Tensor,
-    crop_size: tuple[int, int],
-    augmentation: Augmentation,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Scales, crops, flips and pads one image and its labels.
-
-    What is smaller than the crop is padded at the bottom and right, as in evaluation.
-
-    Args:
-      image: [H, W, 3] uint8 or float, 0 to 255.
-      labels: [H, W] int32.
-      seed: [2] int64.
-      crop_size: height and width of the results, in pixels.
-      augmentation: the ranges.
-
-    Returns:
-      [crop height, crop width, 3] float32 and [crop height, crop width] int32.
-    """
-    view = draw_view(
-        tf.shape(labels), seed=seed, crop_size=crop_size, augmentation=augmentation
-    )
-    image = preprocess.resize_image(window_of_image(image, view), view.size)
-    labels = preprocess.resize_labels(window_of_labels(labels, view), view.size)
-    return (
-        preprocess.pad_image(image, crop_size),
-        preprocess.pad_labels(labels, crop_size),
-    )

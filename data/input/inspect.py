@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,11 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from cmt.data.input.contact_sheet import draw_cell, write_sheet
-from cmt.data.input.pipeline import Split, open_split, split_name
+from cmt.data.input.pipeline import Split
 from cmt.data.panoptic.annotations import LABEL_DIVISOR
 from cmt.data.panoptic.categories import Category
-from cmt.data.records.index import index_records
-from cmt.data.records.reader import example_reader, why_damaged
 from cmt.errors import InputError
 from cmt.io import storage
 from cmt.io.progress import track
@@ -94,63 +92,31 @@ class Inspection:
         return content
 
 
-def find_sources(patterns: Sequence[str], annotations: str = "") -> list[Split]:
-    """The shards that folders, patterns or paths name, by folder and split.
-
-    Args:
-      patterns: folders, patterns or shard files, local or with a scheme.
-      annotations: COCO panoptic json with the classes of shards without manifest.
-
-    Raises:
-      InputError: nothing fits, or shards and manifest do not belong together.
-    """
-    groups: dict[tuple[str, str], set[str]] = {}
-    for pattern in patterns:
-        wanted = pattern
-        if storage.is_folder(pattern):
-            wanted = storage.join(pattern, "*.tfrecord")
-        # Of what a pattern such as val* fits, the manifest and indices are no shards.
-        found = [f for f in storage.find_files(wanted) if f.endswith(".tfrecord")]
-        if not found:
-            raise InputError(
-                f"{pattern}: no TFRecord file; give shards that `cmt data convert` "
-                "wrote, their folder, or a pattern"
-            )
-        for file in found:
-            group = storage.split(file)[0], split_name(file)
-            groups.setdefault(group, set()).add(file)
-    return [
-        open_split(sorted(files), annotations=annotations)
-        for _, files in sorted(groups.items())
-    ]
-
-
-def inspect(source: Split, *, picture: Path | str | None = None) -> Inspection:
+def inspect(split: Split, *, picture: Path | str | None = None) -> Inspection:
     """Counts what is in shards and checks them against their checksums.
 
     Args:
-      source: the shards.
+      split: the shards.
       picture: PNG to write, the first images with their segments drawn over them;
         None for none.
 
     Raises:
       InputError: a shard is not what the manifest says, or a record is damaged.
     """
-    _check_digests(source)
-    categories = source.manifest.categories
+    _check_digests(split)
+    categories = split.categories
     tally = _Tally(categories)
     cells = []
-    for image, labels in track(
-        _examples(source), description="inspect", total=source.num_images
+    for example in track(
+        split.examples(), description="inspect", total=split.num_images
     ):
-        tally.add(labels)
+        tally.add(example.labels)
         if picture is not None and len(cells) < SHEET_IMAGES:
-            cells.append(
-                draw_cell(image, *np.divmod(labels, LABEL_DIVISOR), categories)
-            )
+            parts = np.divmod(example.labels, LABEL_DIVISOR)
+            cells.append(draw_cell(example.image, *parts, categories))
     if picture is not None:
         write_sheet(picture, cells)
-    return tally.inspection(source)
+    return tally.inspection(split)
 
 
 def draw_batches(
@@ -203,12 +169,12 @@ class _Tally:
         self._masks.append(int(is_instance.sum()) + len(stuff))
         self._sizes.append(labels.shape)
 
-    def inspection(self, source: Split) -> Inspection:
+    def inspection(self, split: Split) -> Inspection:
         """What was counted in some shards."""
         return Inspection(
-            split=source.manifest.split,
-            folder=storage.split(source.files[0])[0],
-            shards=len(source.files),
+            split=split.manifest.split,
+            folder=storage.split(split.files[0])[0],
+            shards=len(split.files),
             images=len(self._masks),
             pixels=int(self._counts[:, 2].sum()),
             void_pixels=int(self._counts[0, 2]),
@@ -228,9 +194,9 @@ def _spread(values: Sequence[int]) -> tuple[int, int, int]:
     return min(values), int(np.median(values)), max(values)
 
 
-def _check_digests(source: Split) -> None:
-    expected = {shard.name: shard.sha256 for shard in source.manifest.shards}
-    for file in source.files:
+def _check_digests(split: Split) -> None:
+    expected = {shard.name: shard.sha256 for shard in split.manifest.shards}
+    for file in split.files:
         digest = expected[storage.split(file)[1]]
         # Made from annotations, a manifest knows no checksums.
         if digest and digest != storage.sha256(file):
@@ -238,24 +204,3 @@ def _check_digests(source: Split) -> None:
                 f"{file}: its SHA-256 differs from the manifest's; it was changed or "
                 "damaged: convert again with --resume"
             )
-
-
-def _examples(source: Split) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Image and labels of every record."""
-    index = index_records(source.files)
-    num_classes = len(source.manifest.categories)
-    numbers = tf.data.Dataset.range(index.num_records)
-    read = example_reader(index, num_classes=num_classes)
-    examples = numbers.map(read, tf.data.AUTOTUNE).as_numpy_iterator()
-    num_read = 0
-    try:
-        for example in examples:
-            yield example.image, example.labels
-            num_read += 1
-    except tf.errors.OpError as error:
-        for record in range(num_read, index.num_records):
-            if reason := why_damaged(index, record, num_classes):
-                raise InputError(
-                    f"{index.describe(record)}: {reason}; convert the split again"
-                ) from error
-        raise

@@ -1,26 +1,24 @@
-"""TFRecords -> batches, with tf.data."""
+"""TFRecords of a split -> batches, with tf.data."""
 
 from __future__ import annotations
 
 import dataclasses
-import posixpath
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
 from cmt.data.input import preprocess, service
-from cmt.data.input.loading import Loading
-from cmt.data.input.prepare import Changes, Preparation, Sizes
-from cmt.data.input.targets import Masks, unpack
+from cmt.data.input.copy_paste import paste_shares
+from cmt.data.input.prepare import Changes, Preparation, Prepared, Sizes
+from cmt.data.input.targets import unpack
 from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.json import load_json
 from cmt.data.records.index import RecordIndex, index_records
-from cmt.data.records.manifest import Manifest, Shard, manifest_path
-from cmt.data.records.reader import ReadExample, example_reader, image_name
+from cmt.data.records.manifest import Manifest
+from cmt.data.records.reader import ReadExample, example_reader, image_name, why_damaged
 from cmt.data.records.snapshot import remedy, snapshot
-from cmt.data.records.tfrecord import INDEX_SUFFIX, Example
+from cmt.data.records.tfrecord import Example
 from cmt.errors import InputError, tensorflow_reason
 from cmt.io import storage
 from cmt.outputs import Targets
@@ -42,257 +40,230 @@ class EvaluationBatch(NamedTuple):
     resized_sizes: tf.Tensor
 
 
-class Split(NamedTuple):
+class Loading(NamedTuple):
+    """How records are read and batches are made.
+
+    Attributes:
+      parallel_calls: images prepared at a time; 0 lets tf.data choose.
+      prefetch_batches: batches made ahead.
+      cache_records: read all records first and keep them, encoded, in memory.
+      skip_damaged_records: use other records in place of damaged ones.
+      snapshot_folder: where a decoded copy of the split is kept and read from; "" to
+        decode each time.
+      service: address of a tf.data service that prepares the batches; "" for none.
+    """
+
+    parallel_calls: int = 0
+    prefetch_batches: int = 2
+    cache_records: bool = False
+    skip_damaged_records: bool = False
+    snapshot_folder: str = ""
+    service: str = ""
+
+
+class Options(NamedTuple):
+    """What becomes of the records of a split.
+
+    Attributes:
+      sizes: of images and targets.
+      changes: the random changes of the images.
+      loading: how records are read and batches are made.
+    """
+
+    sizes: Sizes
+    changes: Changes = Changes()
+    loading: Loading = Loading()
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
     """The shards of a split, or some of them.
 
     Attributes:
       files: paths, in order.
-      manifest: theirs; it lists these files alone and counts their images. Its
-        `contents` are those of the whole split.
+      manifest: lists these files alone and counts their images; its `contents` are
+        those of the whole split.
+      options: what becomes of the records; None where no batches are wanted.
     """
 
     files: list[str]
     manifest: Manifest
+    options: Options | None = None
+
+    @property
+    def categories(self) -> list[Category]:
+        """The classes, in order."""
+        return self.manifest.categories
 
     @property
     def num_images(self) -> int:
         """Images in the files."""
         return self.manifest.num_images
 
+    @functools.cached_property
+    def index(self) -> RecordIndex:
+        """The places of the records, found at the first use.
 
-def find_source(
-    pattern: str, manifest: str = "", annotations: str = "", masks: str = ""
-) -> Split:
-    """Finds the shards of a split and its manifest.
-
-    Shards of DeepLab2 have no manifest: it is then made from `annotations`.
-
-    Args:
-      pattern: of the shard files, such as "coco/val-*.tfrecord", as `find_files` of
-        `cmt.io.storage` takes it.
-      manifest: path of the manifest; "" for the one beside the shards.
-      annotations: COCO panoptic json whose categories, in order, are the classes of
-        shards that have no manifest.
-      masks: folder of its PNG files.
-
-    Raises:
-      InputError: no file fits the pattern, the manifest is missing or damaged, or
-        it and the files do not belong together.
-    """
-    if not pattern:
-        raise InputError("no TFRecord files given; set tfrecords to their pattern")
-    files = [
-        file for file in storage.find_files(pattern) if not file.endswith(INDEX_SUFFIX)
-    ]
-    if not files:
-        raise InputError(
-            f"{pattern}: no file fits this pattern; give the shards that `cmt data "
-            'convert` wrote, such as "DIR/train-*.tfrecord"'
+        Raises:
+          InputError: a shard is cut off or damaged.
+        """
+        expected = {shard.name: shard.num_images for shard in self.manifest.shards}
+        return index_records(
+            self.files,
+            skip_damaged=self._loading.skip_damaged_records,
+            expected={file: expected[storage.split(file)[1]] for file in self.files},
         )
-    folders = sorted({storage.split(file)[0] for file in files})
-    if len(folders) > 1:
-        raise InputError(
-            f"{pattern}: must fit the shards of one split, which are in one folder; "
-            f"got {folders[0]} and {folders[1]}"
+
+    @property
+    def _loading(self) -> Loading:
+        return self.options.loading if self.options else Loading()
+
+    def batches(
+        self,
+        *,
+        global_batch_size: int,
+        seed: int,
+        first_step: int = 0,
+        input_context: tf.distribute.InputContext | None = None,
+    ) -> tf.data.Dataset:
+        """Endless batches of (images, Targets), the same for the same seed.
+
+        Image i of step s is image s * global_batch_size + i of the run. Its record and
+        its random changes depend on that number and the seed alone, so a run can begin
+        at any step. (A tf.data service has an order of its own.)
+
+        Args:
+          global_batch_size: images in a step, over all hosts.
+          seed: of order and changes.
+          first_step: step of the first batch.
+          input_context: which host's part of each step is wanted, in batches of one
+            replica's images; None for whole steps.
+
+        Returns:
+          Dataset of images [B, crop height, crop width, 3] float32, 0 to 255, and
+          Targets, whose `image_ids` name the records that were read.
+
+        Raises:
+          InputError: a shard is cut off or damaged, a category to paste is unknown,
+            the service does not answer, or options do not go together.
+        """
+        sizes, changes, loading = self.options
+        read, num_records = self._reader()
+        prepare = Preparation(
+            read,
+            num_records=num_records,
+            is_thing=self.manifest.is_thing,
+            shares=paste_shares(changes.copy_paste, self.categories),
+            sizes=sizes,
+            changes=changes,
+            seed=seed,
         )
-    return open_split(files, manifest, annotations, masks)
+        numbers, size = _image_numbers(global_batch_size, first_step, input_context)
+        dataset = numbers.map(prepare, loading.parallel_calls or tf.data.AUTOTUNE)
+        dataset = dataset.batch(size, drop_remainder=True)
+        if loading.service:
+            dataset = service.distribute(dataset, loading.service)
+        # Last, so that the batches that wait and travel are small.
+        dataset = dataset.map(_unpack)
+        return dataset.prefetch(loading.prefetch_batches)
 
+    def _reader(self) -> tuple[ReadExample, int]:
+        """The function that reads a record for `batches`, and how many there are."""
+        loading = self._loading
+        # A service would send all that is cached to its workers.
+        for other in ("service", "snapshot_folder"):
+            if loading.cache_records and getattr(loading, other):
+                raise InputError(
+                    f"data.cache_records cannot be used with data.{other}; leave one "
+                    "of them out"
+                )
+        index = self.index
+        damage = {
+            "num_classes": len(self.categories),
+            "skip_damaged": loading.skip_damaged_records,
+        }
+        try:
+            if loading.snapshot_folder:
+                index = snapshot(index, loading.snapshot_folder, **damage)
+                damage["remedy"] = remedy(index.files[0])
+            read = example_reader(index, **damage, in_memory=loading.cache_records)
+        except tf.errors.OpError as error:
+            raise InputError(tensorflow_reason(error)) from error
+        return read, index.num_records
 
-def open_split(
-    files: Sequence[str], manifest: str = "", annotations: str = "", masks: str = ""
-) -> Split:
-    """Some shards with their manifest; see `find_source`.
+    def evaluation_batches(
+        self, *, batch_size: int, max_images: int = 0
+    ) -> tf.data.Dataset:
+        """Batches of every image once, in the order of the shards.
 
-    Args:
-      files: shards of one folder, in order.
-      manifest: see `find_source`, as all others.
-      annotations: of shards without manifest.
-      masks: of shards without manifest.
+        Args:
+          batch_size: images in a batch; the last one may have fewer.
+          max_images: stop after these; 0 for all.
 
-    Raises:
-      InputError: see `find_source`.
-    """
-    folder = storage.split(files[0])[0]
-    if not manifest:
-        splits = {split_name(file) for file in files}
-        if len(splits) != 1 or "" in splits:
-            raise InputError(
-                f"{folder}: must be the shards of one split, named "
-                f"{{split}}-00000-of-00001.tfrecord; got {storage.split(files[0])[1]} "
-                "and others"
+        Returns:
+          Dataset of EvaluationBatch.
+
+        Raises:
+          InputError: a shard is cut off or damaged.
+        """
+        read = example_reader(self.index, num_classes=len(self.categories))
+        crop_size = self.options.sizes.crop
+
+        @tf.autograph.experimental.do_not_convert
+        def prepare(number: tf.Tensor) -> EvaluationBatch:
+            example = read(number)
+            image, resized = preprocess.resize_and_pad(example.image, crop_size)
+            return EvaluationBatch(
+                images=image,
+                names=example.name,
+                original_sizes=tf.shape(example.image)[:2],
+                resized_sizes=resized,
             )
-        split = splits.pop()
-        manifest = str(manifest_path(folder, split))
-        if annotations and not storage.is_file(manifest):
-            return _without_manifest(files, split, annotations, masks)
-    return _matched(files, Manifest.read(manifest), manifest)
+
+        numbers = tf.data.Dataset.range(self.index.num_records)
+        numbers = numbers.take(max_images or -1)
+        loading = self._loading
+        dataset = numbers.map(prepare, loading.parallel_calls or tf.data.AUTOTUNE)
+        return dataset.batch(batch_size).prefetch(loading.prefetch_batches)
+
+    def examples(self, number: int = -1) -> Iterator[Example]:
+        """Decoded records as NumPy arrays, in the order of the shards.
+
+        Args:
+          number: stop after these; -1 for all.
+
+        Raises:
+          InputError: a shard is cut off, or a record is damaged; it is named.
+        """
+        index, num_classes = self.index, len(self.categories)
+        read = example_reader(index, num_classes=num_classes)
+        numbers = tf.data.Dataset.range(index.num_records).take(number)
+        num_read = 0
+        try:
+            for example in numbers.map(read, tf.data.AUTOTUNE).as_numpy_iterator():
+                yield example
+                num_read += 1
+        except tf.errors.OpError as error:
+            for record in range(num_read, index.num_records):
+                if reason := why_damaged(index, record, num_classes):
+                    raise InputError(
+                        f"{index.describe(record)}: {reason}; convert the split again"
+                    ) from error
+            raise
+
+    def names(self, records: Sequence[int]) -> list[str]:
+        """Where images are, as "FILE: record NUMBER (NAME)".
+
+        Args:
+          records: as in `Targets.image_ids`.
+        """
+        index = self.index
+        return [f"{index.describe(k)} ({image_name(index, k)})" for k in records]
 
 
-def split_name(file: str) -> str:
-    """The first part of a shard's name; "" if it is not named as shards are."""
-    name = storage.split(file)[1]
-    return name.rpartition("-of-")[0].rpartition("-")[0]
-
-
-def _without_manifest(
-    files: Sequence[str], split: str, annotations: str, masks: str
-) -> Split:
-    entries = load_json(annotations).get("categories")
-    try:
-        categories = [Category.from_json(entry) for entry in entries]
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f'{annotations}: "categories" must list the classes of the shards, each '
-            f"with id, name and isthing ({error!r})"
-        ) from error
-    # Whether damage ends the run is decided when the records are read.
-    counts = np.bincount(
-        index_records(files, skip_damaged=True).file_numbers, minlength=len(files)
-    )
-    shards = [
-        Shard(storage.split(file)[1], int(count), sha256="")
-        for file, count in zip(files, counts, strict=True)
-    ]
-    manifest = Manifest(
-        split=split,
-        categories=categories,
-        num_images=sum(shard.num_images for shard in shards),
-        shards=shards,
-        annotations=storage.as_location(annotations),
-        masks=storage.as_location(masks or posixpath.splitext(annotations)[0]),
-        folder=storage.as_location(storage.split(files[0])[0]),
-    )
-    return Split(list(files), manifest)
-
-
-def _matched(files: Sequence[str], manifest: Manifest, path: str) -> Split:
-    shards = {shard.name: shard for shard in manifest.shards}
-    folder = storage.split(files[0])[0]
-    found = [storage.split(file)[1] for file in files]
-    for file, name in zip(files, found, strict=True):
-        if name not in shards:
-            raise InputError(
-                f"{file}: not a shard of {path}; narrow the pattern or convert again"
-            )
-    others = [name for name in shards if name not in found]
-    there = storage.list_files(folder) if others else {}
-    for name in others:
-        if name not in there:
-            raise InputError(
-                f"{storage.join(folder, name)}: missing, though {path} lists it; copy "
-                "it or convert again with --resume"
-            )
-    used = [shards[name] for name in found]
-    num_images = sum(shard.num_images for shard in used)
-    if num_images == 0:
-        raise InputError(f"{path}: the shards have no images")
-    return Split(
-        list(files),
-        dataclasses.replace(manifest, shards=used, num_images=num_images),
-    )
-
-
-def training_dataset(
-    source: Split,
-    *,
-    sizes: Sizes,
-    changes: Changes,
-    loading: Loading,
-    batch_size: int,
-    seed: int,
-    first_step: int = 0,
-    input_context: tf.distribute.InputContext | None = None,
-) -> tf.data.Dataset:
-    """Endless batches of (images, Targets), the same for the same seed.
-
-    Image i of step s is image s * batch_size + i of the run. Its record and its
-    random changes depend on that number and the seed alone, so a run can begin at
-    any step. (The order of a tf.data service is its own.)
-
-    Args:
-      source: the shards.
-      sizes: of images and targets.
-      changes: the random changes.
-      loading: how records are read.
-      batch_size: images in a step, over all hosts.
-      seed: of order and changes.
-      first_step: step of the first batch.
-      input_context: which part of each step is wanted, in batches of one replica's
-        images; None for whole steps.
-
-    Returns:
-      Dataset of images [B, crop height, crop width, 3] float32, 0 to 255, and
-      Targets, whose `image_ids` name the records that were read.
-
-    Raises:
-      InputError: a shard is cut off or damaged, a category to paste is unknown, the
-        service does not answer, or values do not go together.
-    """
-    loading.check()
-    reader, num_records = _reader(source, loading)
-    records: list[tf.Tensor] = []
-
-    def read(record: tf.Tensor) -> Example:
-        example = reader(record)
-        records.append(example.record)
-        return example
-
-    prepare = Preparation(
-        read,
-        num_records=num_records,
-        categories=source.manifest.categories,
-        sizes=sizes,
-        changes=changes,
-        seed=seed,
-    )
-
-    def element(number: tf.Tensor) -> tuple[tuple[tf.Tensor, Masks], tf.Tensor]:
-        records.clear()
-        prepared = prepare(number)
-        # The first is the image's own, in place of which another may have been read.
-        return prepared, records[0]
-
-    numbers, size = _image_numbers(batch_size, first_step, input_context)
-    dataset = numbers.map(element, loading.parallel_calls or tf.data.AUTOTUNE)
-    dataset = dataset.batch(size, drop_remainder=True)
-    if loading.service:
-        dataset = service.distribute(dataset, loading.service)
-    # Last, so that the batches that wait and travel are small.
-    dataset = dataset.map(_unpack)
-    return dataset.prefetch(loading.prefetch_batches)
-
-
-def _unpack(
-    prepared: tuple[tf.Tensor, Masks], records: tf.Tensor
-) -> tuple[tf.Tensor, Targets]:
-    images, masks = prepared
-    return images, unpack(masks)._replace(image_ids=tf.cast(records, tf.int32))
-
-
-def _index(source: Split, skip_damaged: bool) -> RecordIndex:
-    expected = {shard.name: shard.num_images for shard in source.manifest.shards}
-    return index_records(
-        source.files,
-        skip_damaged=skip_damaged,
-        expected={file: expected[storage.split(file)[1]] for file in source.files},
-    )
-
-
-def _reader(source: Split, loading: Loading) -> tuple[ReadExample, int]:
-    """What reads a record of a split, and how many there are."""
-    index = _index(source, loading.skip_damaged)
-    damage = {
-        "num_classes": len(source.manifest.categories),
-        "skip_damaged": loading.skip_damaged,
-    }
-    try:
-        if loading.snapshot_folder:
-            index = snapshot(index, loading.snapshot_folder, **damage)
-            damage["remedy"] = remedy(index.files[0])
-        read = example_reader(index, **damage, in_memory=loading.cache_records)
-    except tf.errors.OpError as error:
-        raise InputError(tensorflow_reason(error)) from error
-    return read, index.num_records
+def _unpack(prepared: Prepared) -> tuple[tf.Tensor, Targets]:
+    records = tf.cast(prepared.record, tf.int32)
+    return prepared.image, unpack(prepared.masks)._replace(image_ids=records)
 
 
 def _image_numbers(
@@ -317,60 +288,3 @@ def _image_numbers(
     )
     of_replica = context.get_per_replica_batch_size(batch_size)
     return numbers.with_options(options), of_replica
-
-
-def record_names(
-    source: Split, records: Sequence[int], *, skip_damaged: bool = False
-) -> list[str]:
-    """Where images are, as "FILE: record NUMBER (NAME)".
-
-    Args:
-      source: the shards.
-      records: as in `Targets.image_ids`.
-      skip_damaged: as in `Loading`.
-    """
-    index = _index(source, skip_damaged)
-    return [f"{index.describe(k)} ({image_name(index, k)})" for k in records]
-
-
-def evaluation_dataset(
-    source: Split,
-    *,
-    crop_size: tuple[int, int],
-    batch_size: int,
-    parallel_calls: int,
-    prefetch_batches: int,
-    max_images: int,
-) -> tf.data.Dataset:
-    """Batches of every image once, in the order of the shards.
-
-    Args:
-      source: the shards.
-      crop_size: height and width of the images, in pixels.
-      batch_size: images in a batch; the last one may have fewer.
-      parallel_calls: images decoded at a time; 0 lets tf.data choose.
-      prefetch_batches: batches made ahead.
-      max_images: stop after these; 0 for all.
-
-    Returns:
-      Dataset of EvaluationBatch.
-    """
-
-    index = _index(source, False)
-    read = example_reader(index, num_classes=len(source.manifest.categories))
-
-    @tf.autograph.experimental.do_not_convert
-    def prepare(number: tf.Tensor) -> EvaluationBatch:
-        example = read(number)
-        image, resized = preprocess.resize_and_pad(example.image, crop_size)
-        return EvaluationBatch(
-            images=image,
-            names=example.name,
-            original_sizes=tf.shape(example.image)[:2],
-            resized_sizes=resized,
-        )
-
-    count = index.num_records
-    numbers = tf.data.Dataset.range(min(max_images, count) if max_images else count)
-    dataset = numbers.map(prepare, parallel_calls or tf.data.AUTOTUNE)
-    return dataset.batch(batch_size).prefetch(prefetch_batches)

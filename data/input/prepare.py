@@ -1,10 +1,12 @@
-"""Number of an image in a run -> what the network gets: all that is per image."""
+"""The number of an image in a run -> what the network gets of this image."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from cmt.data.input import preprocess
@@ -16,14 +18,8 @@ from cmt.data.input.augment import (
     window_of_labels,
 )
 from cmt.data.input.colour import ColorJitter, Policy, change_colors
-from cmt.data.input.copy_paste import (
-    PASTED_DIVISOR,
-    CopyPaste,
-    paste,
-    paste_shares,
-)
+from cmt.data.input.copy_paste import PASTED_DIVISOR, CopyPaste, paste
 from cmt.data.input.targets import Masks, number_masks
-from cmt.data.panoptic.categories import Category
 from cmt.data.records.reader import ReadExample
 from cmt.data.records.tfrecord import Example
 
@@ -41,18 +37,18 @@ class Changes(NamedTuple):
       copy_paste: segments of other images.
     """
 
-    augmentation: Augmentation
+    augmentation: Augmentation = Augmentation()
     jitter: ColorJitter = ColorJitter()
     policy: Policy = Policy()
     copy_paste: CopyPaste = CopyPaste()
 
 
 class Sizes(NamedTuple):
-    """Of what the network gets.
+    """Sizes of what the network gets.
 
     Attributes:
       crop: height and width of an image, in pixels.
-      max_masks: G of `Targets`.
+      max_masks: the most masks of an image, G of `Targets`.
       min_thing_pixels: things of fewer pixels, in the image as the network sees it,
         become void.
     """
@@ -62,84 +58,81 @@ class Sizes(NamedTuple):
     min_thing_pixels: int = 0
 
 
-class Preparation:
-    """Reads and changes one image.
+class Prepared(NamedTuple):
+    """An image as the network gets it, or a batch of them.
 
-    Called with the number [] int64 of an image in a run, it returns the image
-    [crop height, crop width, 3] float32, 0 to 255, and its Masks. The result depends
-    on the number and the seed alone.
+    Attributes:
+      image: [crop height, crop width, 3] float32, 0 to 255.
+      masks: the numbered masks.
+      record: [] int64, place among the records of the split; of another record where
+        that was read in place of a damaged one.
     """
 
-    def __init__(
-        self,
-        read: ReadExample,
-        *,
-        num_records: int,
-        categories: Sequence[Category],
-        sizes: Sizes,
-        changes: Changes,
-        seed: int,
-    ):
-        """Checks the categories to paste.
+    image: tf.Tensor
+    masks: Masks
+    record: tf.Tensor
 
-        Args:
-          read: see `reader.example_reader`.
-          num_records: records there are.
-          categories: the classes of the labels.
-          sizes: of the results.
-          changes: the random changes.
-          seed: of order and changes.
 
-        Raises:
-          InputError: a category to paste is unknown.
-        """
-        self._read = read
-        self._num_records = num_records
-        self._is_thing = [category.is_thing for category in categories]
-        self._sizes = sizes
-        self._changes = changes
-        self._seed = seed
-        self._shares = paste_shares(changes.copy_paste, categories)
+@dataclasses.dataclass(frozen=True)
+class Preparation:
+    """Reads and changes one image, given its number in a run.
+
+    The result depends on the number and the seed alone.
+
+    Attributes:
+      read: the reader of a record, from `reader.example_reader`.
+      num_records: how many records there are.
+      is_thing: whether class 1..C is a thing.
+      shares: how likely each label is pasted; see `copy_paste.paste_shares`.
+      sizes: of the results.
+      changes: the random changes.
+      seed: of order and changes.
+    """
+
+    read: ReadExample
+    num_records: int
+    is_thing: Sequence[bool]
+    shares: np.ndarray
+    sizes: Sizes
+    changes: Changes
+    seed: int
 
     # Nothing below branches on tensors in Python, and converting it takes seconds.
     @tf.autograph.experimental.do_not_convert
-    def __call__(self, number: tf.Tensor) -> tuple[tf.Tensor, Masks]:
-        """Returns the image and its masks."""
-        example = self._read(record_of(number, self._seed, self._num_records))
-        seed = tf.stack([tf.constant(self._seed, tf.int64), number])
-        image, labels, view = self._see(example, seed)
-        probability = self._changes.copy_paste.probability
+    def __call__(self, number: tf.Tensor) -> Prepared:
+        """Prepares an image.
+
+        Args:
+          number: [] int64, of the image in the run.
+        """
+        example = self.read(record_of(number, self.seed, self.num_records))
+        seed = tf.stack([tf.constant(self.seed, tf.int64), number])
+        view = draw_view(
+            tf.shape(example.labels),
+            seed=_fold(seed, _VIEW),
+            crop_size=self.sizes.crop,
+            augmentation=self.changes.augmentation,
+        )
+        window = window_of_image(example.image, view)
+        window = self._colored(window, _fold(seed, _COLORS))
+        image = preprocess.resize_image(window, view.size)
+        image = preprocess.pad_image(image, self.sizes.crop)
+        labels = window_of_labels(example.labels, view)
+        probability = self.changes.copy_paste.probability
         if not probability:
-            return image, self._number_growing(labels, view)
+            masks = self._number_growing(labels, view)
+            return Prepared(image, masks, example.record)
         draw = tf.random.stateless_uniform([], _fold(seed, _WHETHER_TO_PASTE))
-        return tf.cond(
+        image, masks = tf.cond(
             draw < probability,
             lambda: self._pasted(image, labels, view, seed),
             lambda: (image, self._number_growing(labels, view)),
         )
-
-    def _see(
-        self, example: Example, seed: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, View]:
-        """The padded image; the labels of its window, see `window_of_labels`."""
-        view = draw_view(
-            tf.shape(example.labels),
-            seed=_fold(seed, _VIEW),
-            crop_size=self._sizes.crop,
-            augmentation=self._changes.augmentation,
-        )
-        window = self._colored(
-            window_of_image(example.image, view), _fold(seed, _COLORS)
-        )
-        image = preprocess.resize_image(window, view.size)
-        labels = window_of_labels(example.labels, view)
-        return preprocess.pad_image(image, self._sizes.crop), labels, view
+        return Prepared(image, masks, example.record)
 
     def _colored(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        changes = self._changes
-        return change_colors(
-            image, seed=seed, jitter=changes.jitter, policy=changes.policy
-        )
+        jitter, policy = self.changes.jitter, self.changes.policy
+        return change_colors(image, seed=seed, jitter=jitter, policy=policy)
 
     def _number_growing(self, labels: tf.Tensor, view: View) -> Masks:
         """Numbers the masks of labels that have yet to grow to the view's size.
@@ -151,43 +144,42 @@ class Preparation:
         growth = tf.reduce_prod(view.size) / tf.size(labels)
         masks = number_masks(
             labels,
-            is_thing=self._is_thing,
-            max_masks=self._sizes.max_masks,
-            min_thing_pixels=self._sizes.min_thing_pixels / tf.cast(growth, tf.float32),
+            is_thing=self.is_thing,
+            max_masks=self.sizes.max_masks,
+            min_thing_pixels=self.sizes.min_thing_pixels / tf.cast(growth, tf.float32),
         )
         pixels = preprocess.resize_labels(masks.pixels, view.size)
-        pixels = preprocess.pad_labels(pixels, self._sizes.crop)
+        pixels = preprocess.pad_labels(pixels, self.sizes.crop)
         return masks._replace(pixels=pixels)
 
     def _pasted(
         self, image: tf.Tensor, labels: tf.Tensor, view: View, seed: tf.Tensor
     ) -> tuple[tf.Tensor, Masks]:
-        """The image with segments of another of the split on top."""
-        options = self._changes.copy_paste
-        partner = self._read(
-            tf.random.stateless_uniform(
-                [], _fold(seed, _PARTNER), maxval=self._num_records, dtype=tf.int64
-            )
+        """Puts segments of another image of the split on top."""
+        options = self.changes.copy_paste
+        number = tf.random.stateless_uniform(
+            [], _fold(seed, _PARTNER), maxval=self.num_records, dtype=tf.int64
         )
+        partner = self.read(number)
         labels = preprocess.resize_labels(labels, view.size)
         image, labels = paste(
             image,
-            preprocess.pad_labels(labels, self._sizes.crop),
+            preprocess.pad_labels(labels, self.sizes.crop),
             self._colored(partner.image, _fold(seed, _PASTED_COLORS)),
             partner.labels,
             seed=_fold(seed, _PASTE),
-            shares=self._shares,
+            shares=self.shares,
             scales=(options.min_scale, options.max_scale),
-            flip_probability=self._changes.augmentation.flip_probability,
+            flip_probability=self.changes.augmentation.flip_probability,
         )
         masks = number_masks(
             labels,
-            is_thing=self._is_thing,
-            max_masks=self._sizes.max_masks,
-            min_thing_pixels=self._sizes.min_thing_pixels,
+            is_thing=self.is_thing,
+            max_masks=self.sizes.max_masks,
+            min_thing_pixels=self.sizes.min_thing_pixels,
             divisor=PASTED_DIVISOR,
         )
-        pixels = tf.ensure_shape(masks.pixels, self._sizes.crop)
+        pixels = tf.ensure_shape(masks.pixels, self.sizes.crop)
         return image, masks._replace(pixels=pixels)
 
 

@@ -100,16 +100,3 @@ def unpack(masks: Masks) -> Targets:
         mask_ids=tf.cast(numbers, tf.int32) - 1,
         mask_classes=masks.classes,
     )
-
-
-def make_targets(
-    labels: tf.Tensor, *, is_thing: Sequence[bool], max_masks: int
-) -> Targets:
-    """The targets of one label map without random changes; see `number_masks`.
-
-    Returns:
-      Targets without the batch axis: `semantic` [H, W], `mask_ids` [H, W],
-      `mask_classes` [G].
-    """
-    masks = number_masks(labels, is_thing=is_thing, max_masks=max_masks)
-    return unpack(masks._replace(pixels=tf.ensure_shape(masks.pixels, labels.shape)))
