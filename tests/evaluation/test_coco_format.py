@@ -9,7 +9,7 @@ import pytest
 
 from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.json import read_annotations, read_ids
-from cmt.data.panoptic.predictions import PredictionWriter, count_values
+from cmt.data.panoptic.predictions import PredictionWriter, count_values, panoptic_ids
 from cmt.errors import InputError
 from cmt.evaluation.coco_format import read_panoptic_json
 from cmt.evaluation.panoptic_quality import score_files
@@ -95,6 +95,17 @@ def test_earlier_predictions_are_replaced_and_other_files_stay(tmp_path):
     assert [path.name for path in (tmp_path / "panoptic").iterdir()] == ["new.png"]
     assert "old" not in (tmp_path / "panoptic.json").read_text()
     assert (tmp_path / "metrics.json").exists()
+
+
+def test_ids_of_labels():
+    classes, instances = (
+        np.array([[1, 1, 0], [2, 0, 1]]),
+        np.array([[1, 2, 0], [0, 9, 0]]),
+    )
+    np.testing.assert_array_equal(
+        panoptic_ids(classes, instances, CATEGORIES),
+        [[7001, 7002, 0], [200000, 0, 7000]],
+    )
 
 
 def snapshot(folder) -> dict:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
+import collections
+import io
 import json
 import re
 import shutil
@@ -12,15 +15,23 @@ import tensorflow as tf
 import tf_keras
 from PIL import Image
 
+from cmt.cli import demo_run
+from cmt.cli.main import main
 from cmt.config import load_experiment, to_text
 from cmt.data.convert.convert import convert
+from cmt.data.input.open import open_data
 from cmt.data.panoptic.categories import write_categories
 from cmt.data.panoptic.json import read_ids
+from cmt.data.panoptic.predictions import panoptic_ids
 from cmt.data.records.manifest import Manifest
 from cmt.data.scenes.generate import generate_scenes
 from cmt.errors import InputError
-from cmt.evaluation import factory
+from cmt.evaluation.factory import open_evaluation
 from cmt.factory import build_model
+from cmt.serving import factory
+from cmt.serving.predict import predict_files
+from cmt.serving.predictor import decode_picture
+from cmt.weights.files import find_checkpoint
 
 _CHANGES = (
     "model.backbone.stage2_blocks=1",
@@ -85,9 +96,19 @@ def segmenter(run_dir):
 
 
 @pytest.fixture(scope="module")
-def loaded(segmenter):
-    """Its predictor."""
-    return segmenter.owner
+def loaded(experiment, run_dir):
+    """What `cmt eval` makes of it."""
+    predictor, step = factory.load_predictor(
+        experiment, open_data(experiment.data), run_dir
+    )
+    assert step == 12
+    return predictor
+
+
+def evaluate(experiment, predictor, output) -> dict:
+    split = open_data(experiment.data).validation
+    evaluation = open_evaluation(experiment, split, predictor.categories)
+    return evaluation.run(predictor, output, step=12)
 
 
 def test_the_semantic_branch_is_left_out(experiment, loaded):
@@ -97,28 +118,29 @@ def test_the_semantic_branch_is_left_out(experiment, loaded):
     assert names and not [name for name in names if "semantic" in name]
 
 
-def test_evaluation_and_prediction_agree(experiment, segmenter, scenes, tmp_path):
-    loaded = segmenter.owner
-    metrics = factory.evaluate_predictor(experiment, loaded, tmp_path, step=12)
+def test_evaluation_and_prediction_agree(
+    experiment, segmenter, loaded, scenes, tmp_path
+):
+    metrics = evaluate(experiment, loaded, tmp_path)
     assert metrics["num_images"] == 3 and metrics["config"] == "tiny"
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
     assert segmenter.categories == loaded.categories
     files = sorted((scenes / "images" / "val").iterdir())
     assert len(files) == 3
     for file in files:
-        outputs = segmenter.run(tf.constant([file.read_bytes()]))
+        outputs = segmenter.run(decode_picture(file.read_bytes())[tf.newaxis])
         written = read_ids(tmp_path / "predictions" / "panoptic" / f"{file.stem}.png")
         np.testing.assert_array_equal(outputs["panoptic"][0], written)
 
 
-def test_images_and_ground_truth(experiment, scenes):
-    images = factory.validation_images(experiment, 2)
-    assert len(images) == 2
+def test_examples_have_the_ids_of_the_ground_truth(experiment, scenes):
+    split = open_data(experiment.data).validation
     annotations = json.loads((scenes / "annotations" / "panoptic_val.json").read_text())
-    for (image, panoptic), entry in zip(
-        images, annotations["annotations"], strict=False
-    ):
-        assert image.shape == (65, 65, 3) and image.dtype == np.uint8
+    examples = list(split.examples(2))
+    assert len(examples) == 2
+    for example, entry in zip(examples, annotations["annotations"], strict=False):
+        assert example.image.shape == (65, 65, 3) and example.image.dtype == np.uint8
+        panoptic = panoptic_ids(*np.divmod(example.labels, 256), split.categories)
         ids = read_ids(scenes / "annotations" / "panoptic_val" / entry["file_name"])
         for segment in entry["segments_info"]:
             found = np.unique(panoptic[ids == segment["id"]])
@@ -126,8 +148,9 @@ def test_images_and_ground_truth(experiment, scenes):
             assert found.size == 1 and found[0] // 1000 == expected
 
 
-def test_sheet(experiment, loaded, tmp_path):
-    factory.draw_clustering(experiment, loaded, tmp_path / "s.png", num_images=2)
+def test_sheet(experiment, run_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo_run, "_DRAWN_IMAGES", 2)
+    demo_run.draw_clustering(experiment, run_dir, tmp_path / "s.png")
     picture = Image.open(tmp_path / "s.png")
     # Image, ground truth, prediction, two layers, reference points; two rows.
     assert picture.size == (6 + 6 * 246, 24 + 6 + 2 * 246)
@@ -139,17 +162,23 @@ def test_categories_come_from_the_run_or_the_manifest(experiment, run_dir, tmp_p
     prefix.with_name("step-1.index").touch()
     # Too far above the checkpoint to belong to it.
     (tmp_path / factory.CATEGORIES_FILE).write_text("[]")
-    names = [category.name for category in factory.find_categories(experiment, prefix)]
-    assert len(names) == 10
-    checkpoints = run_dir / "checkpoints"
-    for checkpoint in (run_dir, checkpoints, checkpoints / "ckpt-1"):
-        found = factory.find_categories(load_experiment("scenes/tiny"), checkpoint)
-        assert [category.name for category in found] == names
     bare = load_experiment(
         "scenes/tiny", ['data.validation.tfrecords=""', 'data.train.tfrecords=""']
     )
+
+    def names(experiment, prefix) -> list[str]:
+        data = open_data(experiment.data)
+        found = factory.find_categories(experiment, data, str(prefix))
+        return [category.name for category in found]
+
+    of_manifest = names(experiment, prefix)
+    assert len(of_manifest) == 10
+    assert names(bare, find_checkpoint(run_dir)) == of_manifest
+    (tmp_path / "deep" / factory.CATEGORIES_FILE).write_text("[]")
+    assert names(experiment, prefix) == []
+    (tmp_path / "deep" / factory.CATEGORIES_FILE).unlink()
     with pytest.raises(InputError, match="no list of categories"):
-        factory.find_categories(bare, prefix)
+        names(bare, prefix)
 
 
 def test_a_missing_checkpoint_is_said_first(tmp_path):
@@ -157,7 +186,7 @@ def test_a_missing_checkpoint_is_said_first(tmp_path):
         "scenes/tiny", ['data.validation.tfrecords=""', 'data.train.tfrecords=""']
     )
     with pytest.raises(InputError, match="holds no checkpoint"):
-        factory.load_predictor(bare, tmp_path)
+        factory.load_predictor(bare, open_data(bare.data), tmp_path)
     (tmp_path / "config.textproto").write_text(to_text(bare))
     with pytest.raises(InputError, match="holds no checkpoint"):
         factory.open_model(tmp_path)
@@ -180,10 +209,8 @@ def test_damaged_records_are_named(experiment, loaded, scenes, tmp_path):
     damaged.data.validation.masks = str(scenes / "annotations" / "panoptic_val")
     message = re.escape(f"{pattern}: a record cannot be read (")
     with pytest.raises(InputError, match=message):
-        factory.evaluate_predictor(damaged, loaded, tmp_path / "out", step=12)
+        evaluate(damaged, loaded, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    with pytest.raises(InputError, match=message):
-        factory.validation_images(damaged, 3)
 
 
 def test_data_of_other_classes(experiment, loaded, tmp_path):
@@ -193,5 +220,68 @@ def test_data_of_other_classes(experiment, loaded, tmp_path):
         experiment, loaded.network, loaded.categories[::-1]
     )
     with pytest.raises(InputError, match="class 1 of the network is"):
-        factory.evaluate_predictor(experiment, swapped, tmp_path / "out", step=0)
+        evaluate(experiment, swapped, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def counts(monkeypatch) -> collections.Counter:
+    """Counts what is read and decoded: files by name, "lookup", "reader", "decode"."""
+    counts: collections.Counter = collections.Counter()
+
+    def counting(owner, attribute, name_of):
+        function = getattr(owner, attribute)
+
+        def counted(*arguments, **keywords):
+            counts[name_of(*arguments)] += 1
+            return function(*arguments, **keywords)
+
+        monkeypatch.setattr(owner, attribute, counted)
+
+    def file_name(path, mode="r", *_):
+        writes = set(mode) & set("wxa")
+        return "written" if writes else str(path).rpartition("/")[2]
+
+    counting(builtins, "open", file_name)
+    counting(io, "open", file_name)
+    counting(tf.train, "get_checkpoint_state", lambda *_: "lookup")
+    counting(tf.train, "load_checkpoint", lambda *_: "reader")
+    # Each graph that decodes calls it once, to be built.
+    counting(tf.io, "decode_image", lambda *_: "decode")
+    return counts
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_an_evaluation_opens_everything_once(
+    experiment, run_dir, listed, tmp_path, counts
+):
+    """Also where the list of categories comes from the manifest."""
+    shutil.copytree(run_dir, tmp_path / "run")
+    (tmp_path / "run" / "config.textproto").write_text(to_text(experiment))
+    if not listed:
+        (tmp_path / "run" / factory.CATEGORIES_FILE).unlink()
+    counts.clear()
+    with pytest.raises(SystemExit) as stopped:
+        main(
+            ["eval", str(tmp_path / "run" / "config.textproto")]
+            + ["--checkpoint", str(tmp_path / "run"), "--output", str(tmp_path / "out")]
+        )
+    assert stopped.value.code == 0
+    assert counts["val.manifest.json"] == 1
+    assert counts["panoptic_val.json"] == 1
+    assert counts["config.textproto"] == 1
+    assert counts["categories.json"] == listed
+    assert counts["panoptic.json"] == 1  # What was written is what is scored.
+    assert counts["lookup"] == counts["reader"] == 1
+
+
+def test_a_prediction_looks_and_decodes_once(run_dir, scenes, tmp_path, counts):
+    files = sorted((scenes / "images" / "val").iterdir())
+    counts.clear()
+    outcome = predict_files(factory.open_model(run_dir), files, tmp_path / "out")
+    assert len(outcome.images) == len(files) == 3
+    assert counts["decode"] == 3
+    assert [counts[file.name] for file in files] == [1, 1, 1]
+    assert counts["lookup"] == counts["reader"] == 1
+    assert counts["config.textproto"] == counts["categories.json"] == 1
+    assert counts["val.manifest.json"] == 0
