@@ -52,7 +52,8 @@ def load_saved_model(path: Path) -> Segmenter:
         content = load_json(path / MODEL_FILE)
         categories = [Category.from_json(item) for item in content["categories"]]
         model = tf.saved_model.load(str(path))
-        signature = model.signatures[IMAGES_SIGNATURE]
+        if IMAGES_SIGNATURE not in model.signatures:
+            raise ValueError(f"it has no signature '{IMAGES_SIGNATURE}'")
     except (OSError, KeyError, TypeError, ValueError, tf.errors.OpError) as error:
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(
@@ -60,7 +61,7 @@ def load_saved_model(path: Path) -> Segmenter:
         ) from error
 
     def run(images: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        return signature(images=images)
+        # Asked of the model, whose variables would not outlive it.
+        return model.signatures[IMAGES_SIGNATURE](images=images)
 
-    run.model = model  # A signature alone does not keep its variables alive.
     return Segmenter(run, categories)

@@ -21,7 +21,6 @@ from cmt.data.input.colour import ColorJitter, Policy, change_colors
 from cmt.data.input.copy_paste import PASTED_DIVISOR, CopyPaste, paste
 from cmt.data.input.targets import Masks, number_masks
 from cmt.data.records.reader import ReadExample
-from cmt.data.records.tfrecord import Example
 
 # What the random numbers of an image are for.
 _VIEW, _COLORS, _WHETHER_TO_PASTE, _PARTNER, _PASTE, _PASTED_COLORS = range(6)

@@ -14,6 +14,7 @@ from cmt.data.panoptic.categories import Category
 from cmt.errors import InputError, WorkError
 from cmt.serving import export
 from cmt.serving.predict import find_inputs, predict_files
+from cmt.serving.predictor import decode_picture
 from cmt.serving.saved_model import load_saved_model
 from cmt.serving.warmup_requests import prediction_log_class
 from tests import fakes
@@ -116,12 +117,30 @@ def test_any_batch_and_size(exported, predictor):
             np.testing.assert_array_equal(served[name], value, err_msg=name)
 
 
-def test_prediction_from_the_folder(exported, samples, tmp_path):
+def test_decoded_pictures_and_encoded_ones_give_the_same_integers(exported, samples):
+    """`cmt predict` decodes a picture itself and uses the signature of images."""
+    signatures = tf.saved_model.load(str(exported)).signatures
+    for sample in samples:
+        image = decode_picture(sample)
+        of_image = signatures["serving_default"](images=image[tf.newaxis])
+        of_bytes = signatures["image_bytes"](image_bytes=tf.constant([sample]))
+        assert of_image.keys() == of_bytes.keys() == OUTPUTS.keys()
+        for name, value in of_bytes.items():
+            np.testing.assert_array_equal(of_image[name], value, err_msg=name)
+
+
+def test_prediction_from_the_folder(exported, samples, tmp_path, monkeypatch):
+    decoded = []
+    decode = tf.io.decode_image
+    monkeypatch.setattr(
+        tf.io, "decode_image", lambda *a, **k: decoded.append(1) or decode(*a, **k)
+    )
     for index, sample in enumerate(samples):
         (tmp_path / f"{index}.jpg").write_bytes(sample)
     files = find_inputs([str(tmp_path)])
     outcome = predict_files(load_saved_model(exported), files, tmp_path / "out")
     assert not outcome.unreadable
+    assert len(decoded) == len(files) == 2
     names = {segment["category"] for segment in outcome.images[0]["segments"]}
     assert names == {"ball", "grass", "cube", "sky"}
 
