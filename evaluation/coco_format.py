@@ -22,7 +22,7 @@ class PanopticAnnotation(NamedTuple):
 
     Attributes:
       image_id: the data set's own id of the image.
-      file_name: of the PNG, in the folder of masks.
+      file_name: name of the PNG in the folder of masks.
       segments: as in the json: id, category_id, and in ground truth area, iscrowd.
     """
 
@@ -35,7 +35,7 @@ class PanopticFile(NamedTuple):
     """A COCO panoptic json.
 
     Attributes:
-      path: where it is.
+      path: of the file, for messages.
       categories: in the order of the file; empty where it has none (predictions).
       annotations: by image id, in the order of the file.
     """
@@ -45,7 +45,7 @@ class PanopticFile(NamedTuple):
     annotations: dict[int | str, PanopticAnnotation]
 
     def only(self, image_ids: Collection[int | str]) -> PanopticFile:
-        """Returns the file as it were with the annotations of these images alone."""
+        """Returns a copy that has the annotations of some images alone."""
         chosen = {i: a for i, a in self.annotations.items() if i in image_ids}
         return self._replace(annotations=chosen)
 
@@ -122,7 +122,7 @@ def _annotation(entry: Any) -> PanopticAnnotation:
 
 @contextlib.contextmanager
 def _form(path: Location, what: str) -> Iterator[None]:
-    """Turns the errors of reading an entry into one line."""
+    """Reports an error of reading an entry in one line."""
     try:
         yield
     except KeyError as error:

@@ -56,7 +56,7 @@ def plot_learning_curve(metrics: Path | str, output: Path | str) -> None:
 
 
 def _losses(lines: list[dict[str, float]]) -> list[str]:
-    """The total first, then the terms, then the total on validation images."""
+    """Names the losses: the total, the terms, then the total on validation images."""
     names = {name for line in lines for name in line}
     terms = sorted(
         name for name in names if "/" not in name and name not in (*_NOT_LOSSES, _TOTAL)

@@ -36,10 +36,10 @@ METRICS_FILE = "metrics.json"
 
 
 class Predictor(Protocol):
-    """What an evaluation asks of a predictor, such as `PanopticPredictor`.
+    """The part of a predictor, such as `PanopticPredictor`, that evaluations use.
 
     Attributes:
-      categories: the classes it was made for.
+      categories: the classes of its network, in order.
       crop_size: height and width of what its network sees, in pixels.
     """
 
@@ -56,7 +56,7 @@ class Predictor(Protocol):
 
 
 class GroundTruth(NamedTuple):
-    """What predictions are scored against.
+    """The annotations that predictions are scored against.
 
     Attributes:
       file: the annotations.

@@ -145,7 +145,7 @@ def quality(categories: Sequence[Category], counts: np.ndarray) -> dict[str, Any
       "all", "things", "stuff": pq, sq, rq, the means over the n categories that
       occur in ground truth or prediction (crowd apart), and n; all 0 where n is 0.
       "per_class": by category id as a string, of those n: name, pq, sq, rq,
-      iou_sum, tp, fp, fn; the last four as they are, not in percent.
+      iou_sum, tp, fp, fn; the last four are sums, not in percent.
     """
     scored = [
         (category, _class_scores(category, of_class))
@@ -218,7 +218,7 @@ def count_image(
         np.float64,
     )
     void_overlap, overlap = overlap[0, 1:], overlap[1:]
-    # The areas of predictions are recounted, whatever their json says.
+    # The areas of predictions are counted again; those in the json are ignored.
     pred_area = void_overlap + overlap[:, 1:].sum(axis=0)
     overlap = overlap[:, 1:]
 
@@ -246,7 +246,7 @@ def count_image(
 
 
 def _overlaps(gt: PanopticMap, pred: PanopticMap) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels shared by each pair of segments.
+    """Counts the pixels that each pair of segments shares.
 
     Returns:
       [1 + G, 1 + P] float64, row and column 0 are void; [G] float64, pixels of each
@@ -269,7 +269,7 @@ def _overlaps(gt: PanopticMap, pred: PanopticMap) -> tuple[np.ndarray, np.ndarra
 
 
 def _positions(side: PanopticMap, ids: np.ndarray) -> np.ndarray:
-    """Index of each id in (void, *segments); ids and segments must be the same set."""
+    """Finds the index of each id in (void, *segments), which must hold the same ids."""
     listed = np.array([0, *(segment["id"] for segment in side.segments)], np.int64)
     sorter = np.argsort(listed, kind="stable")
     known = listed[sorter]
@@ -295,7 +295,7 @@ def _positions(side: PanopticMap, ids: np.ndarray) -> np.ndarray:
 
 
 def _classes(side: PanopticMap, rows: Mapping[int, int]) -> np.ndarray:
-    """[G] or [P] int64, row of each segment's category."""
+    """Returns [G] or [P] int64, the row of each segment's category."""
     for segment in side.segments:
         if segment["category_id"] not in rows:
             raise InputError(

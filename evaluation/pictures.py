@@ -20,7 +20,7 @@ from cmt.outputs import Predictions
 
 
 class SheetRow(NamedTuple):
-    """One image of a sheet about the clustering.
+    """The pictures of one image on a sheet about the clustering.
 
     Attributes:
       image: [H, W, 3] uint8.
@@ -89,7 +89,7 @@ def make_row(
 
 
 def center_colors(num_centers: int) -> np.ndarray:
-    """[num_centers, 3] uint8: colours that neighbours in number do not share."""
+    """Returns [num_centers, 3] uint8, colours that differ most between neighbours."""
     colors = [
         colorsys.hsv_to_rgb(
             index * GOLDEN_RATIO % 1.0,
@@ -102,7 +102,10 @@ def center_colors(num_centers: int) -> np.ndarray:
 
 
 def clustering_sheet(rows: Sequence[SheetRow], *, num_centers: int) -> np.ndarray:
-    """Image, ground truth, prediction, each layer's assignment, reference points.
+    """Puts images, their segments and their clustering on a sheet, a row for each.
+
+    A row shows image, ground truth, prediction, each layer's assignment and the
+    reference points.
 
     A pixel of an assignment has the colour of its center; the last column shows the
     last layer's reference points of the confident centers, in the same colours, with

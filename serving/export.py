@@ -33,7 +33,7 @@ _SCRIPT = Path(__file__).with_name("fresh_process.py")
 
 
 class NetworkModule(OrbaxModuleBase):
-    """A tf_keras network the way orbax.export wants to see one."""
+    """Presents a tf_keras network as a module that orbax.export can save."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class NetworkModule(OrbaxModuleBase):
 
     @property
     def apply_fn_map(self) -> Mapping[str, Callable[..., Any]]:
-        """Name of a method -> function."""
+        """Functions by the name of their method."""
         return self._methods
 
     @property
@@ -57,7 +57,7 @@ class NetworkModule(OrbaxModuleBase):
         return constants.ExportModelType.TF_SAVEDMODEL
 
     def export_module(self) -> NetworkModule:
-        """What owns `_tf_var_leaves`."""
+        """The object that owns `_tf_var_leaves`."""
         return self
 
     @property
@@ -72,12 +72,12 @@ class NetworkModule(OrbaxModuleBase):
 
     @property
     def methods(self) -> Mapping[str, Callable[..., Any]]:
-        """Name of a method -> TensorFlow function."""
+        """TensorFlow functions by the name of their method."""
         return self._methods
 
     @property
     def jax_methods(self) -> Mapping[str, Callable[..., Any]]:
-        """None: nothing here is JAX."""
+        """Empty: nothing here is JAX."""
         return {}
 
 
@@ -96,7 +96,7 @@ def export_model(
     """Writes `directory`/<version>/, unless the parity check fails.
 
     Args:
-      predictor: what to export. Its network was built and loaded by the caller.
+      predictor: the predictor to export; its network is built and has its weights.
       directory: DIR/NAME; the name of the innermost folder is the model's.
       samples: JPEG or PNG files to compare on and to warm up with; at least one.
       step: training step of the weights.
@@ -144,7 +144,11 @@ def export_model(
 
 
 def version_folder(directory: Path | str, version: int) -> Path:
-    """The folder of a version, not there yet; 0 for one more than the highest.
+    """Chooses the folder of a version, which must not be there yet.
+
+    Args:
+      directory: the folder of all versions.
+      version: the number; 0 for one more than the highest.
 
     Raises:
       InputError: the version is there already.
@@ -187,7 +191,7 @@ def _save(predictor: PanopticPredictor, folder: Path) -> None:
 
 
 def made_up_images(crop_size: tuple[int, int]) -> list[bytes]:
-    """A JPEG wider than the crop and a PNG higher than it: discs on a gradient."""
+    """Draws discs on a gradient: a JPEG wider than the crop, a PNG higher than it."""
     height, width = crop_size
     wide = _discs(max(2, height * 2 // 3), width + 31)
     high = _discs(height + 17, max(2, width // 2))
@@ -195,7 +199,7 @@ def made_up_images(crop_size: tuple[int, int]) -> list[bytes]:
 
 
 def _discs(height: int, width: int) -> np.ndarray:
-    """[height, width, 3] uint8, the same for the same size."""
+    """Returns [height, width, 3] uint8, the same picture for the same size."""
     y, x = np.mgrid[:height, :width] / max(height, width)
     image = np.stack([255 * x, 255 * y, 255 * (1 - x)], axis=-1)
     random = np.random.default_rng(0)
@@ -208,7 +212,7 @@ def _discs(height: int, width: int) -> np.ndarray:
 
 
 def make_requests(samples: Sequence[bytes]) -> list[Request]:
-    """Requests of one image and of two, of one size and of two, to both signatures.
+    """Makes requests to both signatures: one image and two, of one size and of two.
 
     Args:
       samples: JPEG or PNG files; at least one.
@@ -226,7 +230,7 @@ def make_requests(samples: Sequence[bytes]) -> list[Request]:
 
 
 def _repeated(requests: Sequence[Request], number: int) -> list[Request]:
-    """`number` requests for each signature, over and over those that there are."""
+    """Returns `number` requests for each signature, repeated where there are fewer."""
     chosen = []
     for signature in (IMAGES_SIGNATURE, BYTES_SIGNATURE):
         known = [item for item in requests if item.signature == signature]
@@ -265,7 +269,7 @@ def check_parity(
 def _difference(
     expected: np.ndarray, found: np.ndarray | None, tolerance: float
 ) -> str | None:
-    """What is wrong in a few words; None if all is well."""
+    """Describes how an output differs, in a few words; None if it is equal."""
     if found is None:
         return "it is missing"
     if found.shape != expected.shape or found.dtype != expected.dtype:
@@ -325,7 +329,7 @@ def run_in_fresh_process(
 
 
 def _as_arrays(requests: Sequence[Request]) -> dict[str, np.ndarray]:
-    """The form `fresh_process.py` reads."""
+    """Returns the requests in the form that `fresh_process.py` reads."""
     arrays = {}
     for index, request in enumerate(requests):
         for name, tensor in request.inputs.items():

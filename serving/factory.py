@@ -34,7 +34,12 @@ def build_predictor(
     network: tf_keras.Model,
     categories: Sequence[Category],
 ) -> PanopticPredictor:
-    """What predicts with a network, one still in training too.
+    """Builds the predictor of a network, which may still be in training.
+
+    Args:
+      experiment: the config.
+      network: is built.
+      categories: the classes of the data set, in order.
 
     Raises:
       InputError: the network has another number of classes than the data set.
@@ -60,7 +65,8 @@ def load_predictor(
 
     Args:
       experiment: the config.
-      data: that of the config; opened if the checkpoint lacks the categories.
+      data: the data of the config; opened only if no list of categories is beside the
+        checkpoint.
       checkpoint: as `find_checkpoint` takes it.
 
     Returns:
@@ -89,7 +95,7 @@ def find_categories(
 
     Args:
       experiment: the config.
-      data: that of the config; opened if it is needed.
+      data: the data of the config; opened only if it is needed.
       prefix: of the checkpoint.
 
     Raises:
@@ -138,6 +144,11 @@ def export_checkpoint(
     directory: Path | str,
 ) -> Path:
     """Exports a checkpoint to `directory`/VERSION; see `export_model`.
+
+    Args:
+      experiment: the config; `experiment.export` holds the options.
+      checkpoint: as `find_checkpoint` takes it.
+      directory: DIR/NAME, the folder of all versions.
 
     Returns:
       The version folder.

@@ -28,11 +28,11 @@ _IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 
 
 class Outcome(NamedTuple):
-    """What became of a number of image files.
+    """The results of predicting some image files.
 
     Attributes:
       images: the entries of predictions.json.
-      unreadable: (file, reason) of those that are no images.
+      unreadable: (file, reason) of the files that are no images.
     """
 
     images: list[dict[str, Any]]
@@ -40,7 +40,7 @@ class Outcome(NamedTuple):
 
 
 def find_inputs(inputs: Sequence[str]) -> list[Path]:
-    """The image files that arguments stand for, without repetition.
+    """Finds the image files that arguments stand for, without repetition.
 
     Args:
       inputs: files; folders, for the .jpg, .jpeg and .png files right in them; glob
@@ -80,7 +80,7 @@ def _is_pattern(part: str) -> bool:
 
 
 def _matches(pattern: Path) -> list[Path]:
-    """Files that fit a pattern; ** stands for folders at any depth."""
+    """Returns the files that fit a pattern; ** stands for folders at any depth."""
     parts = pattern.parts
     first = next(i for i, part in enumerate(parts) if _is_pattern(part))
     return sorted(Path(*parts[:first]).glob(str(Path(*parts[first:]))))
@@ -179,7 +179,10 @@ def _predict_all(
 def _segment_file(
     segmenter: Segmenter, file: Path
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The image [H, W, 3] uint8 and the outputs for it.
+    """Decodes a file, once, and segments it.
+
+    Returns:
+      The image [H, W, 3] uint8, and the outputs of the model for it.
 
     Raises:
       InputError: the file cannot be read; the message is the reason alone.
@@ -223,7 +226,7 @@ def _segments(
 
 
 def output_names(files: Sequence[Path]) -> list[str]:
-    """A name for each file's results: its stem, with "-2" and so on if it is taken."""
+    """Names each file's results: its stem, with "-2" and so on if that is taken."""
     names: dict[str, None] = {}
     for file in files:
         name, number = file.stem, 1
@@ -235,7 +238,7 @@ def output_names(files: Sequence[Path]) -> list[str]:
 
 
 def image_ids(names: Sequence[str]) -> list[int]:
-    """COCO image ids: the names as numbers if all are different ones, else 1, 2, ..."""
+    """Makes COCO image ids: the names, if they are different numbers, else 1, 2, ..."""
     if all(name.isdecimal() for name in names):
         numbers = [int(name) for name in names]
         if len(set(numbers)) == len(numbers):

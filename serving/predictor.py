@@ -1,8 +1,8 @@
 """From images to panoptic maps: one path for evaluation, prediction and serving.
 
 The steps are `prepare` (or `prepare_bytes`, or the evaluation pipeline), `segment`
-and `restore`. All three are graphs, the served model is made of the same three, and
-so its integers are those of the evaluation.
+and `restore`. All three are graphs, and the served model is made of the same three, so
+that it returns the same integers as the evaluation.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cmt.postprocess import LABEL_DIVISOR, merge_masks
 
 
 class PanopticPredictor:
-    """A network with everything that stands around it when it is used.
+    """Prepares images, runs a network on them and brings its maps back to their sizes.
 
     Shapes: B images of any H x W, resized and padded to the crop of h x w pixels that
     the network sees; N segments at most.
@@ -34,7 +34,7 @@ class PanopticPredictor:
         categories: Sequence[Category],
         merge_options: Mapping[str, Any],
     ):
-        """Takes the parts.
+        """Keeps the parts and checks that the ids fit.
 
         Args:
           network: images [B, h, w, 3] float32, 0 to 255, `training` -> `Predictions`.
@@ -100,7 +100,11 @@ class PanopticPredictor:
         return self.restore(self.segment(inputs))
 
     def prepare(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """[B, H, W, 3] images of one size, uint8 or float -> what `segment` takes."""
+        """Resizes and pads images of one size for `segment`.
+
+        Args:
+          images: [B, H, W, 3] uint8 or float, 0 to 255.
+        """
         return self._prepare(tf.cast(images, tf.float32))
 
     @tf.function(
@@ -123,7 +127,11 @@ class PanopticPredictor:
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     def prepare_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        """[B] encoded images of any sizes -> what `segment` takes."""
+        """Decodes, resizes and pads images of any sizes for `segment`.
+
+        Args:
+          image_bytes: [B] string, JPEG or PNG files.
+        """
         check = tf.debugging.assert_greater(
             tf.shape(image_bytes)[0], 0, "image_bytes must hold at least one image"
         )
@@ -145,8 +153,8 @@ class PanopticPredictor:
         """Runs the network and merges its masks, at the size of the crop.
 
         Args:
-          inputs: crops [B, h, w, 3] float32, resized_sizes [B, 2] int32 and
-            original_sizes [B, 2] int32.
+          inputs: from `prepare` or `prepare_bytes`: crops [B, h, w, 3] float32,
+            resized_sizes [B, 2] int32 and original_sizes [B, 2] int32.
 
         Returns:
           panoptic [B, h, w] int32 (class * 256 + instance), segment_ids [B, N] int32
@@ -177,7 +185,7 @@ class PanopticPredictor:
         """Brings the maps back to the images and to the ids of the data set.
 
         Args:
-          outputs: those of `segment`.
+          outputs: the outputs of `segment`.
 
         Returns:
           panoptic [B, H, W] int32, category_id * 1000 + instance, 0 where void, and 0
@@ -219,7 +227,7 @@ class PanopticPredictor:
         }
 
     def _to_ids(self, labels: tf.Tensor) -> tf.Tensor:
-        """class * 256 + instance -> category_id * 1000 + instance."""
+        """Turns class * 256 + instance into category_id * 1000 + instance."""
         ids = tf.constant([0, *(item.id for item in self.categories)], tf.int32)
         classes = labels // LABEL_DIVISOR
         return tf.gather(ids, classes) * CATEGORY_DIVISOR + labels % LABEL_DIVISOR

@@ -18,7 +18,7 @@ BYTES_SIGNATURE = "image_bytes"
 
 
 class Segmenter(NamedTuple):
-    """Something that segments images.
+    """A model that segments images, however it was stored.
 
     Attributes:
       run: images [B, H, W, 3] uint8 of one size -> the outputs of a served model.
@@ -30,7 +30,7 @@ class Segmenter(NamedTuple):
 
 
 def find_saved_model(path: Path | str) -> Path | None:
-    """The folder of a SavedModel: `path`, or its highest version; None if neither."""
+    """Finds the folder of a SavedModel: `path`, or its highest version; else None."""
     path = Path(path)
     if (path / "saved_model.pb").is_file():
         return path

@@ -36,7 +36,13 @@ class Request(NamedTuple):
 
 
 def write_warmup(folder: Path, model_name: str, requests: Sequence[Request]) -> None:
-    """Writes the warm-up file below a version folder; none without requests."""
+    """Writes the warm-up file of a version, unless there are no requests.
+
+    Args:
+      folder: the version folder.
+      model_name: the name that TensorFlow Serving gives the model.
+      requests: the requests, in order.
+    """
     if not requests:
         return
     path = folder / WARMUP_FILE
@@ -59,7 +65,7 @@ def _encode(request: Request, model_name: str) -> bytes:
 
 @functools.cache
 def prediction_log_class() -> type[Message]:
-    """The message PredictionLog with the fields used here, under their numbers."""
+    """Declares the message PredictionLog: the fields used here, under their numbers."""
     file = descriptor_pb2.FileDescriptorProto(
         name="prediction_log.proto", package="tensorflow.serving", syntax="proto3"
     )

@@ -35,7 +35,7 @@ _DRAWN_IMAGES = 6
 
 
 class DemoSummary(NamedTuple):
-    """What the demo ends with.
+    """The results of a demo.
 
     Attributes:
       folder: of everything it made.
@@ -67,7 +67,8 @@ class Commands:
         """Runs `cmt ARGUMENTS`.
 
         Raises:
-          WorkError: it ended with another exit code than 0; it has said why.
+          WorkError: the command ended with another exit code than 0; it has printed
+            the reason.
         """
         words = [str(argument) for argument in arguments]
         line = shlex.join(["cmt", *words])
@@ -89,7 +90,7 @@ def run_demo(
     val: int = 200,
     seed: int = 0,
 ) -> DemoSummary:
-    """Scenes, conversion, training, evaluation, export, served predictions, pictures.
+    """Makes scenes, converts them, trains, evaluates, exports, predicts and draws.
 
     Args:
       output: folder of everything, new or empty.
@@ -161,7 +162,7 @@ def _make_data(
 
 
 def _settings(output: Path, seed: int) -> list[str]:
-    """The changes to the config: where the data is, and the seed."""
+    """Returns the changes to the config: where the data is, and the seed."""
     records = output / "tfrecords"
     changes = (
         f'data.train.tfrecords="{records}/train-*.tfrecord"',
@@ -208,9 +209,10 @@ def compare_maps(expected: Path, served: Path) -> int:
     if names != sorted(path.name for path in served.glob("*.png")) or not names:
         raise WorkError(f"{served} and {expected} do not hold the same panoptic maps")
     for name in names:
-        ours, theirs = read_ids(expected / name), read_ids(served / name)
-        if not np.array_equal(ours, theirs):
-            count = int(np.sum(ours != theirs)) if ours.shape == theirs.shape else "all"
+        evaluated, found = read_ids(expected / name), read_ids(served / name)
+        if not np.array_equal(evaluated, found):
+            same_size = evaluated.shape == found.shape
+            count = int(np.sum(evaluated != found)) if same_size else "all"
             raise WorkError(
                 f"{name}: {count} pixels of the served map are not the evaluator's"
             )
@@ -223,7 +225,7 @@ def draw_clustering(
     """Writes a sheet of validation images: ground truth, prediction, clustering.
 
     See `clustering_sheet`. Centers are confident where their class is at least as
-    likely as evaluation.thing_confidence says.
+    likely as evaluation.thing_confidence.
 
     Args:
       experiment: the config.

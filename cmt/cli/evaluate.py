@@ -60,7 +60,7 @@ def evaluate(
 
 
 def print_metrics(metrics: dict[str, Any], output: Path) -> None:
-    """The scores as tables, and where the files are."""
+    """Prints the scores as tables, and where the files are."""
     from cmt.cli.score import print_tables
 
     print_tables(metrics["panoptic"])

@@ -103,7 +103,7 @@ def explain(error: Exception) -> tuple[int, str]:
 
 
 def _is_help(error: Exception) -> bool:
-    """Whether a usage error is no error but the help of a group without a command."""
+    """Tells whether a usage error is only the help of a group without a command."""
     return error.ctx is not None and error.message == error.ctx.get_help()
 
 
@@ -133,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line.
 
     Args:
-      arguments: without the program's name; those of the process if None.
+      arguments: words after the program's name; None for the process's own.
 
     Raises:
       SystemExit: always, with the exit code.

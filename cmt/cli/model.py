@@ -95,7 +95,7 @@ def _parse_size(text: str) -> tuple[int, int]:
 
 
 def _published(experiment: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Figures for the config of that name, of the paper and of elsewhere.
+    """Returns the figures published for a config, in the paper and elsewhere.
 
     None for what was changed: the figures of the network hold for the same network,
     the quality for the same experiment, wherever its data lie.
@@ -203,8 +203,8 @@ def _print_sources(paper: dict[str, Any], elsewhere: dict[str, Any]) -> None:
         print(f"published multiply-adds: {elsewhere['multiply_adds']['source']}")
     for split in ("val", "test_dev"):
         if quality := paper.get(f"pq_{split}"):
-            told = ", ".join(f"{kind} {value}" for kind, value in quality.items())
-            print(f"PQ on COCO {split}: {told} (paper, {paper['source']})")
+            text = ", ".join(f"{kind} {value}" for kind, value in quality.items())
+            print(f"PQ on COCO {split}: {text} (paper, {paper['source']})")
     if derived := paper.get("pq_val_derived"):
         print(f"PQ on COCO val: none published ({derived['source']})")
     if "note" in paper:

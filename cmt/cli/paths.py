@@ -9,7 +9,7 @@ import typer
 
 
 def local_path(text: str | os.PathLike[str]) -> Path:
-    """A path of this machine.
+    """Reads a path of this machine.
 
     Raises:
       typer.BadParameter: it has a scheme, which would become a local folder's name.

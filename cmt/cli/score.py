@@ -41,7 +41,7 @@ def score(
 
 
 def print_tables(result: dict[str, Any]) -> None:
-    """The scores of `score_files`: all, things and stuff, then each class."""
+    """Prints the scores of `score_files`: all, things and stuff, then each class."""
     from rich.console import Console
     from rich.table import Table
 

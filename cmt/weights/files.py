@@ -82,7 +82,7 @@ def find_checkpoint(path: str | Path) -> str:
 
 
 def _check_path(path: str | Path) -> None:
-    """Raises InputError for what is no path; an empty one means the working folder."""
+    """Refuses what is no path, or an empty one, which would mean the working folder."""
     if not isinstance(path, str | os.PathLike):
         raise InputError(
             "a checkpoint must be given as a path, a str or a pathlib.Path; got "

@@ -129,20 +129,22 @@ def _training_node(contents: Contents, name: str) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class LoadReport:
-    """What came of loading a checkpoint. Shapes: that in it, that in the network.
+    """The result of loading a checkpoint.
+
+    Where shapes are named, the first is the checkpoint's, the second the network's.
 
     Attributes:
-      checkpoint: its prefix.
+      checkpoint: prefix of the checkpoint.
       kind: "cmt" or "DeepLab2".
-      matched: names of loaded variables and their keys in the checkpoint.
+      matched: key in the checkpoint of each variable that was loaded.
       missing: variables of the network that the checkpoint lacks.
       unexpected: what the checkpoint has and the network lacks, but for counters and
         the state of optimizers.
-      wrong_shape: not loaded.
+      wrong_shape: variables of another shape, which were not loaded.
       skipped_heads: last layers for another number of classes, not loaded.
       resized_tables: relative-position tables of another length, in `matched` too.
-      share: of the parameters of the network, 0 to 1, with norm statistics.
-      backbone_share: of those of the backbone.
+      share: loaded part of the network's parameters, 0 to 1, with norm statistics.
+      backbone_share: loaded part of the backbone's parameters, 0 to 1.
     """
 
     checkpoint: str
@@ -157,7 +159,7 @@ class LoadReport:
     backbone_share: float
 
     def summary_lines(self) -> list[str]:
-        """The report for people: counts, shares and the first names of each list."""
+        """Returns the report for people: counts, shares and some names."""
         lines = [
             f"initial weights from {self.checkpoint} ({self.kind}): "
             f"{len(self.matched)} variables, {_percent(self.share)} of the parameters, "
@@ -175,7 +177,7 @@ class LoadReport:
         return lines
 
     def to_json(self) -> str:
-        """The whole report."""
+        """Returns the whole report as json."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
 
@@ -190,8 +192,8 @@ def load_initial_checkpoint(
     Call it before optimizers are built: some keep copies of the first weights.
 
     A relative-position table of another length keeps its middle, or repeats its
-    outermost rows as the attention does for offsets beyond the table: what it says
-    of offsets that both have is the same.
+    outermost rows as the attention does for offsets beyond the table, so that offsets
+    which both tables have mean the same.
 
     Args:
       network: built, by `build` or by a call. A recursive one takes a checkpoint of a
@@ -206,8 +208,8 @@ def load_initial_checkpoint(
 
     Raises:
       InputError: the network is not built, there is no checkpoint, it cannot be read,
-        it is of nothing known, or the backbone's parameters are too few; the network is
-        unchanged then.
+        it is of no known network, or it holds too little of the backbone; the network
+        is unchanged then.
     """
     if not network.built:
         raise InputError(
@@ -235,7 +237,7 @@ def load_initial_checkpoint(
 def _decide(
     contents: Contents, targets: list[Target], backbone: list[Target], plan: Plan
 ) -> tuple[LoadReport, list[tuple[Target, str]]]:
-    """The report, and the variables to load with their keys."""
+    """Chooses the variables to load, with their keys, and writes the report."""
     other_classes = _heads_of_other_classes(contents, targets, plan)
     loads, missing, wrong_shape, skipped, resized = [], [], [], [], []
     for target in targets:
@@ -274,14 +276,14 @@ def _decide(
 
 
 def _head(target: Target) -> str | None:
-    """The name of the last layer, with its pass, that a variable belongs to."""
+    """Returns the last layer, with its pass, that a variable belongs to, or None."""
     if not target.local.startswith(_HEADS):
         return None
     return target.name.rpartition("/")[0]
 
 
 def _heads_of_other_classes(contents, targets, plan) -> set[str]:
-    """Last layers whose number of outputs is another one in the checkpoint."""
+    """Returns the last layers that have another number of outputs in the checkpoint."""
     found = set()
     for target in targets:
         key, head = plan.keys.get(id(target.variable)), _head(target)
@@ -321,7 +323,7 @@ def _is_deeplab2_layout(stored: list[int], target: Target, plan: Plan) -> bool:
 
 
 def _backbone(network: tf_keras.Model, targets: list[Target]) -> list[Target]:
-    """The backbone's variables and the moving statistics of its norms."""
+    """Returns the backbone's variables and the moving statistics of its norms."""
     ids = {id(variable) for variable in network.backbone_variables}
     found = [target for target in targets if id(target.variable) in ids]
     norms = {t.name.rpartition("/")[0] for t in found if t.name.endswith("/gamma")}
@@ -342,7 +344,7 @@ def _share(targets: list[Target], loaded: set[int]) -> float:
 def _check(
     report: LoadReport, backbone: list[Target], allow_partial_backbone: bool
 ) -> None:
-    """Refuses what would not be a start.
+    """Checks that enough was matched to start training from.
 
     Raises:
       InputError: nothing fits, or too little of the backbone.
@@ -365,7 +367,7 @@ def _check(
 
 
 def _not_loaded(report: LoadReport, among: set[str] | None = None) -> str:
-    """Names a few variables of each reason, those of `among` alone if it is given."""
+    """Names a few variables for each reason; only variables in `among` if given."""
     parts = []
     for what, names in (
         ("missing in it", report.missing),
@@ -378,7 +380,7 @@ def _not_loaded(report: LoadReport, among: set[str] | None = None) -> str:
 
 
 def _fitted(value: np.ndarray, target: Target) -> np.ndarray:
-    """The value in the layout and the type of a variable."""
+    """Returns a value in the layout and the type of a variable."""
     if _is_other_table(list(value.shape), target):
         more = (target.shape[0] - value.shape[0]) // 2
         if more > 0:
@@ -390,5 +392,5 @@ def _fitted(value: np.ndarray, target: Target) -> np.ndarray:
 
 
 def _percent(share: float) -> str:
-    """Rounded down: 100% is all."""
+    """Formats a share, rounded down, so that 100% means everything."""
     return f"{int(share * 1000) / 10:g}%"

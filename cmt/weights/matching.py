@@ -20,9 +20,9 @@ class Target(NamedTuple):
     """A variable of the network.
 
     Attributes:
-      name: with the pass, "first/backbone/...", where there are two.
-      local: without.
-      variable: what is assigned.
+      name: "first/backbone/...", with the pass where there are two.
+      local: the name without the pass.
+      variable: the variable itself.
     """
 
     name: str
@@ -35,12 +35,12 @@ class Target(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Which key each variable gets, before shapes are looked at.
+    """The key of each variable, before shapes are compared.
 
     Attributes:
       kind: "cmt" or "DeepLab2".
       keys: by the id of a variable; absent where the checkpoint lacks it.
-      unexpected: what the checkpoint holds besides.
+      unexpected: what else the checkpoint holds.
     """
 
     kind: str
@@ -62,7 +62,7 @@ def list_targets(network: tf_keras.Model) -> list[Target]:
 
 
 def _passes(network: tf_keras.Model) -> list[tuple[str, tf_keras.Model]]:
-    """Name and network of each pass; none for a network of one pass."""
+    """Returns name and network of each pass; nothing for a network of one pass."""
     parts = [(name, getattr(network, name, None)) for name in PASSES]
     return [(name, part) for name, part in parts if isinstance(part, tf_keras.Model)]
 
@@ -107,7 +107,7 @@ def _deeplab2_plan(network, contents, targets, prefix) -> Plan:
 
 
 def _network_node(contents: Contents) -> int | None:
-    """The node of a network of ours: below "model", or the root itself."""
+    """Returns the node of a network of ours: below "model", or the root itself."""
     if not contents.has_graph:
         return None
     for node in (contents.follow(0, MODEL_KEY), 0):
@@ -150,10 +150,10 @@ def _own_plan(network: tf_keras.Model, contents: Contents, root: int) -> Plan:
 
 
 def _same_names(part: tf_keras.Model, root: int, contents: Contents) -> dict[int, int]:
-    """Nodes, by ids of variables, of variables that are named alike.
+    """Returns the nodes, by the id of the variable, of variables with the same name.
 
-    Names say stage and block; paths number the blocks, and mean another one where a
-    stage has a block more.
+    Names hold stage and block. Paths number the blocks through all stages, so that a
+    number means another block where a stage has one more.
     """
     below = list(contents.variables_below(root))
     stored = weight_names.common_names([contents.name(node) for node in below])

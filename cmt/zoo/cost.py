@@ -2,7 +2,7 @@
 
 In the paper's convention: trainable variables, multiply-adds of convolutions and
 matrix products of the forward pass, neither with the auxiliary semantic branch. The
-multiply-adds are read from the traced graph, so that they are those of the code.
+multiply-adds are counted in the traced graph: what is counted is what runs.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ Shape = tuple[int, ...]
 
 
 class Count(NamedTuple):
-    """Of parameters or of multiply-adds.
+    """A number of parameters or of multiply-adds.
 
     Attributes:
       total: in the paper's convention.
-      by_part: what it adds up from.
+      by_part: the parts of the total, by name.
       not_counted: of the auxiliary semantic branch.
     """
 
@@ -169,7 +169,7 @@ def _walk(
         elif node.op in CALLS:
             yield from inner
         elif called:
-            # How often a loop runs, and which branch, the graph does not say.
+            # The graph does not hold how often a loop runs, or which branch.
             for product, _ in inner:
                 raise WorkError(f"cannot count {product}, inside of a {node.op}")
         elif node.op not in NO_PRODUCTS:

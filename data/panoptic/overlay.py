@@ -51,7 +51,7 @@ def segment_colors(
 
 
 def _variations(color: Color, number: int = 64) -> list[Color]:
-    """The colour, then others of ever more different hue, in turn dark and light."""
+    """Returns the colour, then others that differ more and more, dark and light."""
     colors = [color]
     hue, saturation, value = colorsys.rgb_to_hsv(*(channel / 255 for channel in color))
     for index in range(1, number):
@@ -67,7 +67,7 @@ def _variations(color: Color, number: int = 64) -> list[Color]:
 
 
 def _most_distinct(candidates: Sequence[Color], taken: set[Color]) -> Color:
-    """The first if it is far from all taken, else the one that is farthest."""
+    """Returns the first if it is far from all taken ones, else the farthest."""
 
     def distance(color: Color) -> float:
         return min(math.dist(color, other) for other in taken)
@@ -114,7 +114,7 @@ def draw_overlay(
 
 
 def contours(labels: np.ndarray) -> np.ndarray:
-    """[H, W] bool: the pixels whose right or lower neighbour is another segment."""
+    """Returns [H, W] bool: pixels whose right or lower neighbour is another segment."""
     edge = np.zeros(labels.shape, bool)
     edge[:, :-1] |= labels[:, :-1] != labels[:, 1:]
     edge[:-1] |= labels[:-1] != labels[1:]
@@ -122,6 +122,7 @@ def contours(labels: np.ndarray) -> np.ndarray:
 
 
 def enlargement(size: tuple[int, int]) -> int:
+    """Returns the whole factor that makes an image of [H, W] pixels large enough."""
     return max(1, math.ceil(_LEAST_SIDE_PIXELS / max(size)))
 
 
@@ -153,7 +154,7 @@ def _write_names(
 
 
 def _innermost(mask: np.ndarray) -> tuple[int, int, float]:
-    """Row and column of the pixel farthest from the mask's edge, and how far."""
+    """Returns row, column and distance of the pixel farthest from the mask's edge."""
     from scipy import ndimage
 
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -174,5 +175,5 @@ def _overlap(box: Sequence[float], other: Sequence[float]) -> bool:
 
 @functools.lru_cache
 def font_of(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The font of that height in pixels."""
+    """Returns a font of that height in pixels."""
     return ImageFont.load_default(size)

@@ -64,7 +64,7 @@ def panoptic_ids(
 
 
 def count_values(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Like `np.unique(values, return_counts=True)`, faster where runs are long.
+    """Counts values as `np.unique` does, faster where neighbours are often equal.
 
     Args:
       values: integers of any shape, in which neighbours are often equal.
@@ -212,7 +212,7 @@ class PredictionWriter:
 
 @contextlib.contextmanager
 def _removed_on_failure(folder: Path) -> Iterator[None]:
-    """If the block raises, removes what it made of `folder` and those above it."""
+    """Removes `folder` and folders above it that the block made, if it raises."""
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         yield
@@ -224,7 +224,7 @@ def _removed_on_failure(folder: Path) -> Iterator[None]:
 
 
 def _bounding_box(mask: np.ndarray) -> list[int]:
-    """[x, y, width, height] in pixels of a mask [H, W] that is not empty."""
+    """Returns [x, y, width, height] in pixels of a mask [H, W] that is not empty."""
     rows = np.flatnonzero(mask.any(axis=1))
     columns = np.flatnonzero(mask.any(axis=0))
     top, left = int(rows[0]), int(columns[0])
