@@ -14,13 +14,12 @@ from cmt.data.panoptic.categories import Category, read_categories
 from cmt.errors import InputError
 from cmt.factory import build_model, merge_options
 from cmt.protos import experiment_pb2
+from cmt.run_files import CATEGORIES_FILE, CONFIG_FILE
 from cmt.serving.predictor import PanopticPredictor
 from cmt.serving.saved_model import Segmenter, find_saved_model, load_saved_model
 from cmt.weights.files import find_checkpoint
 from cmt.weights.load import load_weights
 
-CONFIG_FILE = "config.textproto"
-CATEGORIES_FILE = "categories.json"
 _SAMPLE_IMAGES = 2
 
 

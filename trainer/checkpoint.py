@@ -8,6 +8,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from cmt.errors import InputError, WorkError, tensorflow_reason
+from cmt.run_files import CHECKPOINTS_FOLDER
 from cmt.trainer.trainer import Trainer
 from cmt.weights import files
 from cmt.weights.load import check_network
@@ -17,7 +18,7 @@ _NAME = "step"
 
 def has_checkpoint(run_dir: Path) -> bool:
     """True for a run that goes on; False for one that begins."""
-    return any((run_dir / files.CHECKPOINTS_FOLDER).glob("*.index"))
+    return any((run_dir / CHECKPOINTS_FOLDER).glob("*.index"))
 
 
 class RunCheckpoints:
@@ -34,7 +35,7 @@ class RunCheckpoints:
         Raises:
           InputError: checkpoints are there, but not which is the latest.
         """
-        self._folder = run_dir / files.CHECKPOINTS_FOLDER
+        self._folder = run_dir / CHECKPOINTS_FOLDER
         self._trainer = trainer
         self._checkpoint = tf.train.Checkpoint(
             **{files.MODEL_KEY: trainer.network, files.STEP_KEY: trainer.step},

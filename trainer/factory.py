@@ -10,20 +10,20 @@ from typing import NamedTuple
 import tensorflow as tf
 import tf_keras
 
-from cmt.data.input import open as data_factory
+from cmt.data.input.open import Data
 from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.predictions import check_category_ids
 from cmt.errors import InputError
 from cmt.evaluation.factory import open_evaluation
 from cmt.factory import build_loss, build_model
 from cmt.protos import experiment_pb2, trainer_pb2
+from cmt.run_files import EVALUATION_FOLDER
 from cmt.serving.factory import build_predictor
 from cmt.trainer import optimizer, strategy
 from cmt.trainer.callbacks import Intervals
 from cmt.trainer.schedule import PolynomialWithWarmup
 from cmt.trainer.trainer import Trainer
 
-EVALUATION_FOLDER = "eval"
 SMOKE_STEPS = 2
 
 
@@ -138,173 +138,102 @@ def build_network(experiment: experiment_pb2.ExperimentConfig) -> tf_keras.Model
 
 
 def build_trainer(
-    experiment: experiment_pb2.ExperimentConfig, network: tf_keras.Model
+    experiment: experiment_pb2.ExperimentConfig,
+    network: tf_keras.Model,
+    categories: Sequence[Category],
 ) -> Trainer:
-    """Network, loss and optimizers, in the scope of the strategy.
+    """Builds loss and optimizers of a network, in the scope of the strategy.
 
     Args:
       experiment: the config.
-      network: of `build_network`, with its first weights: a Lookahead optimizer
+      network: from `build_network`, with its first weights: a Lookahead optimizer
         begins with a copy of them.
+      categories: the classes of the training data, in order.
 
     Raises:
-      InputError: the kind of optimizer is not installed, or see `training_categories`.
+      InputError: the kind of optimizer is not installed.
     """
+    is_thing = [category.is_thing for category in categories]
     return Trainer(
         network,
-        build_loss(
-            experiment.model,
-            experiment.loss,
-            is_thing=[c.is_thing for c in training_categories(experiment)],
-        ),
+        build_loss(experiment.model, experiment.loss, is_thing=is_thing),
         **build_optimizers(experiment.trainer, network),
         global_batch_size=experiment.trainer.global_batch_size,
         clip_global_norm=experiment.trainer.optimizer.clip_global_norm,
     )
 
 
-def training_categories(experiment: experiment_pb2.ExperimentConfig) -> list[Category]:
-    """The classes of the training split, in order.
+def check_categories(
+    experiment: experiment_pb2.ExperimentConfig, categories: Sequence[Category]
+) -> None:
+    """Checks that the network can predict the classes of the training data.
 
     Raises:
-      InputError: no data is given, it cannot be read, the model has another number
-        of classes, or the id of one is too large for predictions.
+      InputError: the model has another number of classes, or the id of one is too
+        large for predictions.
     """
-    if not experiment.data.train.tfrecords:
-        raise InputError(
-            "data.train.tfrecords is not set; add it to the config, or "
-            "--set 'data.train.tfrecords=\"DIR/train-*.tfrecord\"'"
-        )
-    categories = data_factory.training_manifest(experiment.data).categories
     if len(categories) != experiment.model.num_classes:
         raise InputError(
             "model.num_classes must be the number of categories of the data; got "
             f"{experiment.model.num_classes} and {len(categories)}"
         )
     check_category_ids(categories)
-    return categories
 
 
-def training_dataset(
-    experiment: experiment_pb2.ExperimentConfig,
-    *,
-    first_step: int,
-    input_context: tf.distribute.InputContext | None = None,
-) -> tf.data.Dataset:
-    """Endless batches of (images, Targets), those of the steps from `first_step` on.
-
-    With an `input_context`, only its host's part of each step, in the batches of its
-    replicas: for `tf.distribute.Strategy.distribute_datasets_from_function`.
-
-    Raises:
-      InputError: the data cannot be read.
-    """
-    return data_factory.training_dataset(
-        experiment.data,
-        global_batch_size=experiment.trainer.global_batch_size,
-        seed=experiment.trainer.seed,
-        first_step=first_step,
-        input_context=input_context,
-    )
-
-
-def validation_dataset(
-    experiment: experiment_pb2.ExperimentConfig,
-    *,
-    input_context: tf.distribute.InputContext | None = None,
-) -> tf.data.Dataset:
-    """Batches of (images, Targets) of the validation split, endlessly.
-
-    The images are resized and padded without random changes. They are shuffled,
-    each time in the same way: with evaluation.max_images, the losses are of a fixed
-    sample of the split and not of its first images, as the scores are. A damaged
-    record ends it, as it does the scores: nothing is counted in its place.
+def validation_steps(
+    experiment: experiment_pb2.ExperimentConfig, num_images: int
+) -> int:
+    """Returns how many whole batches are validated on, at least one.
 
     Args:
       experiment: the config.
-      input_context: as in `training_dataset`.
-
-    Raises:
-      InputError: the data cannot be read.
+      num_images: images of the validation split.
     """
-    config = type(experiment.data)()
-    config.CopyFrom(experiment.data)
-    config.train.CopyFrom(config.validation)
-    config.augmentation.Clear()  # Of what it leaves out, only these change images.
-    config.augmentation.min_scale = config.augmentation.max_scale = 1.0
-    config.augmentation.flip_probability = 0.0
-    config.skip_damaged_records = False
-    config.service = ""
-    return data_factory.training_dataset(
-        config,
-        global_batch_size=experiment.trainer.global_batch_size,
-        seed=0,
-        input_context=input_context,
-    )
-
-
-def validation_steps(experiment: experiment_pb2.ExperimentConfig) -> int:
-    """Whole batches in the images that are validated on, at least one."""
-    num_images = data_factory.validation_manifest(experiment.data).num_images
     limit = experiment.evaluation.max_images or num_images
     return max(1, min(limit, num_images) // experiment.trainer.global_batch_size)
-
-
-def dataset_of_hosts(
-    distribution: tf.distribute.Strategy, make: Callable[..., tf.data.Dataset]
-) -> tf.data.Dataset | tf.distribute.DistributedDataset:
-    """A data set for `fit`, of which each host reads its own part alone.
-
-    A single host gets whole batches, which `fit` deals out to its replicas.
-
-    Args:
-      distribution: whose hosts.
-      make: `training_dataset` or `validation_dataset`; takes the keyword
-        `input_context`, or none for whole batches.
-    """
-    if _num_hosts(distribution) == 1:
-        return make()
-    return distribution.distribute_datasets_from_function(
-        lambda context: make(input_context=context)
-    )
-
-
-def _num_hosts(distribution: tf.distribute.Strategy) -> int:
-    try:
-        names = distribution.extended.worker_devices
-    except RuntimeError:  # TensorFlow's default strategy does not tell.
-        return 1
-    devices = [tf.DeviceSpec.from_string(name) for name in names]
-    return len({(device.job, device.task) for device in devices})
 
 
 def build_evaluation(
     experiment: experiment_pb2.ExperimentConfig,
     trainer: Trainer,
-    categories: Sequence[Category],
+    data: Data,
     run_dir: Path,
 ) -> Callable[[int], dict[str, float]]:
-    """What evaluates the network of a trainer at a step.
+    """Builds the function that evaluates the network of a trainer at a step.
+
+    The losses are of images without random changes, in whole batches. These are
+    shuffled, each time in the same way: with evaluation.max_images, the losses are of
+    a fixed sample of the split and not of its first images, as the scores are.
+
+    Args:
+      experiment: the config.
+      trainer: whose network is evaluated.
+      data: of the config.
+      run_dir: each evaluation writes `eval/<step>/` in this folder.
 
     Returns:
       step -> losses on the validation split and "pq", "pq_things", "pq_stuff" in
-      percent. Each call writes `eval/<step>/` in the run directory.
+      percent.
 
     Raises:
-      InputError: the validation data or its ground truth cannot be read; said now and
-        not after hours of training.
+      InputError: the validation data or its ground truth cannot be read; now, and not
+        after hours of training.
     """
-    dataset = dataset_of_hosts(
+    split, categories = data.validation, data.train.categories
+    steps = validation_steps(experiment, split.num_images)
+    batches = strategy.dataset_of_hosts(
         trainer.distribute_strategy,
-        functools.partial(validation_dataset, experiment),
+        functools.partial(
+            split.batches,
+            global_batch_size=experiment.trainer.global_batch_size,
+            seed=0,
+        ),
     )
-    batches = validation_steps(experiment)
-    data = data_factory.open_data(experiment.data)
-    evaluation = open_evaluation(experiment, data.validation, categories)
+    evaluation = open_evaluation(experiment, split, categories)
     predictor = build_predictor(experiment, trainer.network, categories)
 
     def evaluate(step: int) -> dict[str, float]:
-        losses = trainer.validate(dataset, steps=batches)
+        losses = trainer.validate(batches, steps=steps)
         folder = run_dir / EVALUATION_FOLDER / str(step)
         metrics = evaluation.run(predictor, folder, step=step)
         groups = {"pq": "all", "pq_things": "things", "pq_stuff": "stuff"}

@@ -93,7 +93,7 @@ class FiniteGuard:
             name="bad_images",
         )
 
-    def judge(
+    def update(
         self,
         is_finite: tf.Tensor,
         *,
@@ -101,10 +101,10 @@ class FiniteGuard:
         num_bad: tf.Tensor,
         image_ids: tf.Tensor | None,
     ) -> tf.Tensor:
-        """Takes the verdict on a step, in each replica.
+        """Notes whether the values of a step are finite, in each replica.
 
         Args:
-          is_finite: [] bool, whether all is, in all replicas.
+          is_finite: [] bool, whether all values are, in all replicas.
           bad_images: [B] bool, images of this replica whose terms are not finite.
           num_bad: [] float32, images over all replicas whose terms are not finite.
           image_ids: [B] int32; see `Targets`.

@@ -16,7 +16,7 @@ LOOKAHEAD_STEP_SIZE = 0.5
 
 
 def has_weight_decay(variable: tf.Variable) -> bool:
-    """Whether weight decay is meant for the variable: kernels, but no norm or bias."""
+    """Whether weight decay applies to a variable: to kernels, but no norm or bias."""
     return variable.name.rsplit("/", 1)[-1].split(":")[0].endswith("kernel")
 
 
@@ -35,13 +35,14 @@ def build_optimizer(
 
     Args:
       kind: "ADAM", "ADAMW" or "RADAM_LOOKAHEAD".
-      variables: what it will update.
-      learning_rate: schedule over its own steps.
+      variables: what the optimizer will update.
+      learning_rate: schedule over the optimizer's own steps.
       beta1: decay of the first moment.
       beta2: decay of the second moment.
       epsilon: added to the root of the second moment.
-      weight_decay: decoupled (times the learning rate), of kernels; ADAM has none.
-      name: of the optimizer and its variables.
+      weight_decay: share of each kernel that a step subtracts, times the learning rate
+        (decoupled); ADAM has none.
+      name: prefix of the names of the optimizer's variables.
 
     Returns:
       An optimizer whose `apply_gradients` takes `experimental_aggregate_gradients`.
@@ -60,16 +61,16 @@ def build_optimizer(
             "trainer.optimizer.kind must be ADAM, ADAMW or RADAM_LOOKAHEAD; "
             f"got {kind!r}"
         )
-    # Not in the first step, whose graph would then have to be of two kinds, and cannot
-    # be in several replicas.
+    # The optimizer would make them in the first step, which would then need a graph of
+    # its own, and which cannot make any in several replicas.
     optimizer._create_all_weights(variables)
     return optimizer
 
 
 class _Adam(tf_keras.optimizers.legacy.Adam):
-    """Adam, with decoupled weight decay, that can be told to change nothing.
+    """Adam with decoupled weight decay, which changes nothing while `stopped` is true.
 
-    One fused operation a variable, where Keras's newer class has thirty. While
+    It runs one fused operation a variable, where Keras's newer class runs thirty. While
     `stopped` is true, gradients of zero change nothing: selecting the old values after
     the update would copy all variables and moments on devices without XLA.
     """
@@ -94,25 +95,25 @@ class _Adam(tf_keras.optimizers.legacy.Adam):
         if self._weight_decay and has_weight_decay(var):
             key = var.device, var.dtype.base_dtype
             numbers = (apply_state or {}).get(key) or self._fallback_apply_state(*key)
-            # The update comes after it, because both are of one variable.
+            # It runs before the update, because both change one variable.
             var.assign_sub(var * (self._weight_decay * numbers["lr_t"]))
         return super()._resource_apply_dense(grad, var, apply_state)
 
 
-def obey(
+def change_nothing_while(
+    stopped: tf.Variable,
     optimizer: tf_keras.optimizers.Optimizer,
     variables: Sequence[tf.Variable],
-    stopped: tf.Variable,
 ) -> list[tf.Variable]:
     """Makes an optimizer change nothing while `stopped` is true, where it can.
 
     Args:
-      optimizer: of `build_optimizer`.
-      variables: what it updates.
       stopped: [] bool.
+      optimizer: from `build_optimizer`.
+      variables: what it updates.
 
     Returns:
-      Variables that it goes on to change, and that the caller has to restore.
+      Variables that it changes all the same; the caller has to restore them.
     """
     if isinstance(optimizer, _Adam):
         optimizer.stopped = stopped
@@ -126,11 +127,11 @@ def _radam_lookahead(
     moments: dict[str, float],
     name: str,
 ) -> tf_keras.optimizers.legacy.Optimizer:
-    # Without it the classes of tensorflow-addons derive from another Keras.
+    # Without this variable, tensorflow-addons derives its classes from another Keras.
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
     try:
         with warnings.catch_warnings():
-            # It warns on import that it is no longer developed: we know.
+            # On import it warns that it is no longer developed.
             warnings.simplefilter("ignore", UserWarning)
             import tensorflow_addons as tfa
     except ImportError as error:

@@ -18,12 +18,9 @@ from cmt.data.panoptic.categories import (
 )
 from cmt.errors import InputError, few
 from cmt.io.files import atomic_write
+from cmt.run_files import CATEGORIES_FILE, CONFIG_FILE, METRICS_FILE, WEIGHTS_FILE
 from cmt.weights.load import LoadReport
 
-CONFIG_FILE = "config.textproto"
-CATEGORIES_FILE = "categories.json"
-METRICS_FILE = "metrics.jsonl"
-WEIGHTS_FILE = "initial_weights.json"
 _FIXED = ("model.", "trainer.optimizer.kind")
 _NAMED_AT_MOST = 5
 

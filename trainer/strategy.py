@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -56,6 +57,34 @@ def describe(strategy: tf.distribute.Strategy) -> str:
     ]
     devices = ", ".join(f"{kinds.count(k)} x {k}" for k in sorted(set(kinds)))
     return f"{type(strategy).__name__.removesuffix('V1')}, {devices}"
+
+
+def dataset_of_hosts(
+    strategy: tf.distribute.Strategy, make: Callable[..., tf.data.Dataset]
+) -> tf.data.Dataset | tf.distribute.DistributedDataset:
+    """Makes a data set for `fit`, of which each host reads its own part alone.
+
+    A single host gets whole batches, which `fit` deals out to its replicas.
+
+    Args:
+      strategy: whose hosts read.
+      make: makes the data set; takes the keyword `input_context`, a host's part of
+        each step, or no arguments for whole batches.
+    """
+    if _num_hosts(strategy) == 1:
+        return make()
+    return strategy.distribute_datasets_from_function(
+        lambda context: make(input_context=context)
+    )
+
+
+def _num_hosts(strategy: tf.distribute.Strategy) -> int:
+    try:
+        names = strategy.extended.worker_devices
+    except RuntimeError:  # TensorFlow's default strategy does not tell.
+        return 1
+    devices = [tf.DeviceSpec.from_string(name) for name in names]
+    return len({(device.job, device.task) for device in devices})
 
 
 def _split_cpu(logical_cpus: int) -> None:

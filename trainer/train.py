@@ -13,17 +13,16 @@ import tf_keras
 from google.protobuf.message import Message
 
 from cmt import config
-from cmt.data.input import open as data_factory
+from cmt.data.input.open import open_data
 from cmt.errors import WorkError, tensorflow_reason
+from cmt.run_files import LOGS_FOLDER, METRICS_FILE
 from cmt.trainer import factory, reporting, run_directory
 from cmt.trainer.callbacks import RunCallback, stop_on_signals
 from cmt.trainer.checkpoint import RunCheckpoints, has_checkpoint
 from cmt.trainer.schedule import PolynomialWithWarmup
-from cmt.trainer.strategy import describe
+from cmt.trainer.strategy import dataset_of_hosts, describe
 from cmt.trainer.trainer import Trainer
 from cmt.weights.load import load_initial_checkpoint
-
-LOGS_FOLDER = "logs"
 
 
 class Summary(NamedTuple):
@@ -75,7 +74,9 @@ def train(experiment: Message, run_dir: Path | str, *, smoke: bool = False) -> S
 def _train(experiment: Message, run_dir: Path) -> Summary:
     settings = factory.read_settings(experiment)
     changes = run_directory.check_config(run_dir, experiment)
-    categories = factory.training_categories(experiment)
+    data = open_data(experiment.data)
+    categories = data.train.categories
+    factory.check_categories(experiment, categories)
     run_directory.check_categories(run_dir, categories)
     strategy = factory.build_strategy(experiment.trainer.strategy)
     config.check(experiment, num_replicas=strategy.num_replicas_in_sync)
@@ -89,16 +90,19 @@ def _train(experiment: Message, run_dir: Path) -> Summary:
                 settings.initial_checkpoint,
                 allow_partial_backbone=settings.allow_partial_backbone,
             )
-        trainer = factory.build_trainer(experiment, network)
+        trainer = factory.build_trainer(experiment, network, categories)
     checkpoints = RunCheckpoints(run_dir, trainer, keep=settings.keep_checkpoints)
     first_step = checkpoints.restore_latest()
-    dataset = factory.dataset_of_hosts(
-        strategy,
-        functools.partial(factory.training_dataset, experiment, first_step=first_step),
+    batches = functools.partial(
+        data.train.batches,
+        global_batch_size=settings.global_batch_size,
+        seed=settings.seed,
+        first_step=first_step,
     )
+    dataset = dataset_of_hosts(strategy, batches)
     evaluate = None
     if settings.intervals.evaluate:
-        evaluate = factory.build_evaluation(experiment, trainer, categories, run_dir)
+        evaluate = factory.build_evaluation(experiment, trainer, data, run_dir)
     run_directory.write_head(run_dir, experiment, categories)
     run_directory.drop_metrics_after(run_dir, first_step)
     if weights is not None:
@@ -126,7 +130,7 @@ def _train(experiment: Message, run_dir: Path) -> Summary:
         checkpoints=checkpoints,
         reports=_reports(run_dir, settings, first_step),
         evaluate=evaluate,
-        image_names=lambda places: data_factory.record_names(experiment.data, places),
+        image_names=data.train.names,
     )
     signal = _fit(trainer, dataset, callback, steps - first_step)
     return Summary(callback.step, steps, checkpoints.latest, callback.last, signal)
@@ -181,7 +185,7 @@ def _reports(
         )
     return [
         console,
-        reporting.MetricsFile(run_dir / run_directory.METRICS_FILE),
+        reporting.MetricsFile(run_dir / METRICS_FILE),
         reporting.TensorBoardLogs(run_dir / LOGS_FOLDER),
     ]
 

@@ -17,7 +17,7 @@ from cmt.trainer.finite_guard import (
     FiniteGuard,
     NotFinite,
 )
-from cmt.trainer.optimizer import obey
+from cmt.trainer.optimizer import change_nothing_while
 
 _logger = logging.getLogger(__name__)
 
@@ -145,8 +145,8 @@ class Trainer(tf_keras.Model):
         self._guard = FiniteGuard(global_batch_size)
         self._restored = [*network.non_trainable_variables, self.step]
         for name, group in self._groups.items():
-            self._restored += obey(
-                self.optimizers[name], group, stopped=self._guard.stopped
+            self._restored += change_nothing_while(
+                self._guard.stopped, self.optimizers[name], group
             )
         self.compile(optimizer=[optimizer, backbone_optimizer])
 
@@ -179,7 +179,7 @@ class Trainer(tf_keras.Model):
             tape.gradient(loss, variables), variables, values
         )
         norm = tf.linalg.global_norm(list(gradients.values()))
-        had_stopped = self._guard.judge(
+        had_stopped = self._guard.update(
             (num_bad == 0.0) & tf.math.is_finite(norm),
             bad_images=bad_images,
             num_bad=num_bad,
@@ -264,7 +264,7 @@ class Trainer(tf_keras.Model):
 
         Args:
           gradients: by `ref()` of their variable, over all replicas.
-          norm: theirs.
+          norm: [] global norm of the gradients.
         """
         scale = tf.ones([])
         if self._clip_global_norm:

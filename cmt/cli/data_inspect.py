@@ -77,8 +77,10 @@ def inspect(
       cmt data inspect tfrecords/val-*.tfrecord --output pictures --augmented \\
         --config scenes/tiny --set data.augmentation.max_scale=2
     """
-    from cmt.data.input.inspect import find_sources
+    from cmt.config import load_experiment, parse_experiment
+    from cmt.data.input.find import find_splits
     from cmt.data.input.inspect import inspect as look
+    from cmt.data.input.open import read_options
 
     if augmented and output is None:
         raise InputError("--augmented draws pictures; give --output DIR, too")
@@ -86,46 +88,40 @@ def inspect(
         raise InputError("--config and --set are for --augmented; give it, too")
     if output is not None and "://" in output:
         raise InputError(f"--output must be a folder of this machine; got {output}")
-    splits, pictures = [], []
-    for source, name in _named(find_sources(tfrecords, annotations)):
+    if config:
+        experiment = load_experiment(config, overrides or ())
+    else:
+        experiment = parse_experiment("", "defaults", overrides or ())
+    splits = find_splits(tfrecords, annotations, read_options(experiment.data))
+    inspections, pictures = [], []
+    for split, name in _named(splits):
         drawn = [Path(output, f"{name}.png")] if output is not None else []
-        splits.append(look(source, picture=drawn[0] if drawn else None))
+        inspections.append(look(split, picture=drawn[0] if drawn else None))
         if augmented:
             drawn.append(Path(output, f"{name}-augmented.png"))
-            _draw_augmented(source, config, overrides or (), seed, drawn[1])
+            _draw_augmented(split, seed, drawn[1])
         pictures.append(drawn)
     if as_json:
-        print(json.dumps([split.to_json() for split in splits], indent=2))
+        print(json.dumps([found.to_json() for found in inspections], indent=2))
         return
-    for split, drawn in zip(splits, pictures, strict=True):
-        _print_inspection(split, drawn)
+    for found, drawn in zip(inspections, pictures, strict=True):
+        _print_inspection(found, drawn)
 
 
-def _named(sources: Sequence[Split]) -> Iterator[tuple[Split, str]]:
-    """Each with a name that no other has."""
+def _named(splits: Sequence[Split]) -> Iterator[tuple[Split, str]]:
+    """Gives each split a name that no other has."""
     counts: dict[str, int] = {}
-    for source in sources:
-        split = source.manifest.split
-        counts[split] = counts.get(split, 0) + 1
-        yield source, split if counts[split] == 1 else f"{split}-{counts[split]}"
+    for split in splits:
+        name = split.manifest.split
+        counts[name] = counts.get(name, 0) + 1
+        yield split, name if counts[name] == 1 else f"{name}-{counts[name]}"
 
 
-def _draw_augmented(
-    source: Split, config: str, overrides: Sequence[str], seed: int, path: Path
-) -> None:
-    from cmt.config import load_experiment, parse_experiment
+def _draw_augmented(split: Split, seed: int, path: Path) -> None:
     from cmt.data.input.inspect import SHEET_IMAGES, draw_batches
-    from cmt.data.input.open import training_dataset
 
-    if config:
-        experiment = load_experiment(config, overrides)
-    else:
-        experiment = parse_experiment("", "defaults", overrides)
-    batches = training_dataset(
-        experiment.data, global_batch_size=4, seed=seed, source=source
-    )
-    categories = source.manifest.categories
-    draw_batches(batches.take(SHEET_IMAGES // 4), categories, path)
+    batches = split.batches(global_batch_size=4, seed=seed)
+    draw_batches(batches.take(SHEET_IMAGES // 4), split.categories, path)
 
 
 def _print_inspection(split: Inspection, drawn: Sequence[Path]) -> None:

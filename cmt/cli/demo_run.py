@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from google.protobuf.message import Message
 
+from cmt import run_files
 from cmt.config import load_experiment
 from cmt.data.input.open import open_data
 from cmt.data.panoptic.annotations import LABEL_DIVISOR
@@ -121,7 +122,7 @@ def run_demo(
     commands.run(
         "train", CONFIG, "--output", run, *settings, "--set", f"trainer.steps={steps}"
     )
-    config = run / "config.textproto"
+    config = run / run_files.CONFIG_FILE
     commands.run("eval", config, "--checkpoint", run, "--output", evaluation)
     model = output / "model" / "cmt_tiny"
     commands.run("export", config, "--checkpoint", run, "--output", model)
@@ -131,7 +132,7 @@ def run_demo(
     compared = compare_maps(
         evaluation / PREDICTIONS_FOLDER / MASKS_FOLDER, served / MASKS_FOLDER
     )
-    plot_learning_curve(run / "metrics.jsonl", output / "learning_curve.png")
+    plot_learning_curve(run / run_files.METRICS_FILE, output / "learning_curve.png")
     draw_clustering(load_experiment(config), run, output / "pictures.png")
     metrics = json.loads((evaluation / METRICS_FILE).read_text())
     summary = DemoSummary(output, metrics, steps, time.monotonic() - start, compared)
@@ -185,7 +186,8 @@ def _affordable_steps(
         remember=False,
     )
     lines = [
-        json.loads(line) for line in (trial / "metrics.jsonl").read_text().splitlines()
+        json.loads(line)
+        for line in (trial / run_files.METRICS_FILE).read_text().splitlines()
     ]
     # The first steps fill caches, and the very first one has no rate.
     rates = [line["images_per_second"] for line in lines[1:]]

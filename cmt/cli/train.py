@@ -54,6 +54,7 @@ def train(
       cmt train scenes/tiny --output runs/first --set trainer.steps=200
     """
     from cmt.config import load_experiment
+    from cmt.run_files import CONFIG_FILE, EVALUATION_FOLDER
 
     changes = [*(overrides or ())]
     if seed is not None:
@@ -75,6 +76,6 @@ def train(
         return
     print(f"step {summary.step} of {summary.steps}, checkpoint {summary.checkpoint}")
     print(
-        f"next: cmt eval {output / 'config.textproto'} --checkpoint {output} "
-        f"--output {output / 'eval' / str(summary.step)}"
+        f"next: cmt eval {output / CONFIG_FILE} --checkpoint {output} "
+        f"--output {output / EVALUATION_FOLDER / str(summary.step)}"
     )

@@ -11,8 +11,8 @@ import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from cmt.errors import InputError, tensorflow_reason
+from cmt.run_files import CHECKPOINTS_FOLDER
 
-CHECKPOINTS_FOLDER = "checkpoints"
 MODEL_KEY = "model"
 STEP_KEY = "step"
 _GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"

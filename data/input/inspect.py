@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,16 +9,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from cmt.data.input.contact_sheet import draw_cell, write_sheet
 from cmt.data.input.pipeline import Split
 from cmt.data.panoptic.annotations import LABEL_DIVISOR
 from cmt.data.panoptic.categories import Category
+from cmt.data.panoptic.overlay import draw_overlay
+from cmt.data.panoptic.predictions import panoptic_ids
+from cmt.data.panoptic.sheet import contact_sheet, save_picture
 from cmt.errors import InputError
 from cmt.io import storage
 from cmt.io.progress import track
 from cmt.outputs import Targets
 
 SHEET_IMAGES = 24
+_SHEET_COLUMNS = 6
+_CELL_PIXELS = 194
 _THING_AREAS = (32**2, 96**2)  # where COCO's medium and large things begin
 
 
@@ -39,8 +42,7 @@ class ClassCount(NamedTuple):
     pixels: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Inspection:
+class Inspection(NamedTuple):
     """What is in the shards of one split.
 
     Attributes:
@@ -53,7 +55,7 @@ class Inspection:
       most_masks: masks of the image that has the most.
       masks_per_image: images with 0, 1, 2, ... masks.
       heights: smallest, median and largest, in pixels.
-      widths: likewise.
+      widths: smallest, median and largest, in pixels.
       thing_sizes: things below 32 x 32 pixels, below 96 x 96, and the others.
       classes: in the order of the manifest.
     """
@@ -73,23 +75,13 @@ class Inspection:
 
     def to_json(self) -> dict[str, Any]:
         """For programs."""
-        content = {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if field.name != "classes"
-        }
-        content["classes"] = [
-            {
-                "id": count.category.id,
-                "name": count.category.name,
-                "isthing": int(count.category.is_thing),
-                "images": count.images,
-                "instances": count.instances,
-                "pixels": count.pixels,
-            }
-            for count in self.classes
-        ]
-        return content
+        classes = []
+        for category, *counts in self.classes:
+            entry = {"id": category.id, "name": category.name}
+            entry["isthing"] = int(category.is_thing)
+            names = ClassCount._fields[1:]
+            classes.append(entry | dict(zip(names, counts, strict=True)))
+        return {**self._asdict(), "classes": classes}
 
 
 def inspect(split: Split, *, picture: Path | str | None = None) -> Inspection:
@@ -104,19 +96,49 @@ def inspect(split: Split, *, picture: Path | str | None = None) -> Inspection:
       InputError: a shard is not what the manifest says, or a record is damaged.
     """
     _check_digests(split)
-    categories = split.categories
-    tally = _Tally(categories)
-    cells = []
+    is_thing = np.array([False, *split.manifest.is_thing])
+    counts = np.zeros((len(is_thing), 3), np.int64)  # images, instances, pixels
+    thing_sizes = np.zeros(3, np.int64)
+    num_masks, sizes, drawn = [], [], []
     for example in track(
         split.examples(), description="inspect", total=split.num_images
     ):
-        tally.add(example.labels)
-        if picture is not None and len(cells) < SHEET_IMAGES:
-            parts = np.divmod(example.labels, LABEL_DIVISOR)
-            cells.append(draw_cell(example.image, *parts, categories))
+        values, areas = np.unique(example.labels, return_counts=True)
+        classes, instances = np.divmod(values, LABEL_DIVISOR)
+        is_instance = is_thing[classes] & (instances > 0)
+        present = np.unique(classes)
+        stuff = present[(present > 0) & ~is_thing[present]]
+        counts[present, 0] += 1
+        counts[stuff, 1] += 1
+        np.add.at(counts[:, 1], classes[is_instance], 1)
+        np.add.at(counts[:, 2], classes, areas)
+        bins = np.searchsorted(_THING_AREAS, areas[is_instance], side="right")
+        thing_sizes += np.bincount(bins, minlength=3)
+        num_masks.append(int(is_instance.sum()) + len(stuff))
+        sizes.append(example.labels.shape)
+        if picture is not None and len(drawn) < SHEET_IMAGES:
+            segments = np.divmod(example.labels, LABEL_DIVISOR)
+            drawn.append(_pair(example.image, *segments, split.categories))
     if picture is not None:
-        write_sheet(picture, cells)
-    return tally.inspection(split)
+        _write_sheet(picture, drawn)
+    heights, widths = zip(*sizes, strict=True)
+    return Inspection(
+        split=split.manifest.split,
+        folder=storage.split(split.files[0])[0],
+        shards=len(split.files),
+        images=len(num_masks),
+        pixels=int(counts[:, 2].sum()),
+        void_pixels=int(counts[0, 2]),
+        most_masks=max(num_masks),
+        masks_per_image=np.bincount(num_masks).tolist(),
+        heights=(min(heights), int(np.median(heights)), max(heights)),
+        widths=(min(widths), int(np.median(widths)), max(widths)),
+        thing_sizes=tuple(thing_sizes.tolist()),
+        classes=[
+            ClassCount(category, *row)
+            for category, row in zip(split.categories, counts[1:].tolist(), strict=True)
+        ],
+    )
 
 
 def draw_batches(
@@ -131,67 +153,37 @@ def draw_batches(
       categories: the classes.
       path: of the PNG.
     """
-    cells = []
+    drawn = []
     for images, targets in batches:
-        parts = (images, targets.semantic, targets.mask_ids)
-        for image, classes, segments in zip(*(p.numpy() for p in parts), strict=True):
-            cells.append(draw_cell(image, classes, segments, categories))
-        if len(cells) >= SHEET_IMAGES:
+        # 0 where no mask owns the pixel.
+        parts = (images, targets.semantic, targets.mask_ids + 1)
+        for image, classes, masks in zip(*(p.numpy() for p in parts), strict=True):
+            drawn.append(_pair(image.astype(np.uint8), classes, masks, categories))
+        if len(drawn) >= SHEET_IMAGES:
             break
-    write_sheet(path, cells[:SHEET_IMAGES])
+    _write_sheet(path, drawn[:SHEET_IMAGES])
 
 
-class _Tally:
-    """Counts label maps."""
-
-    def __init__(self, categories: Sequence[Category]):
-        self._categories = categories
-        self._is_thing = np.array([False, *(c.is_thing for c in categories)])
-        # Of void and each class: images, instances, pixels.
-        self._counts = np.zeros((len(categories) + 1, 3), np.int64)
-        self._masks: list[int] = []
-        self._sizes: list[tuple[int, int]] = []
-        self._thing_sizes = np.zeros(3, np.int64)
-
-    def add(self, labels: np.ndarray) -> None:
-        """Adds [H, W] labels of an image."""
-        values, areas = np.unique(labels, return_counts=True)
-        classes = values // LABEL_DIVISOR
-        is_instance = self._is_thing[classes] & (values % LABEL_DIVISOR > 0)
-        present = np.unique(classes)
-        stuff = present[(present > 0) & ~self._is_thing[present]]
-        self._counts[present, 0] += 1
-        self._counts[stuff, 1] += 1
-        np.add.at(self._counts[:, 1], classes[is_instance], 1)
-        np.add.at(self._counts[:, 2], classes, areas)
-        sizes = np.searchsorted(_THING_AREAS, areas[is_instance], side="right")
-        self._thing_sizes += np.bincount(sizes, minlength=3)
-        self._masks.append(int(is_instance.sum()) + len(stuff))
-        self._sizes.append(labels.shape)
-
-    def inspection(self, split: Split) -> Inspection:
-        """What was counted in some shards."""
-        return Inspection(
-            split=split.manifest.split,
-            folder=storage.split(split.files[0])[0],
-            shards=len(split.files),
-            images=len(self._masks),
-            pixels=int(self._counts[:, 2].sum()),
-            void_pixels=int(self._counts[0, 2]),
-            most_masks=max(self._masks),
-            masks_per_image=np.bincount(self._masks).tolist(),
-            heights=_spread([height for height, _ in self._sizes]),
-            widths=_spread([width for _, width in self._sizes]),
-            thing_sizes=tuple(self._thing_sizes.tolist()),
-            classes=[
-                ClassCount(category, *self._counts[index + 1].tolist())
-                for index, category in enumerate(self._categories)
-            ],
-        )
+def _pair(
+    image: np.ndarray,
+    classes: np.ndarray,
+    segments: np.ndarray,
+    categories: Sequence[Category],
+) -> tuple[np.ndarray, np.ndarray]:
+    """An image, and its segments drawn over it."""
+    panoptic = panoptic_ids(classes, segments, categories)
+    options = {"names": False, "enlarge": False}
+    return image, draw_overlay(image, panoptic, categories, **options)
 
 
-def _spread(values: Sequence[int]) -> tuple[int, int, int]:
-    return min(values), int(np.median(values)), max(values)
+def _write_sheet(
+    path: Path | str, pairs: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> None:
+    """Writes rows of images, each above a row of their segments."""
+    rows = []
+    for start in range(0, len(pairs), _SHEET_COLUMNS):
+        rows += zip(*pairs[start : start + _SHEET_COLUMNS], strict=True)
+    save_picture(path, contact_sheet(rows, cell_pixels=_CELL_PIXELS))
 
 
 def _check_digests(split: Split) -> None:

@@ -5,20 +5,32 @@ import pytest
 import tensorflow as tf
 from scipy import ndimage
 
-from cmt.data.input.augment import Augmentation, View, augment, draw_view
+from cmt.data.input import preprocess
+from cmt.data.input.augment import (
+    Augmentation,
+    View,
+    draw_view,
+    window_of_image,
+    window_of_labels,
+)
 from cmt.data.input.preprocess import resize_and_pad
 
 CROP = (33, 49)
 
 
 def run(augmentation: Augmentation, number: int, image: np.ndarray, labels: np.ndarray):
-    return augment(
-        tf.constant(image),
-        tf.constant(labels),
+    """The image and its labels, scaled, cropped, flipped and padded."""
+    view = draw_view(
+        tf.shape(labels),
         seed=tf.constant([5, number], tf.int64),
         crop_size=CROP,
         augmentation=augmentation,
     )
+    window = window_of_image(tf.constant(image), view)
+    image = preprocess.resize_image(window, view.size)
+    labels = window_of_labels(tf.constant(labels), view)
+    labels = preprocess.resize_labels(labels, view.size)
+    return preprocess.pad_image(image, CROP), preprocess.pad_labels(labels, CROP)
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import tensorflow as tf
 from PIL import Image
 
 from cmt.cli.main import main
-from cmt.data.input.inspect import draw_batches, find_sources, inspect
+from cmt.data.input.find import find_splits
+from cmt.data.input.inspect import draw_batches, inspect
 from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.json import read_annotations
 from cmt.data.records.manifest import Manifest, Shard
@@ -23,8 +24,8 @@ from tests.data.records import read_records
 
 
 def test_counts_are_those_of_the_json(scenes, shards, tmp_path):
-    (source,) = find_sources([str(shards / "train-*.tfrecord")])
-    result = inspect(source, picture=tmp_path / "train.png")
+    (split,) = find_splits([str(shards / "train-*.tfrecord")])
+    result = inspect(split, picture=tmp_path / "train.png")
     annotations = read_annotations(scenes / "annotations" / "panoptic_train.json")
     assert (result.split, result.images, result.shards) == ("train", 24, 3)
     assert result.pixels == 24 * 65 * 65
@@ -61,17 +62,17 @@ def test_counts_are_those_of_the_json(scenes, shards, tmp_path):
 
 
 def test_folders_and_files_are_found_by_split(shards):
-    by_folder = find_sources([str(shards)])
-    assert [source.manifest.split for source in by_folder] == ["train", "val"]
+    by_folder = find_splits([str(shards)])
+    assert [split.manifest.split for split in by_folder] == ["train", "val"]
     files = [str(path) for path in shards.glob("*.tfrecord")]
-    assert find_sources(files) == by_folder
+    assert find_splits(files) == by_folder
     with pytest.raises(InputError, match="no TFRecord file"):
-        find_sources([str(shards / "none-*")])
+        find_splits([str(shards / "none-*")])
 
 
 def test_only_the_shards_that_are_named_are_counted(shards):
-    (source,) = find_sources([str(shards / "train-0000[02]-*")])
-    result = inspect(source)
+    (split,) = find_splits([str(shards / "train-0000[02]-*")])
+    result = inspect(split)
     assert (result.shards, result.images) == (2, 16)
 
 
@@ -82,7 +83,7 @@ def test_a_split_in_several_folders_is_several(shards, tmp_path, capsys):
             shutil.copy(path, tmp_path / folder)
     pattern = str(tmp_path / "*" / "val-*.tfrecord")
     folders = [str(tmp_path / folder) for folder in ("a", "b")]
-    assert [inspect(source).folder for source in find_sources([pattern])] == folders
+    assert [inspect(split).folder for split in find_splits([pattern])] == folders
     output = tmp_path / "pictures"
     assert run("data", "inspect", pattern, "--output", str(output)) == 0
     names = ["val-2.png", "val.png"]
@@ -128,9 +129,9 @@ def test_a_changed_shard_is_noticed(shards, tmp_path):
     content = bytearray(path.read_bytes())
     content[1000] ^= 1
     path.write_bytes(content)
-    (source,) = find_sources([str(path)])
+    (split,) = find_splits([str(path)])
     with pytest.raises(InputError, match="SHA-256 differs"):
-        inspect(source)
+        inspect(split)
 
 
 def test_a_damaged_record_is_named_with_its_fault(shards, tmp_path):
@@ -146,9 +147,9 @@ def test_a_damaged_record_is_named_with_its_fault(shards, tmp_path):
     dataclasses.replace(manifest, shards=[shard], num_images=2).write(
         tmp_path / "val.manifest.json"
     )
-    (source,) = find_sources([str(tmp_path)])
+    (split,) = find_splits([str(tmp_path)])
     with pytest.raises(InputError, match=r"tfrecord: record 1: .*impossible .* size"):
-        inspect(source)
+        inspect(split)
 
 
 def test_what_the_network_sees_is_drawn(tmp_path):
@@ -160,13 +161,15 @@ def test_what_the_network_sees_is_drawn(tmp_path):
     category = Category(1, "disc", True, (250, 0, 0))
     draw_batches(batches, [category], tmp_path / "x.png")
     sheet = np.asarray(Image.open(tmp_path / "x.png"))
-    assert sheet.shape == (6 + 2 * 194 + 6, 6 + 2 * 200, 3)
+    assert sheet.shape == (6 + 2 * 200, 6 + 2 * 200, 3)
     scale = 194 / 49
-    below = 6 + round(33 * scale)  # right below the image
-    center = sheet[below + int(15 * scale), 6 + int(20 * scale)]
-    np.testing.assert_allclose(center, 0.4 * 100 + 0.6 * np.array([250, 0, 0]), atol=2)
-    outside = sheet[below + int(5 * scale), 6 + int(5 * scale)]
-    np.testing.assert_allclose(outside, 30, atol=1)
+    top = 6 + (194 - round(33 * scale)) // 2  # of an image, which is in the middle
+    place = top + int(15 * scale), 6 + int(20 * scale)
+    np.testing.assert_allclose(sheet[place], 100, atol=1)
+    below = sheet[place[0] + 200, place[1]]
+    np.testing.assert_allclose(below, 0.45 * 100 + 0.55 * np.array([250, 0, 0]), atol=2)
+    outside = sheet[top + 200 + int(5 * scale), 6 + int(5 * scale)]
+    np.testing.assert_allclose(outside, 100, atol=1)
 
 
 def run(*arguments: str) -> int:
@@ -183,7 +186,7 @@ def test_augmented_pictures_of_the_command(shards, tmp_path, config, capsys):
     assert json.loads(capsys.readouterr().out)[0]["images"] == 6
     first = (tmp_path / "val-augmented.png").read_bytes()
     picture = np.asarray(Image.open(tmp_path / "val-augmented.png"))
-    assert picture.shape[0] == 6 + 4 * (2 * 194 + 6)
+    assert picture.shape[0] == 6 + 8 * 200
     assert run(*arguments, "--augmented", *config, *size, "--seed", "1") == 0
     assert (tmp_path / "val-augmented.png").read_bytes() != first
     assert run(*arguments[:3], "--augmented") == 2

@@ -7,15 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cmt.config import parse_experiment
-from cmt.data.input import open as factory
-from cmt.data.input.pipeline import find_source
+from cmt.data.input.find import find_split
+from cmt.data.input.open import open_data
 from cmt.data.input.preprocess import resize_and_pad, resize_labels
 from cmt.data.records.index import index_records
 from cmt.data.records.reader import example_reader
 from cmt.errors import InputError
 from cmt.protos import data_pb2
-from cmt.trainer import factory as trainer_factory
 
 
 @pytest.fixture
@@ -31,8 +29,8 @@ def config(shards) -> data_pb2.DataConfig:
 
 
 def batches(config, count: int, *, size: int = 5, seed: int = 1, first_step: int = 0):
-    dataset = factory.training_dataset(
-        config, global_batch_size=size, seed=seed, first_step=first_step
+    dataset = open_data(config).train.batches(
+        global_batch_size=size, seed=seed, first_step=first_step
     )
     return [
         [part.numpy() for part in tf.nest.flatten(batch)]
@@ -50,7 +48,7 @@ def same(some, others) -> bool:
 
 
 def test_training_shapes_are_static(config):
-    dataset = factory.training_dataset(config, global_batch_size=3, seed=0)
+    dataset = open_data(config).train.batches(global_batch_size=3, seed=0)
     images, targets = dataset.element_spec
     assert images == tf.TensorSpec([3, 49, 65, 3], tf.float32)
     assert targets.semantic == tf.TensorSpec([3, 49, 65], tf.int32)
@@ -129,12 +127,12 @@ def test_nothing_is_read_but_what_is_used(config, shards, tmp_path):
         shutil.copy(path, tmp_path)
     config.train.tfrecords = str(tmp_path / "train-*.tfrecord")
     expected = batches(config, 2, first_step=1)
-    source = find_source(config.train.tfrecords)
-    index = index_records(source.files)
+    split = find_split(config.train.tfrecords)
+    index = split.index
     first = batches(config, 1)[0][-1]
-    for line in factory.record_names(config, first):
+    for line in open_data(config).train.names(first):
         file, _, record = line.partition(": record ")
-        numbers = (index.file_numbers == source.files.index(file)) & (
+        numbers = (index.file_numbers == split.files.index(file)) & (
             index.record_numbers == int(record.split()[0])
         )
         with pathlib.Path(file).open("r+b") as opened:
@@ -165,10 +163,10 @@ def test_images_in_place_of_damaged_ones_have_their_own_names(
     config.augmentation.copy_paste.thing_probability = 0
     by_name = {
         name.numpy().decode(): image.numpy()
-        for batch in factory.evaluation_dataset(config, batch_size=4)
+        for batch in open_data(config).validation.evaluation_batches(batch_size=4)
         for name, image in zip(batch.names, batch.images, strict=True)
     }
-    index = index_records(find_source(config.train.tfrecords).files)
+    index = index_records(find_split(config.train.tfrecords).files)
     damaged = (3, 4, 17)
     for record in damaged:
         file = pathlib.Path(index.files[index.file_numbers[record]])
@@ -182,7 +180,7 @@ def test_images_in_place_of_damaged_ones_have_their_own_names(
     seen = []
     for images, *_, records in batches(config, 3, size=8):
         for image, name in zip(
-            images, factory.record_names(config, records), strict=True
+            images, open_data(config).train.names(records), strict=True
         ):
             np.testing.assert_array_equal(
                 image, by_name[name.split("(")[1].rstrip(")")]
@@ -197,16 +195,15 @@ def test_evaluation_never_skips(config, shards, tmp_path):
         shutil.copy(path, tmp_path)
     config.validation.tfrecords = str(tmp_path / "val-*.tfrecord")
     config.skip_damaged_records = True
-    index = index_records(find_source(config.validation.tfrecords).files)
+    index = index_records(find_split(config.validation.tfrecords).files)
     with pathlib.Path(index.files[0]).open("r+b") as opened:
         opened.seek(int(index.offsets[2]) + 100)
         opened.write(b"damage")
     with pytest.raises(tf.errors.InvalidArgumentError, match="record 2 cannot be read"):
-        list(factory.evaluation_dataset(config, batch_size=4))
-    experiment = parse_experiment("", "defaults", ["trainer.global_batch_size=6"])
-    experiment.data.CopyFrom(config)
+        list(open_data(config).validation.evaluation_batches(batch_size=4))
+    losses = open_data(config).validation.batches(global_batch_size=6, seed=0)
     with pytest.raises(tf.errors.InvalidArgumentError, match="record 2 cannot be read"):
-        next(iter(trainer_factory.validation_dataset(experiment)))
+        next(iter(losses))
 
 
 def test_hosts_share_each_step(config):
@@ -215,8 +212,8 @@ def test_hosts_share_each_step(config):
     rows = []
     for host in range(2):
         context = tf.distribute.InputContext(2, host, num_replicas_in_sync=4)
-        dataset = factory.training_dataset(
-            config, global_batch_size=8, seed=1, first_step=1, input_context=context
+        dataset = open_data(config).train.batches(
+            global_batch_size=8, seed=1, first_step=1, input_context=context
         )
         assert dataset.element_spec[0].shape == (2, 49, 65, 3)
         rows.append([tf.nest.flatten(batch) for batch in dataset.take(4)])
@@ -229,16 +226,16 @@ def test_hosts_share_each_step(config):
 def test_hosts_have_equal_parts(config):
     context = tf.distribute.InputContext(2, 0, num_replicas_in_sync=2)
     with pytest.raises(InputError, match="divisible .* got 5 images and 2 hosts"):
-        factory.training_dataset(
-            config, global_batch_size=5, seed=1, input_context=context
+        open_data(config).train.batches(
+            global_batch_size=5, seed=1, input_context=context
         )
 
 
 def test_replicas_get_their_part(config):
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])
     distributed = strategy.distribute_datasets_from_function(
-        lambda context: factory.training_dataset(
-            config, global_batch_size=5, seed=1, input_context=context
+        lambda context: open_data(config).train.batches(
+            global_batch_size=5, seed=1, input_context=context
         )
     )
     first = [part.numpy() for part in tf.nest.flatten(next(iter(distributed)))]
@@ -268,11 +265,11 @@ def test_images_are_known_by_name(config):
     config.validation.CopyFrom(config.train)
     by_name = {
         name.numpy().decode(): image.numpy()
-        for batch in factory.evaluation_dataset(config, batch_size=4)
+        for batch in open_data(config).validation.evaluation_batches(batch_size=4)
         for name, image in zip(batch.names, batch.images, strict=True)
     }
     batch = batches(config, 1, first_step=7)[0]
-    names = factory.record_names(config, batch[-1])
+    names = open_data(config).train.names(batch[-1])
     for image, name in zip(batch[0], names, strict=True):
         np.testing.assert_array_equal(image, by_name[name.split("(")[1].rstrip(")")])
 
@@ -302,7 +299,7 @@ def test_masks_of_enlarged_images_are_counted_before(config, change):
     config.augmentation.flip_probability = 0
     config.max_masks, limit = 40, 250
     setattr(config, change, limit if change == "min_thing_pixels" else 4)
-    index = index_records(find_source(config.train.tfrecords).files)
+    index = index_records(find_split(config.train.tfrecords).files)
     read = example_reader(index, num_classes=10)
     growth, dropped = (97 / 65) ** 2, 0
     for _, _, mask_ids, classes, records in batches(config, 5):
@@ -342,7 +339,7 @@ def test_an_epoch_has_every_image_once_in_a_new_order(config, cache):
 
 
 def test_evaluation_has_every_image_once_in_order(config, scenes):
-    rows = list(factory.evaluation_dataset(config, batch_size=4))
+    rows = list(open_data(config).validation.evaluation_batches(batch_size=4))
     assert [len(batch.images) for batch in rows] == [4, 2]
     names = [name.decode() for batch in rows for name in batch.names.numpy()]
     assert names == [f"{number:012d}" for number in range(1, 7)]
@@ -354,5 +351,7 @@ def test_evaluation_has_every_image_once_in_order(config, scenes):
     expected, _ = resize_and_pad(tf.io.decode_jpeg(image), (49, 65))
     np.testing.assert_array_equal(batch.images[1], expected)
 
-    limited = factory.evaluation_dataset(config, batch_size=4, max_images=3)
+    limited = open_data(config).validation.evaluation_batches(
+        batch_size=4, max_images=3
+    )
     assert [len(batch.images) for batch in limited] == [3]

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from cmt.data.input.augment import Augmentation
 from cmt.data.input.colour import ColorJitter, Policy
-from cmt.data.input.copy_paste import CopyPaste
+from cmt.data.input.copy_paste import CopyPaste, paste_shares
 from cmt.data.input.prepare import Changes, Preparation, Sizes, record_of
 from cmt.data.input.preprocess import resize_labels
 from cmt.data.input.targets import unpack
@@ -54,7 +54,8 @@ def prepared(
     prepare = Preparation(
         read,
         num_records=len(images),
-        categories=CATEGORIES,
+        is_thing=[category.is_thing for category in CATEGORIES],
+        shares=paste_shares(changes.copy_paste, CATEGORIES),
         sizes=Sizes(crop or tuple(images.shape[1:3]), 8, limit),
         changes=changes,
         seed=seed,
@@ -62,8 +63,8 @@ def prepared(
 
     @tf.autograph.experimental.do_not_convert
     def one(number):
-        image, masks, *_ = prepare(number)
-        return image, unpack(masks)[:3]
+        ready = prepare(number)
+        return ready.image, unpack(ready.masks)[:3]
 
     numbers = tf.constant(numbers, tf.int64)
     if len(numbers) <= 4:  # faster than to make a graph

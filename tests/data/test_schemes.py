@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import pathlib
 import types
@@ -15,12 +14,11 @@ from typer.testing import CliRunner
 from cmt.cli.data import app
 from cmt.config import parse_experiment
 from cmt.data.convert.convert import convert
-from cmt.data.input import open as factory
-from cmt.data.input.inspect import find_sources, inspect
-from cmt.data.input.pipeline import find_source
+from cmt.data.input.find import find_split, find_splits
+from cmt.data.input.inspect import inspect
+from cmt.data.input.open import open_data
 from cmt.data.records.tfrecord import INDEX_SUFFIX
 from cmt.errors import InputError
-from cmt.evaluation import factory as evaluation_factory
 from cmt.evaluation.coco_format import read_panoptic_json
 from cmt.io import storage
 from cmt.protos import data_pb2, experiment_pb2
@@ -73,8 +71,8 @@ def rows(dataset: tf.data.Dataset, count: int) -> list[np.ndarray]:
 
 def assert_same_batches(one: data_pb2.DataConfig, two: data_pb2.DataConfig) -> None:
     for make in (
-        lambda c: factory.training_dataset(c, global_batch_size=2, seed=1),
-        lambda c: factory.evaluation_dataset(c, batch_size=4),
+        lambda c: open_data(c).train.batches(global_batch_size=2, seed=1),
+        lambda c: open_data(c).validation.evaluation_batches(batch_size=4),
     ):
         for a, b in zip(rows(make(one), 2), rows(make(two), 2), strict=True):
             np.testing.assert_array_equal(a, b)
@@ -84,11 +82,11 @@ def test_batches_and_manifest_are_those_of_local_shards(root, local):
     remote = config_of(f"{root}/out")
     assert_same_batches(remote, config_of(local))
     assert storage.is_file(f"{root}/out/val-00000-of-00002.tfrecord{INDEX_SUFFIX}")
-    manifest = factory.validation_manifest(remote)
+    manifest = open_data(remote).validation.manifest
     assert manifest.annotations == f"{root}/train.json"
     assert manifest.masks == f"{root}/masks"
     assert manifest.folder == f"{root}/out"
-    names = factory.record_names(remote, [0, 5])
+    names = open_data(remote).train.names([0, 5])
     assert (
         names[0] == f"{root}/out/val-00000-of-00002.tfrecord: record 0 (000000000001)"
     )
@@ -97,7 +95,7 @@ def test_batches_and_manifest_are_those_of_local_shards(root, local):
 
 def test_ground_truth_of_the_config_keeps_its_scheme(root):
     given = {"annotations": f"{root}/train.json", "masks": f"{root}/masks"}
-    manifest = factory.training_manifest(config_of(f"{root}/out", **given))
+    manifest = open_data(config_of(f"{root}/out", **given)).train.manifest
     assert (manifest.annotations, manifest.masks) == tuple(given.values())
 
 
@@ -105,37 +103,37 @@ def test_shards_without_manifest(root, local):
     storage.remove(f"{root}/out/val.manifest.json")
     pattern = f"{root}/out/val-*.tfrecord"
     with pytest.raises(InputError, match=f"{root}/out/val.manifest.json: no such"):
-        find_source(pattern)
+        find_split(pattern)
     annotations = f"{root}/train.json"
-    source = find_source(pattern, annotations=annotations)
-    assert source.num_images == 6
-    assert source.manifest.annotations == annotations
-    assert source.manifest.masks == f"{root}/train"
-    assert source.manifest.folder == f"{root}/out"
+    split = find_split(pattern, annotations=annotations)
+    assert split.num_images == 6
+    assert split.manifest.annotations == annotations
+    assert split.manifest.masks == f"{root}/train"
+    assert split.manifest.folder == f"{root}/out"
     remote = config_of(f"{root}/out", annotations=annotations, masks=f"{root}/masks")
-    assert factory.validation_manifest(remote).masks == f"{root}/masks"
+    assert open_data(remote).validation.manifest.masks == f"{root}/masks"
     assert_same_batches(remote, config_of(local))
 
 
 def test_inspection(root, local, tmp_path):
-    (expected,) = find_sources([str(local)])
+    (expected,) = find_splits([str(local)])
     expected = inspect(expected, picture=tmp_path / "a.png")
     for pattern in ("out", "out/val-*", "o*/val-0000?-of-00002.tfrecord"):
-        (source,) = find_sources([f"{root}/{pattern}"])
-        found = inspect(source, picture=tmp_path / "b.png")
+        (split,) = find_splits([f"{root}/{pattern}"])
+        found = inspect(split, picture=tmp_path / "b.png")
         assert found.folder == f"{root}/out"
-        assert dataclasses.replace(found, folder=str(local)) == expected
+        assert found._replace(folder=str(local)) == expected
     pictures = [(tmp_path / name).read_bytes() for name in ("a.png", "b.png")]
     assert pictures[0] == pictures[1]
     with pytest.raises(InputError, match=f"{root}/none: no TFRecord file"):
-        find_sources([f"{root}/none"])
+        find_splits([f"{root}/none"])
     path = f"{root}/out/val-00001-of-00002.tfrecord"
     content = bytearray(storage.read_bytes(path))
     content[1000] ^= 1
     with storage.writing(path) as file:
         file.write(content)
     with pytest.raises(InputError, match=f"{path}: its SHA-256 differs"):
-        inspect(source)
+        inspect(split)
 
 
 def test_inspection_from_the_command_line(root, tmp_path):
@@ -154,7 +152,7 @@ def test_a_snapshot_is_on_this_machine(root):
     config = config_of(f"{root}/out")
     config.snapshot_folder = f"{root}/snapshots"
     with pytest.raises(InputError, match=r"snapshot_folder must be .* of this machine"):
-        factory.training_dataset(config, global_batch_size=2, seed=1)
+        open_data(config).train.batches(global_batch_size=2, seed=1)
 
 
 def experiment_of(root: str, **paths: str) -> experiment_pb2.ExperimentConfig:
@@ -166,18 +164,21 @@ def experiment_of(root: str, **paths: str) -> experiment_pb2.ExperimentConfig:
 
 def test_evaluation_begins(root, monkeypatch, tmp_path):
     experiment = experiment_of(root)
-    assert len(trainer_factory.training_categories(experiment)) == 10
-    assert trainer_factory.validation_steps(experiment) == 3
-    images = evaluation_factory.validation_images(experiment, 2)
-    assert [image.shape for image, _ in images] == [(65, 65, 3)] * 2
+    data = open_data(experiment.data)
+    trainer_factory.check_categories(experiment, data.train.categories)
+    assert trainer_factory.validation_steps(experiment, data.validation.num_images) == 3
+    examples = data.validation.examples(2)
+    assert [example.image.shape for example in examples] == [(65, 65, 3)] * 2
     assert len(read_panoptic_json(f"{root}/train.json").annotations) == 24
 
-    monkeypatch.setattr(evaluation_factory, "build_predictor", lambda *_: None)
+    monkeypatch.setattr(trainer_factory, "build_predictor", lambda *_: None)
     trainer = types.SimpleNamespace(
         network=None, distribute_strategy=tf.distribute.get_strategy()
     )
-    arguments = (trainer, [], tmp_path)
-    assert callable(trainer_factory.build_evaluation(experiment, *arguments))
+    assert callable(
+        trainer_factory.build_evaluation(experiment, trainer, data, tmp_path)
+    )
     experiment = experiment_of(root, masks=f"{root}/none")
+    data = open_data(experiment.data)
     with pytest.raises(InputError, match=f"{root}/none is no folder"):
-        trainer_factory.build_evaluation(experiment, *arguments)
+        trainer_factory.build_evaluation(experiment, trainer, data, tmp_path)

@@ -11,9 +11,7 @@ import sys
 _PROGRAM = """
 import os, pathlib, sys
 import tensorflow as tf
-from cmt.data.input import open as factory, pipeline
-from cmt.data.records import reader
-from cmt.data.records.index import index_records
+from cmt.data.input.open import open_data
 from cmt.errors import CmtError
 from cmt.protos import data_pb2
 
@@ -27,41 +25,40 @@ def try_way(way, folder):
     config.validation.CopyFrom(config.train)
     config.crop_height_pixels = config.crop_width_pixels = 33
     config.skip_damaged_records = way.startswith("skipping")
-    source = pipeline.find_source(pattern)
-    index = index_records(source.files)
-    # Once the data set knows its records, as in the midst of a run.
-    pipeline._index = lambda *_: index
+    if way in ("cache_records", "snapshot_folder"):
+        setattr(config, way, True if way == "cache_records" else str(folder / "snap"))
+    data = open_data(config)
 
     def lose():
+        # Once the data knows its records, as in the midst of a run.
+        assert data.train.index and data.validation.index
         shard.rename(folder / "elsewhere")
         if way == "skipping a folder":
             shard.mkdir()
 
-    def make():
-        return factory.training_dataset(
-            config, global_batch_size=8, seed=1, source=source
-        ).take(3)
+    def make(data=data):
+        return data.train.batches(global_batch_size=8, seed=1).take(3)
 
     if way in ("cache_records", "snapshot_folder"):
         lose()
-        setattr(config, way, True if way == "cache_records" else str(folder / "snap"))
         make()
         return
     if way == "evaluation":
-        dataset = factory.evaluation_dataset(config, batch_size=4)
+        dataset = data.validation.evaluation_batches(batch_size=4)
     elif way == "inspection":
         lose()
-        reader.why_damaged(index, 8, 10)
+        list(data.train.examples())
         return
     elif way == "service":
         service = tf.data.experimental.service
         dispatcher = service.DispatchServer()
         config.service = dispatcher.target
+        data = open_data(config)
         address = dispatcher.target.partition("://")[2]
         worker = service.WorkerServer(service.WorkerConfig(dispatcher_address=address))
         # TensorFlow hangs where these end before what was read from them.
         servers.extend((dispatcher, worker))
-        dataset = make()
+        dataset = make(data)
     else:
         dataset = make()
     lose()

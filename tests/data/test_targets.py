@@ -4,11 +4,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cmt.data.input.targets import make_targets, number_masks, unpack
+from cmt.data.input.targets import number_masks, unpack
 from cmt.errors import InputError
 
 # Classes 1 and 2 are things, 3 and 4 stuff.
 IS_THING = [True, True, False, False]
+
+
+def make_targets(labels, **options):
+    """The targets of one label map."""
+    return unpack(number_masks(labels, **options))
 
 
 def label(number: int, instance: int = 0) -> int:

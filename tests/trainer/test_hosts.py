@@ -15,10 +15,12 @@ import tensorflow as tf
 
 from cmt.config import load_experiment, parse_experiment
 from cmt.data.convert.convert import convert
+from cmt.data.input.open import open_data
 from cmt.data.panoptic.categories import Category
 from cmt.data.scenes.generate import generate_scenes
 from cmt.protos import experiment_pb2
-from cmt.trainer import factory
+from cmt.trainer import factory, strategy
+from cmt.trainer import train as train_module
 from cmt.trainer.train import train
 
 _BATCH, _STEPS, _REPLICAS = 8, 3, 4
@@ -73,14 +75,13 @@ def arrays(dataset: tf.data.Dataset, count: int) -> list[list[np.ndarray]]:
 @pytest.mark.parametrize("first_step", [0, 5])
 @pytest.mark.parametrize("kind", ["training", "validation"])
 def test_hosts_together_read_the_steps_of_one(experiment, kind, first_step):
-    if kind == "training":
-        make = functools.partial(
-            factory.training_dataset, experiment, first_step=first_step
-        )
-    else:
-        make = functools.partial(factory.validation_dataset, experiment)
+    data = open_data(experiment.data)
+    split = data.train if kind == "training" else data.validation
+    make = functools.partial(
+        split.batches, global_batch_size=_BATCH, seed=1, first_step=first_step
+    )
     whole = arrays(make(), _STEPS)
-    parts = factory.dataset_of_hosts(Hosts(), make)
+    parts = strategy.dataset_of_hosts(Hosts(), make)
     per_host = _REPLICAS // 2
     read = [arrays(part, _STEPS * per_host) for part in parts]
     for step in range(_STEPS):
@@ -108,7 +109,7 @@ def test_one_host_reads_whole_steps(distribution):
         made.append(options)
         return "whole"
 
-    assert factory.dataset_of_hosts(distribution, make) == "whole"
+    assert strategy.dataset_of_hosts(distribution, make) == "whole"
     assert made == [{}]
 
 
@@ -118,7 +119,7 @@ import numpy as np, tensorflow as tf
 
 spec = importlib.util.spec_from_file_location("tiny", sys.argv[1])
 tiny = importlib.util.module_from_spec(spec)
-from cmt.trainer import factory, strategy
+from cmt.trainer import strategy
 
 mirrored = strategy.build_strategy("MIRRORED", logical_cpus=2)
 spec.loader.exec_module(tiny)
@@ -132,11 +133,11 @@ def make(input_context=None):
 
 results = []
 for hosts in (1, 2):
-    factory._num_hosts = lambda _: hosts
+    strategy._num_hosts = lambda _: hosts
     tf.random.set_seed(0)
     with mirrored.scope():
         trainer = tiny.build(clip=0.3)
-    dataset = factory.dataset_of_hosts(mirrored, make)
+    dataset = strategy.dataset_of_hosts(mirrored, make)
     assert isinstance(dataset, tf.data.Dataset) == (hosts == 1)
     trainer.fit(dataset, epochs=1, steps_per_epoch=3, verbose=0)
     losses = trainer.validate(dataset, steps=2)
@@ -162,23 +163,24 @@ def test_fit_takes_what_hosts_read():
 def test_a_run_reads_by_host(tiny, tmp_path, monkeypatch):
     contexts = []
 
-    def dataset(experiment, *, first_step, input_context=None):
+    def batches(*, global_batch_size, seed, first_step, input_context=None):
         contexts.append(input_context)
         return tiny.data(first_step=first_step)
 
     monkeypatch.setattr(factory, "build_network", lambda _: tiny.build_network())
     monkeypatch.setattr(
-        factory, "build_trainer", lambda _, network: tiny.build(network=network)
+        factory, "build_trainer", lambda _, network, *__: tiny.build(network=network)
     )
     categories = [Category(i, f"c{i}", True, (i, 0, 0)) for i in range(1, 11)]
-    monkeypatch.setattr(factory, "training_categories", lambda _: categories)
-    monkeypatch.setattr(factory, "training_dataset", dataset)
+    split = types.SimpleNamespace(categories=categories, batches=batches, names=None)
+    data = types.SimpleNamespace(train=split)
+    monkeypatch.setattr(train_module, "open_data", lambda _: data)
     settings = ("global_batch_size=4", "steps=3", "log_every_steps=1")
     settings += ("evaluate_every_steps=0",)
     settings += ("learning_rate.warmup_steps=0", "strategy.kind=ONE_DEVICE")
     experiment = load_experiment("scenes/tiny", [f"trainer.{s}" for s in settings])
     for hosts in (1, 2):
-        monkeypatch.setattr(factory, "_num_hosts", lambda _, hosts=hosts: hosts)
+        monkeypatch.setattr(strategy, "_num_hosts", lambda _, hosts=hosts: hosts)
         assert train(experiment, tmp_path / str(hosts)).step == 3
     assert contexts[0] is None
     assert isinstance(contexts[1], tf.distribute.InputContext) and len(contexts) == 2

@@ -18,6 +18,7 @@ from cmt.config import load_experiment
 from cmt.data.panoptic.categories import Category
 from cmt.errors import InputError, WorkError
 from cmt.trainer import factory
+from cmt.trainer import train as train_module
 from cmt.trainer.checkpoint import RunCheckpoints
 from cmt.trainer.finite_guard import NotFinite
 from cmt.trainer.train import train
@@ -31,17 +32,21 @@ def run(tiny, tmp_path, monkeypatch):
     options = {"bad_step": -1, "evaluation": lambda step: {"total": 1.0, "pq": 50.0}}
     folder = tmp_path / "run"
 
-    def trainer(experiment, network):
+    def trainer(experiment, network, categories):
         batch = experiment.trainer.global_batch_size
         return tiny.build(batch=batch, network=network)
 
-    def dataset(experiment, *, first_step):
+    def batches(*, global_batch_size, seed, first_step):
         return tiny.data(first_step=first_step, bad_step=options["bad_step"])
+
+    split = types.SimpleNamespace(
+        categories=CATEGORIES, batches=batches, names=lambda places: map(str, places)
+    )
+    data = types.SimpleNamespace(train=split)
 
     monkeypatch.setattr(factory, "build_network", lambda _: tiny.build_network())
     monkeypatch.setattr(factory, "build_trainer", trainer)
-    monkeypatch.setattr(factory, "training_dataset", dataset)
-    monkeypatch.setattr(factory, "training_categories", lambda _: CATEGORIES)
+    monkeypatch.setattr(train_module, "open_data", lambda _: data)
     monkeypatch.setattr(factory, "build_evaluation", lambda *_: options["evaluation"])
 
     def call(*overrides, smoke=False):
@@ -54,7 +59,9 @@ def run(tiny, tmp_path, monkeypatch):
         text = (folder / "metrics.jsonl").read_text()
         return [json.loads(line) for line in text.splitlines()]
 
-    return types.SimpleNamespace(call=call, folder=folder, lines=lines, options=options)
+    return types.SimpleNamespace(
+        call=call, folder=folder, lines=lines, options=options, split=split
+    )
 
 
 def test_files_of_a_run(run, capsys):
@@ -191,22 +198,21 @@ def test_refused_initial_checkpoints(run, tiny, tmp_path, capsys):
     assert "0% of the backbone's" in capsys.readouterr().err
 
 
-def test_other_categories(run, monkeypatch):
+def test_other_categories(run):
     run.call("trainer.steps=2")
     others = [*CATEGORIES[:3], Category(9, "hat", True, (0, 0, 0)), *CATEGORIES[4:]]
-    monkeypatch.setattr(factory, "training_categories", lambda _: others)
+    run.split.categories = others
     with pytest.raises(InputError, match=r"number 4 is 'c4' \(id 4\) there and 'hat'"):
         run.call("trainer.steps=3")
 
 
-def test_category_ids_too_large_for_predictions(monkeypatch):
-    experiment = load_experiment("scenes/tiny", ["model.num_classes=1"])
-    manifest = types.SimpleNamespace(
-        categories=[Category(16778, "hat", True, (0, 0, 0))]
-    )
-    monkeypatch.setattr(factory.data_factory, "training_manifest", lambda _: manifest)
+def test_category_ids_too_large_for_predictions(run):
+    run.split.categories = [Category(16778, "hat", True, (0, 0, 0))]
     with pytest.raises(InputError, match="'hat' must be from 1 to 16777"):
-        factory.training_categories(experiment)
+        run.call("model.num_classes=1")
+    with pytest.raises(InputError, match="got 10 and 1"):
+        run.call()
+    assert not run.folder.exists()
 
 
 def test_output_is_a_file(run):
@@ -296,11 +302,10 @@ def test_metrics_are_json_whatever_happens(run):
     assert line["validation/total"] is None and line["validation/pq"] == 50.0
 
 
-def test_the_loss_knows_which_classes_are_things(tiny, monkeypatch):
+def test_the_loss_knows_which_classes_are_things(tiny):
     categories = [Category(i, f"c{i}", i % 3 == 0, (i, 0, 0)) for i in range(1, 11)]
-    monkeypatch.setattr(factory, "training_categories", lambda _: categories)
     experiment = load_experiment("scenes/tiny")
-    trainer = factory.build_trainer(experiment, tiny.build_network())
+    trainer = factory.build_trainer(experiment, tiny.build_network(), categories)
     assert list(trainer.objective.is_thing) == [i % 3 == 0 for i in range(1, 11)]
 
 

@@ -1,0 +1,110 @@
+"""A training run with evaluations opens each file of its data once."""
+
+from __future__ import annotations
+
+import builtins
+import collections
+import io
+import json
+
+import pytest
+import tensorflow as tf
+import tf_keras
+
+from cmt.config import parse_experiment
+from cmt.data.convert.convert import convert
+from cmt.data.scenes.generate import generate_scenes
+from cmt.outputs import Predictions
+from cmt.trainer import factory
+from cmt.trainer.train import train
+
+_SPLITS = {"train": 4, "val": 3}
+
+
+class Network(tf_keras.Model):
+    """Masks from colours, and classes that no image changes."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = tf_keras.layers.Conv2D(6, 1, strides=4)
+        self.head = self.add_weight(name="head", shape=[6, 11])
+
+    def call(self, images, training=False):
+        masks = self.backbone(images / 255)
+        classes = tf.repeat(self.head[tf.newaxis], tf.shape(images)[0], axis=0)
+        return Predictions(masks, classes, masks, None, ())
+
+    @property
+    def backbone_variables(self):
+        return self.backbone.trainable_variables
+
+    @property
+    def other_variables(self):
+        return [self.head]
+
+
+class Objective:
+    """One term, of the masks and the classes."""
+
+    def terms(self, targets, predictions):
+        masks = tf.reduce_mean(predictions.mask_logits**2, axis=[1, 2, 3])
+        return {"size": masks + tf.reduce_mean(predictions.class_logits**2, [1, 2])}
+
+    def total(self, terms):
+        return terms["size"]
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    generate_scenes(tmp_path, train=4, val=3, size=65, seed=2, workers=1)
+    for split in _SPLITS:
+        convert(
+            images=tmp_path / "images" / split,
+            annotations=tmp_path / "annotations" / f"panoptic_{split}.json",
+            masks=tmp_path / "annotations" / f"panoptic_{split}",
+            output=tmp_path / "out",
+            split=split,
+            shards=2,
+            workers=1,
+        )
+    settings = ("steps=2", "evaluate_every_steps=1", "learning_rate.warmup_steps=0")
+    settings = [f"trainer.{s}" for s in (*settings, "global_batch_size=2")]
+    settings += ["data.crop_height_pixels=65", "data.crop_width_pixels=65"]
+    experiment = parse_experiment("", "once", [*settings, "model.num_classes=10"])
+    experiment.data.train.tfrecords = f"{tmp_path}/out/train-*.tfrecord"
+    experiment.data.validation.tfrecords = f"{tmp_path}/out/val-*.tfrecord"
+    return experiment
+
+
+@pytest.fixture
+def read(monkeypatch) -> collections.Counter:
+    """How often each file is opened to be read, by its name."""
+    counts: collections.Counter = collections.Counter()
+    for module in (builtins, io):  # `Path.open` looks it up in the second.
+
+        def counted(path, mode="r", *others, _open=module.open, **keywords):
+            if not set(mode) & set("wxa"):
+                counts[str(path).rpartition("/")[2]] += 1
+            return _open(path, mode, *others, **keywords)
+
+        monkeypatch.setattr(module, "open", counted)
+    return counts
+
+
+def test_a_run_opens_its_data_once(experiment, read, tmp_path, monkeypatch):
+    def build_network(_):
+        network = Network()
+        network.build((None, 65, 65, 3))
+        return network
+
+    monkeypatch.setattr(factory, "build_network", build_network)
+    monkeypatch.setattr(factory, "build_loss", lambda *_, **__: Objective())
+    read.clear()
+    assert train(experiment, tmp_path / "run").step == 2
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert ["validation/pq" in json.loads(line) for line in lines] == [True, True]
+    for split in _SPLITS:
+        assert read[f"{split}.manifest.json"] == 1
+        for shard in range(2):
+            assert read[f"{split}-0000{shard}-of-00002.tfrecord.index"] == 1
+    assert read["panoptic_val.json"] == 1
