@@ -15,7 +15,8 @@ from cmt.data.input import open as data_factory
 from cmt.data.panoptic.categories import Category
 from cmt.evaluation import factory as evaluation_factory
 from cmt.protos import experiment_pb2, options_pb2
-from cmt.serving import export as trainer_export
+from cmt.serving import export as serving_export
+from cmt.serving import factory as serving_factory
 from cmt.trainer import factory as trainer_factory
 
 LEAVES = dict(textproto.leaf_paths(experiment_pb2.ExperimentConfig.DESCRIPTOR))
@@ -40,9 +41,9 @@ STAND_INS = {
     trainer_factory: ("PolynomialWithWarmup", "Trainer"),
     trainer_factory.optimizer: ("build_optimizer",),
     trainer_factory.strategy: ("build_strategy",),
-    evaluation_factory: ("PanopticPredictor", "evaluate"),
-    data_factory.pipeline: ("training_dataset", "evaluation_dataset"),
-    trainer_export: ("export_model",),
+    evaluation_factory: ("evaluate", "read_ground_truth"),
+    serving_factory: ("PanopticPredictor",),
+    serving_export: ("export_model",),
 }
 
 
@@ -80,6 +81,19 @@ class Manifest:
     masks: str = "masks"
 
 
+@dataclasses.dataclass
+class Split:
+    """What the factories ask of a split."""
+
+    manifest: Manifest
+    categories: list[Category]
+    evaluation_batches: Made
+    num_images: int = 10_000
+
+    def examples(self, _: int) -> list[Any]:
+        return []
+
+
 @pytest.fixture
 def outputs(monkeypatch):
     """Returns experiment -> text of all that the factories make of it."""
@@ -94,9 +108,13 @@ def _outputs(monkeypatch, experiment: experiment_pb2.ExperimentConfig) -> str:
     classes = experiment.model.num_classes
     categories = [Category(i + 1, f"c{i}", True, (0, 0, 0)) for i in range(classes)]
 
-    def find_source(*arguments: Any) -> types.SimpleNamespace:
+    def find_split(*arguments: Any) -> Split:
         text = repr(arguments)
-        return types.SimpleNamespace(files=text, manifest=Manifest(text, categories))
+        return Split(
+            manifest=Manifest(text, categories),
+            categories=categories,
+            evaluation_batches=Made(f"evaluation batches of {text}"),
+        )
 
     policies = []
 
@@ -106,25 +124,28 @@ def _outputs(monkeypatch, experiment: experiment_pb2.ExperimentConfig) -> str:
 
     monkeypatch.setattr(factory, "policy_scope", policy_scope)
     predictor = types.SimpleNamespace(categories=categories, crop_size=(33, 33))
-    monkeypatch.setattr(data_factory.pipeline, "find_source", find_source)
-    monkeypatch.setattr(evaluation_factory, "load_predictor", lambda *_: (predictor, 7))
-    monkeypatch.setattr(evaluation_factory, "validation_images", lambda *_: [])
+    monkeypatch.setattr(data_factory, "find_split", find_split)
+    monkeypatch.setattr(evaluation_factory, "is_folder", lambda _: True)
+    monkeypatch.setattr(serving_factory, "load_predictor", lambda *_: (predictor, 7))
+    data = data_factory.open_data(experiment.data)
+    evaluation = evaluation_factory.open_evaluation(
+        experiment, data.validation, categories
+    )
     made = (
         factory.build_model(experiment.model),
         factory.build_loss(experiment.model, experiment.loss),
         factory.merge_options(experiment.evaluation),
-        data_factory.training_manifest(experiment.data),
-        data_factory.validation_manifest(experiment.data),
+        data.train,
+        data.validation,
         trainer_factory.read_settings(experiment),
         trainer_factory.build_strategy(experiment.trainer.strategy),
         trainer_factory.build_schedule(experiment.trainer),
         trainer_factory.build_trainer(
-            experiment, trainer_factory.build_network(experiment)
+            experiment, trainer_factory.build_network(experiment), categories
         ),
-        trainer_factory.training_dataset(experiment, first_step=0),
-        evaluation_factory.build_predictor(experiment, Made("network"), categories),
-        evaluation_factory.evaluate_predictor(experiment, predictor, "out", step=1),
-        trainer_factory.export_checkpoint(experiment, "checkpoint", "out"),
+        serving_factory.build_predictor(experiment, Made("network"), categories),
+        evaluation.run(predictor, "out", step=1),
+        serving_factory.export_checkpoint(experiment, "checkpoint", "out"),
         policies,
     )
     return repr(made)

@@ -20,9 +20,9 @@ class ColorJitter(NamedTuple):
     """How far colours may go; 0 leaves them.
 
     Attributes:
-      brightness: factor from 1 - brightness to 1 + brightness.
-      contrast: likewise, on the distance to the mean brightness.
-      saturation: likewise, on the distance to grey.
+      brightness: colours are multiplied by 1 - brightness to 1 + brightness.
+      contrast: the same for their distance to the mean brightness.
+      saturation: the same for their distance to grey.
       hue: rotation of the hue by up to this share of a full turn, either way.
     """
 
@@ -93,51 +93,64 @@ def _hue_rotation(turns: tf.Tensor) -> tf.Tensor:
 
 
 def _random_operation(image: tf.Tensor, seed: tf.Tensor, strength: float) -> tf.Tensor:
-    choice = tf.random.stateless_uniform(
-        [], seed, maxval=len(_OPERATIONS), dtype=tf.int32
-    )
     own = tf.random.experimental.stateless_fold_in(seed, 1)
     sign = 2.0 * tf.round(tf.random.stateless_uniform([], own)) - 1.0
-    factor = 1.0 + 0.9 * strength * sign
-
-    def branch(operation: Callable) -> Callable[[], tf.Tensor]:
-        return lambda: operation(image, factor, strength)
-
-    changed = tf.switch_case(choice, [branch(operation) for operation in _OPERATIONS])
+    operations = _operations(image, 1.0 + 0.9 * strength * sign, strength)
+    choice = tf.random.stateless_uniform(
+        [], seed, maxval=len(operations), dtype=tf.int32
+    )
+    changed = tf.switch_case(choice, list(operations.values()))
     return tf.clip_by_value(changed, 0.0, 255.0)
 
 
-def _brightness(image: tf.Tensor, factor: tf.Tensor, _: float) -> tf.Tensor:
-    return image * factor
+def _operations(
+    image: tf.Tensor, factor: tf.Tensor, strength: float
+) -> dict[str, Callable[[], tf.Tensor]]:
+    """What each operation makes of an image.
+
+    Args:
+      image: [H, W, 3] float32, 0 to 255.
+      factor: [] of the distance to what an operation leads away from.
+      strength: of operations without a sign, 0 to 1.
+    """
+
+    def from_base(base: tf.Tensor) -> tf.Tensor:
+        return base + (image - base) * factor
+
+    step = 2.0 ** round(4 * strength)
+    light = 256.0 * (1.0 - strength)
+    return {
+        "brightness": lambda: image * factor,
+        "contrast": lambda: from_base(tf.reduce_mean(_grey(image))),
+        "saturation": lambda: from_base(_grey(image)),
+        "sharpness": lambda: from_base(_smooth(image)),
+        "auto_contrast": lambda: _auto_contrast(image),
+        "equalize": lambda: _equalize(image),
+        "posterize": lambda: tf.floor(image / step) * step,
+        "solarize": lambda: tf.where(image < light, image, 255.0 - image),
+    }
 
 
-def _contrast(image: tf.Tensor, factor: tf.Tensor, _: float) -> tf.Tensor:
-    mean = tf.reduce_mean(_grey(image))
-    return mean + (image - mean) * factor
+def _grey(image: tf.Tensor) -> tf.Tensor:
+    return tf.tensordot(image, tf.constant(_LUMA), 1)[..., tf.newaxis]
 
 
-def _saturation(image: tf.Tensor, factor: tf.Tensor, _: float) -> tf.Tensor:
-    grey = _grey(image)
-    return grey + (image - grey) * factor
-
-
-def _sharpness(image: tf.Tensor, factor: tf.Tensor, _: float) -> tf.Tensor:
-    """Between and beyond the image and a smoothed one, mirrored at the border."""
+def _smooth(image: tf.Tensor) -> tf.Tensor:
+    """The mean of 3 x 3 pixels, the middle one five times; mirrored at the border."""
     weights = tf.constant([[1.0, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13.0
     filters = tf.tile(weights[:, :, tf.newaxis, tf.newaxis], [1, 1, 3, 1])
     padded = tf.pad(image, [[1, 1], [1, 1], [0, 0]], "SYMMETRIC")[tf.newaxis]
-    smooth = tf.nn.depthwise_conv2d(padded, filters, [1, 1, 1, 1], "VALID")[0]
-    return smooth + (image - smooth) * factor
+    return tf.nn.depthwise_conv2d(padded, filters, [1, 1, 1, 1], "VALID")[0]
 
 
-def _auto_contrast(image: tf.Tensor, *_: object) -> tf.Tensor:
+def _auto_contrast(image: tf.Tensor) -> tf.Tensor:
     low = tf.reduce_min(image, [0, 1])
     high = tf.reduce_max(image, [0, 1])
     stretched = (image - low) * (255.0 / tf.maximum(high - low, 1.0))
     return tf.where(high > low, stretched, image)
 
 
-def _equalize(image: tf.Tensor, *_: object) -> tf.Tensor:
+def _equalize(image: tf.Tensor) -> tf.Tensor:
     """Makes every value of a channel about equally frequent."""
     values = tf.cast(tf.round(image), tf.int32)
     places = values + tf.constant([0, 256, 512])
@@ -150,28 +163,3 @@ def _equalize(image: tf.Tensor, *_: object) -> tf.Tensor:
         room > 0, (shares - lowest) * 255.0 / tf.maximum(room, 1.0), tf.range(256.0)
     )
     return tf.gather(tf.reshape(table, [-1]), places)
-
-
-def _posterize(image: tf.Tensor, _: object, strength: float) -> tf.Tensor:
-    step = 2.0 ** round(4 * strength)
-    return tf.floor(image / step) * step
-
-
-def _solarize(image: tf.Tensor, _: object, strength: float) -> tf.Tensor:
-    return tf.where(image < 256.0 * (1.0 - strength), image, 255.0 - image)
-
-
-def _grey(image: tf.Tensor) -> tf.Tensor:
-    return tf.tensordot(image, tf.constant(_LUMA), 1)[..., tf.newaxis]
-
-
-_OPERATIONS = (
-    _brightness,
-    _contrast,
-    _saturation,
-    _sharpness,
-    _auto_contrast,
-    _equalize,
-    _posterize,
-    _solarize,
-)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cmt.data.input.pipeline import Options, Split
+from cmt.data.input.pipeline import Split
+from cmt.data.input.prepare import Options
 from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.json import load_json
 from cmt.data.records.index import index_records

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
@@ -11,8 +11,8 @@ from cmt.data.input.augment import Augmentation
 from cmt.data.input.colour import ColorJitter, Policy
 from cmt.data.input.copy_paste import CopyPaste
 from cmt.data.input.find import find_split
-from cmt.data.input.pipeline import Loading, Options, Split
-from cmt.data.input.prepare import Changes, Sizes
+from cmt.data.input.pipeline import Split
+from cmt.data.input.prepare import Changes, Options
 from cmt.errors import InputError
 from cmt.protos import data_pb2
 
@@ -47,11 +47,9 @@ class Data:
 
     @functools.cached_property
     def validation(self) -> Split:
-        options = read_options(self._config)
         # A tf.data service is for what is slow: training.
-        loading = options.loading._replace(skip_damaged_records=False, service="")
-        options = options._replace(changes=Changes(), loading=loading)
-        return self._open("validation", options)
+        others = {"skip_damaged_records": False, "service": "", "changes": Changes()}
+        return self._open("validation", read_options(self._config)._replace(**others))
 
     def _open(self, name: str, options: Options) -> Split:
         config = getattr(self._config, name)
@@ -68,22 +66,17 @@ class Data:
 def read_options(config: data_pb2.DataConfig) -> Options:
     """What becomes of the records of a training split."""
     augmentation = config.augmentation
-    return Options(
-        sizes=Sizes(
-            crop=(config.crop_height_pixels, config.crop_width_pixels),
-            max_masks=config.max_masks,
-            min_thing_pixels=config.min_thing_pixels,
-        ),
-        changes=Changes(
-            augmentation=_read(Augmentation, augmentation),
-            jitter=_read(ColorJitter, augmentation.color_jitter),
-            policy=_read(Policy, augmentation.policy),
-            copy_paste=_read(CopyPaste, augmentation.copy_paste),
-        ),
-        loading=_read(Loading, config),
+    changes = Changes(
+        augmentation=_read(Augmentation, augmentation),
+        jitter=_read(ColorJitter, augmentation.color_jitter),
+        policy=_read(Policy, augmentation.policy),
+        copy_paste=_read(CopyPaste, augmentation.copy_paste),
     )
+    crop_size = config.crop_height_pixels, config.crop_width_pixels
+    return _read(Options, config, crop_size=crop_size, changes=changes)
 
 
-def _read(kind: type[Fields], message: Message) -> Fields:
-    """The fields of a message that a class has under the same names."""
-    return kind(*(getattr(message, name) for name in kind._fields))
+def _read(kind: type[Fields], message: Message, **others: Any) -> Fields:
+    """A tuple of others, and of the fields that a message has under the same names."""
+    names = [name for name in kind._fields if name not in others]
+    return kind(**others, **{name: getattr(message, name) for name in names})

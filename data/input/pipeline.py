@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from cmt.data.input import preprocess, service
 from cmt.data.input.copy_paste import paste_shares
-from cmt.data.input.prepare import Changes, Preparation, Prepared, Sizes
+from cmt.data.input.prepare import Options, Preparation, Prepared
 from cmt.data.input.targets import unpack
 from cmt.data.panoptic.categories import Category
 from cmt.data.records.index import RecordIndex, index_records
@@ -38,41 +38,6 @@ class EvaluationBatch(NamedTuple):
     names: tf.Tensor
     original_sizes: tf.Tensor
     resized_sizes: tf.Tensor
-
-
-class Loading(NamedTuple):
-    """How records are read and batches are made.
-
-    Attributes:
-      parallel_calls: images prepared at a time; 0 lets tf.data choose.
-      prefetch_batches: batches made ahead.
-      cache_records: read all records first and keep them, encoded, in memory.
-      skip_damaged_records: use other records in place of damaged ones.
-      snapshot_folder: where a decoded copy of the split is kept and read from; "" to
-        decode each time.
-      service: address of a tf.data service that prepares the batches; "" for none.
-    """
-
-    parallel_calls: int = 0
-    prefetch_batches: int = 2
-    cache_records: bool = False
-    skip_damaged_records: bool = False
-    snapshot_folder: str = ""
-    service: str = ""
-
-
-class Options(NamedTuple):
-    """What becomes of the records of a split.
-
-    Attributes:
-      sizes: of images and targets.
-      changes: the random changes of the images.
-      loading: how records are read and batches are made.
-    """
-
-    sizes: Sizes
-    changes: Changes = Changes()
-    loading: Loading = Loading()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,13 +75,9 @@ class Split:
         expected = {shard.name: shard.num_images for shard in self.manifest.shards}
         return index_records(
             self.files,
-            skip_damaged=self._loading.skip_damaged_records,
+            skip_damaged=self.options is not None and self.options.skip_damaged_records,
             expected={file: expected[storage.split(file)[1]] for file in self.files},
         )
-
-    @property
-    def _loading(self) -> Loading:
-        return self.options.loading if self.options else Loading()
 
     def batches(
         self,
@@ -147,32 +108,31 @@ class Split:
           InputError: a shard is cut off or damaged, a category to paste is unknown,
             the service does not answer, or options do not go together.
         """
-        sizes, changes, loading = self.options
+        options = self.options
         read, num_records = self._reader()
         prepare = Preparation(
             read,
             num_records=num_records,
             is_thing=self.manifest.is_thing,
-            shares=paste_shares(changes.copy_paste, self.categories),
-            sizes=sizes,
-            changes=changes,
+            shares=paste_shares(options.changes.copy_paste, self.categories),
+            options=options,
             seed=seed,
         )
         numbers, size = _image_numbers(global_batch_size, first_step, input_context)
-        dataset = numbers.map(prepare, loading.parallel_calls or tf.data.AUTOTUNE)
+        dataset = numbers.map(prepare, options.parallel_calls or tf.data.AUTOTUNE)
         dataset = dataset.batch(size, drop_remainder=True)
-        if loading.service:
-            dataset = service.distribute(dataset, loading.service)
+        if options.service:
+            dataset = service.distribute(dataset, options.service)
         # Last, so that the batches that wait and travel are small.
         dataset = dataset.map(_unpack)
-        return dataset.prefetch(loading.prefetch_batches)
+        return dataset.prefetch(options.prefetch_batches)
 
     def _reader(self) -> tuple[ReadExample, int]:
         """The function that reads a record for `batches`, and how many there are."""
-        loading = self._loading
+        options = self.options
         # A service would send all that is cached to its workers.
         for other in ("service", "snapshot_folder"):
-            if loading.cache_records and getattr(loading, other):
+            if options.cache_records and getattr(options, other):
                 raise InputError(
                     f"data.cache_records cannot be used with data.{other}; leave one "
                     "of them out"
@@ -180,13 +140,13 @@ class Split:
         index = self.index
         damage = {
             "num_classes": len(self.categories),
-            "skip_damaged": loading.skip_damaged_records,
+            "skip_damaged": options.skip_damaged_records,
         }
         try:
-            if loading.snapshot_folder:
-                index = snapshot(index, loading.snapshot_folder, **damage)
+            if options.snapshot_folder:
+                index = snapshot(index, options.snapshot_folder, **damage)
                 damage["remedy"] = remedy(index.files[0])
-            read = example_reader(index, **damage, in_memory=loading.cache_records)
+            read = example_reader(index, **damage, in_memory=options.cache_records)
         except tf.errors.OpError as error:
             raise InputError(tensorflow_reason(error)) from error
         return read, index.num_records
@@ -207,12 +167,12 @@ class Split:
           InputError: a shard is cut off or damaged.
         """
         read = example_reader(self.index, num_classes=len(self.categories))
-        crop_size = self.options.sizes.crop
+        options = self.options
 
         @tf.autograph.experimental.do_not_convert
         def prepare(number: tf.Tensor) -> EvaluationBatch:
             example = read(number)
-            image, resized = preprocess.resize_and_pad(example.image, crop_size)
+            image, resized = preprocess.resize_and_pad(example.image, options.crop_size)
             return EvaluationBatch(
                 images=image,
                 names=example.name,
@@ -222,9 +182,8 @@ class Split:
 
         numbers = tf.data.Dataset.range(self.index.num_records)
         numbers = numbers.take(max_images or -1)
-        loading = self._loading
-        dataset = numbers.map(prepare, loading.parallel_calls or tf.data.AUTOTUNE)
-        return dataset.batch(batch_size).prefetch(loading.prefetch_batches)
+        dataset = numbers.map(prepare, options.parallel_calls or tf.data.AUTOTUNE)
+        return dataset.batch(batch_size).prefetch(options.prefetch_batches)
 
     def examples(self, number: int = -1) -> Iterator[Example]:
         """Decoded records as NumPy arrays, in the order of the shards.

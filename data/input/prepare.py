@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -42,19 +42,34 @@ class Changes(NamedTuple):
     copy_paste: CopyPaste = CopyPaste()
 
 
-class Sizes(NamedTuple):
-    """Sizes of what the network gets.
+class Options(NamedTuple):
+    """What becomes of the records of a split.
 
     Attributes:
-      crop: height and width of an image, in pixels.
+      crop_size: height and width of what the network sees, in pixels.
       max_masks: the most masks of an image, G of `Targets`.
       min_thing_pixels: things of fewer pixels, in the image as the network sees it,
         become void.
+      changes: the random changes of training images.
+      parallel_calls: images prepared at a time; 0 lets tf.data choose.
+      prefetch_batches: batches made ahead.
+      cache_records: read all records first and keep them, encoded, in memory.
+      skip_damaged_records: use other records in place of damaged ones.
+      snapshot_folder: where a decoded copy of the split is kept and read from; "" to
+        decode each time.
+      service: address of a tf.data service that prepares the batches; "" for none.
     """
 
-    crop: tuple[int, int]
+    crop_size: tuple[int, int]
     max_masks: int
     min_thing_pixels: int = 0
+    changes: Changes = Changes()
+    parallel_calls: int = 0
+    prefetch_batches: int = 2
+    cache_records: bool = False
+    skip_damaged_records: bool = False
+    snapshot_folder: str = ""
+    service: str = ""
 
 
 class Prepared(NamedTuple):
@@ -83,8 +98,7 @@ class Preparation:
       num_records: how many records there are.
       is_thing: whether class 1..C is a thing.
       shares: how likely each label is pasted; see `copy_paste.paste_shares`.
-      sizes: of the results.
-      changes: the random changes.
+      options: sizes of the results, and the random changes.
       seed: of order and changes.
     """
 
@@ -92,8 +106,7 @@ class Preparation:
     num_records: int
     is_thing: Sequence[bool]
     shares: np.ndarray
-    sizes: Sizes
-    changes: Changes
+    options: Options
     seed: int
 
     # Nothing below branches on tensors in Python, and converting it takes seconds.
@@ -109,15 +122,15 @@ class Preparation:
         view = draw_view(
             tf.shape(example.labels),
             seed=_fold(seed, _VIEW),
-            crop_size=self.sizes.crop,
-            augmentation=self.changes.augmentation,
+            crop_size=self.options.crop_size,
+            augmentation=self.options.changes.augmentation,
         )
         window = window_of_image(example.image, view)
         window = self._colored(window, _fold(seed, _COLORS))
         image = preprocess.resize_image(window, view.size)
-        image = preprocess.pad_image(image, self.sizes.crop)
+        image = preprocess.pad_image(image, self.options.crop_size)
         labels = window_of_labels(example.labels, view)
-        probability = self.changes.copy_paste.probability
+        probability = self.options.changes.copy_paste.probability
         if not probability:
             masks = self._number_growing(labels, view)
             return Prepared(image, masks, example.record)
@@ -130,8 +143,10 @@ class Preparation:
         return Prepared(image, masks, example.record)
 
     def _colored(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        jitter, policy = self.changes.jitter, self.changes.policy
-        return change_colors(image, seed=seed, jitter=jitter, policy=policy)
+        changes = self.options.changes
+        return change_colors(
+            image, seed=seed, jitter=changes.jitter, policy=changes.policy
+        )
 
     def _number_growing(self, labels: tf.Tensor, view: View) -> Masks:
         """Numbers the masks of labels that have yet to grow to the view's size.
@@ -140,22 +155,25 @@ class Preparation:
         order, and before it there are fewer pixels. Counts are scaled to what they
         will be.
         """
-        growth = tf.reduce_prod(view.size) / tf.size(labels)
-        masks = number_masks(
-            labels,
-            is_thing=self.is_thing,
-            max_masks=self.sizes.max_masks,
-            min_thing_pixels=self.sizes.min_thing_pixels / tf.cast(growth, tf.float32),
-        )
+        growth = tf.cast(tf.reduce_prod(view.size) / tf.size(labels), tf.float32)
+        least = self.options.min_thing_pixels / growth
+        masks = self._number(labels, min_thing_pixels=least)
         pixels = preprocess.resize_labels(masks.pixels, view.size)
-        pixels = preprocess.pad_labels(pixels, self.sizes.crop)
+        pixels = preprocess.pad_labels(pixels, self.options.crop_size)
         return masks._replace(pixels=pixels)
+
+    def _number(self, labels: tf.Tensor, **others: Any) -> Masks:
+        max_masks = self.options.max_masks
+        return number_masks(
+            labels, is_thing=self.is_thing, max_masks=max_masks, **others
+        )
 
     def _pasted(
         self, image: tf.Tensor, labels: tf.Tensor, view: View, seed: tf.Tensor
     ) -> tuple[tf.Tensor, Masks]:
         """Puts segments of another image of the split on top."""
-        options = self.changes.copy_paste
+        changes = self.options.changes
+        pasted = changes.copy_paste
         number = tf.random.stateless_uniform(
             [], _fold(seed, _PARTNER), maxval=self.num_records, dtype=tf.int64
         )
@@ -163,22 +181,17 @@ class Preparation:
         labels = preprocess.resize_labels(labels, view.size)
         image, labels = paste(
             image,
-            preprocess.pad_labels(labels, self.sizes.crop),
+            preprocess.pad_labels(labels, self.options.crop_size),
             self._colored(partner.image, _fold(seed, _PASTED_COLORS)),
             partner.labels,
             seed=_fold(seed, _PASTE),
             shares=self.shares,
-            scales=(options.min_scale, options.max_scale),
-            flip_probability=self.changes.augmentation.flip_probability,
+            scales=(pasted.min_scale, pasted.max_scale),
+            flip_probability=changes.augmentation.flip_probability,
         )
-        masks = number_masks(
-            labels,
-            is_thing=self.is_thing,
-            max_masks=self.sizes.max_masks,
-            min_thing_pixels=self.sizes.min_thing_pixels,
-            divisor=PASTED_DIVISOR,
-        )
-        pixels = tf.ensure_shape(masks.pixels, self.sizes.crop)
+        least = self.options.min_thing_pixels
+        masks = self._number(labels, min_thing_pixels=least, divisor=PASTED_DIVISOR)
+        pixels = tf.ensure_shape(masks.pixels, self.options.crop_size)
         return image, masks._replace(pixels=pixels)
 
 

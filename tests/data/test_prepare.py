@@ -9,7 +9,7 @@ import tensorflow as tf
 from cmt.data.input.augment import Augmentation
 from cmt.data.input.colour import ColorJitter, Policy
 from cmt.data.input.copy_paste import CopyPaste, paste_shares
-from cmt.data.input.prepare import Changes, Preparation, Sizes, record_of
+from cmt.data.input.prepare import Changes, Options, Preparation, record_of
 from cmt.data.input.preprocess import resize_labels
 from cmt.data.input.targets import unpack
 from cmt.data.panoptic.categories import Category
@@ -40,10 +40,10 @@ def prepared(
       numbers: of images in a run.
       images: [R, H, W, 3], those of the records.
       labels: [R, H, W], theirs.
-      changes: see `Preparation`.
+      changes: see `Options`.
       seed: see `Preparation`.
-      crop: see `Sizes`; the size of the images by default.
-      limit: `min_thing_pixels` of `Sizes`.
+      crop: `crop_size` of `Options`; the size of the images by default.
+      limit: `min_thing_pixels` of `Options`.
     """
     images = tf.constant(np.asarray(images), tf.uint8)
     labels = tf.constant(np.asarray(labels), tf.int32)
@@ -56,8 +56,7 @@ def prepared(
         num_records=len(images),
         is_thing=[category.is_thing for category in CATEGORIES],
         shares=paste_shares(changes.copy_paste, CATEGORIES),
-        sizes=Sizes(crop or tuple(images.shape[1:3]), 8, limit),
-        changes=changes,
+        options=Options(crop or tuple(images.shape[1:3]), 8, limit, changes),
         seed=seed,
     )
 
