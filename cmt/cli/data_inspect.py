@@ -149,9 +149,9 @@ def _print_inspection(split: Inspection, drawn: Sequence[Path]) -> None:
     most = max((count.pixels for count in split.classes), default=0)
     for count in split.classes:
         table.add_row(
-            count.category.name,
-            "thing" if count.category.is_thing else "stuff",
-            str(count.category.id),
+            count.name,
+            "thing" if count.isthing else "stuff",
+            str(count.id),
             str(count.images),
             str(count.instances),
             f"{100 * count.pixels / pixels:.2f}",

@@ -16,13 +16,9 @@ from cmt.data.input import preprocess
 
 
 class Augmentation(NamedTuple):
-    """Ranges to draw from; the defaults change nothing.
+    """Ranges to draw from; `AugmentationConfig` of data.proto explains the fields.
 
-    Attributes:
-      min_scale: smallest scale, on top of the resize to the crop.
-      max_scale: largest scale.
-      scale_step: step between scales; 0 draws from the whole range.
-      flip_probability: how likely left and right change places.
+    By default nothing is changed.
     """
 
     min_scale: float = 1.0

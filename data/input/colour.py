@@ -17,14 +17,7 @@ MAX_MAGNITUDE = 10.0
 
 
 class ColorJitter(NamedTuple):
-    """How far colours may go; 0 leaves them.
-
-    Attributes:
-      brightness: colours are multiplied by 1 - brightness to 1 + brightness.
-      contrast: the same for their distance to the mean brightness.
-      saturation: the same for their distance to grey.
-      hue: rotation of the hue by up to this share of a full turn, either way.
-    """
+    """How far colours may go; `ColorJitterConfig` of data.proto explains the fields."""
 
     brightness: float = 0.0
     contrast: float = 0.0
@@ -33,12 +26,7 @@ class ColorJitter(NamedTuple):
 
 
 class Policy(NamedTuple):
-    """Random operations one after the other, in the manner of AutoAugment.
-
-    Attributes:
-      num_operations: operations an image gets; 0 for none.
-      magnitude: their strength, 0 to 10.
-    """
+    """Random operations; `PolicyConfig` of data.proto explains the fields."""
 
     num_operations: int = 0
     magnitude: float = 5.0

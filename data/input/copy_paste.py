@@ -30,18 +30,7 @@ PASTED_DIVISOR = 2 * LABEL_DIVISOR
 
 
 class CopyPaste(NamedTuple):
-    """What is pasted.
-
-    Attributes:
-      probability: that an image gets segments of another.
-      min_scale: smallest scale of the other image, on top of the resize to the crop.
-      max_scale: largest scale.
-      thing_probability: of each thing to be pasted.
-      stuff_probability: of each stuff class to be pasted.
-      things: names or ids of the thing categories that may be pasted, with commas
-        between them; "" for all.
-      stuff: likewise for stuff.
-    """
+    """What is pasted; `CopyPasteConfig` of data.proto explains the fields."""
 
     probability: float = 0.0
     min_scale: float = 0.5

@@ -30,13 +30,17 @@ class ClassCount(NamedTuple):
     """How often a class occurs.
 
     Attributes:
-      category: the class.
+      id: of the category.
+      name: of the category.
+      isthing: 1 for things, 0 for stuff.
       images: images with it.
       instances: things of it; for stuff the same as `images`.
       pixels: pixels of it, those of crowd with instance 0 included.
     """
 
-    category: Category
+    id: int
+    name: str
+    isthing: int
     images: int
     instances: int
     pixels: int
@@ -75,12 +79,7 @@ class Inspection(NamedTuple):
 
     def to_json(self) -> dict[str, Any]:
         """For programs."""
-        classes = []
-        for category, *counts in self.classes:
-            entry = {"id": category.id, "name": category.name}
-            entry["isthing"] = int(category.is_thing)
-            names = ClassCount._fields[1:]
-            classes.append(entry | dict(zip(names, counts, strict=True)))
+        classes = [count._asdict() for count in self.classes]
         return {**self._asdict(), "classes": classes}
 
 
@@ -135,8 +134,8 @@ def inspect(split: Split, *, picture: Path | str | None = None) -> Inspection:
         widths=(min(widths), int(np.median(widths)), max(widths)),
         thing_sizes=tuple(thing_sizes.tolist()),
         classes=[
-            ClassCount(category, *row)
-            for category, row in zip(split.categories, counts[1:].tolist(), strict=True)
+            ClassCount(one.id, one.name, int(one.is_thing), *row)
+            for one, row in zip(split.categories, counts[1:].tolist(), strict=True)
         ],
     )
 

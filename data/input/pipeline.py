@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from cmt.data.input import preprocess, service
 from cmt.data.input.copy_paste import paste_shares
-from cmt.data.input.prepare import Options, Preparation, Prepared
-from cmt.data.input.targets import unpack
+from cmt.data.input.prepare import Options, Preparation
+from cmt.data.input.targets import Masks, unpack
 from cmt.data.panoptic.categories import Category
 from cmt.data.records.index import RecordIndex, index_records
 from cmt.data.records.manifest import Manifest
@@ -220,9 +220,10 @@ class Split:
         return [f"{index.describe(k)} ({image_name(index, k)})" for k in records]
 
 
-def _unpack(prepared: Prepared) -> tuple[tf.Tensor, Targets]:
-    records = tf.cast(prepared.record, tf.int32)
-    return prepared.image, unpack(prepared.masks)._replace(image_ids=records)
+def _unpack(
+    images: tf.Tensor, masks: Masks, records: tf.Tensor
+) -> tuple[tf.Tensor, Targets]:
+    return images, unpack(masks)._replace(image_ids=tf.cast(records, tf.int32))
 
 
 def _image_numbers(

@@ -45,19 +45,11 @@ class Changes(NamedTuple):
 class Options(NamedTuple):
     """What becomes of the records of a split.
 
+    `DataConfig` of data.proto explains the fields that are not here.
+
     Attributes:
       crop_size: height and width of what the network sees, in pixels.
-      max_masks: the most masks of an image, G of `Targets`.
-      min_thing_pixels: things of fewer pixels, in the image as the network sees it,
-        become void.
       changes: the random changes of training images.
-      parallel_calls: images prepared at a time; 0 lets tf.data choose.
-      prefetch_batches: batches made ahead.
-      cache_records: read all records first and keep them, encoded, in memory.
-      skip_damaged_records: use other records in place of damaged ones.
-      snapshot_folder: where a decoded copy of the split is kept and read from; "" to
-        decode each time.
-      service: address of a tf.data service that prepares the batches; "" for none.
     """
 
     crop_size: tuple[int, int]
@@ -70,21 +62,6 @@ class Options(NamedTuple):
     skip_damaged_records: bool = False
     snapshot_folder: str = ""
     service: str = ""
-
-
-class Prepared(NamedTuple):
-    """An image as the network gets it, or a batch of them.
-
-    Attributes:
-      image: [crop height, crop width, 3] float32, 0 to 255.
-      masks: the numbered masks.
-      record: [] int64, place among the records of the split; of another record where
-        that was read in place of a damaged one.
-    """
-
-    image: tf.Tensor
-    masks: Masks
-    record: tf.Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,11 +88,16 @@ class Preparation:
 
     # Nothing below branches on tensors in Python, and converting it takes seconds.
     @tf.autograph.experimental.do_not_convert
-    def __call__(self, number: tf.Tensor) -> Prepared:
+    def __call__(self, number: tf.Tensor) -> tuple[tf.Tensor, Masks, tf.Tensor]:
         """Prepares an image.
 
         Args:
           number: [] int64, of the image in the run.
+
+        Returns:
+          The image [crop height, crop width, 3] float32, 0 to 255, its masks, and []
+          int64, the place among the records of the split that the image is from:
+          another one where that was damaged.
         """
         example = self.read(record_of(number, self.seed, self.num_records))
         seed = tf.stack([tf.constant(self.seed, tf.int64), number])
@@ -133,14 +115,14 @@ class Preparation:
         probability = self.options.changes.copy_paste.probability
         if not probability:
             masks = self._number_growing(labels, view)
-            return Prepared(image, masks, example.record)
+            return image, masks, example.record
         draw = tf.random.stateless_uniform([], _fold(seed, _WHETHER_TO_PASTE))
         image, masks = tf.cond(
             draw < probability,
             lambda: self._pasted(image, labels, view, seed),
             lambda: (image, self._number_growing(labels, view)),
         )
-        return Prepared(image, masks, example.record)
+        return image, masks, example.record
 
     def _colored(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         changes = self.options.changes

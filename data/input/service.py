@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 import socket
-from urllib.parse import urlsplit
 
 import tensorflow as tf
 
@@ -30,17 +30,13 @@ def distribute(dataset: tf.data.Dataset, address: str) -> tf.data.Dataset:
 
 
 def _require_answer(address: str) -> None:
-    try:
-        parts = urlsplit(address)
-        host, port = parts.hostname, parts.port
-    except ValueError:  # No number, or too large a one.
-        host = port = None
-    rest = parts.path + parts.query + parts.fragment if host else ""
-    if not host or not port or parts.scheme != "grpc" or rest:
+    found = re.fullmatch(r"grpc://(\[[^]]+\]|[^:/?#@[\]]+):(\d+)", address)
+    if not found or not 0 < int(found[2]) < 2**16:
         raise InputError(
             "data.service must be the address of the dispatcher of a tf.data service, "
             f'grpc://HOST:PORT, such as "grpc://localhost:5000"; got "{address}"'
         )
+    host, port = found[1].strip("[]"), int(found[2])
     try:
         socket.create_connection((host, port), _TIMEOUT_SECONDS).close()
     except OSError as error:

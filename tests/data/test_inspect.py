@@ -36,7 +36,7 @@ def test_counts_are_those_of_the_json(scenes, shards, tmp_path):
     assert result.most_masks == max(len(some) for some in segments)
     for count in result.classes:
         of_class = [
-            [segment for segment in some if segment.category_id == count.category.id]
+            [segment for segment in some if segment.category_id == count.id]
             for some in segments
         ]
         assert count.images == sum(bool(some) for some in of_class)
@@ -50,7 +50,7 @@ def test_counts_are_those_of_the_json(scenes, shards, tmp_path):
     for number, images in enumerate(result.masks_per_image):
         assert images == sum(len(some) == number for some in segments)
     assert result.heights == result.widths == (65, 65, 65)
-    is_thing = {count.category.id: count.category.is_thing for count in result.classes}
+    is_thing = {count.id: count.isthing for count in result.classes}
     areas = [s.area for some in segments for s in some if is_thing[s.category_id]]
     small = sum(area < 32**2 for area in areas)
     assert result.thing_sizes == (small, len(areas) - small, 0)

@@ -62,8 +62,8 @@ def prepared(
 
     @tf.autograph.experimental.do_not_convert
     def one(number):
-        ready = prepare(number)
-        return ready.image, unpack(ready.masks)[:3]
+        image, masks, _ = prepare(number)
+        return image, unpack(masks)[:3]
 
     numbers = tf.constant(numbers, tf.int64)
     if len(numbers) <= 4:  # faster than to make a graph

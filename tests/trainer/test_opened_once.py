@@ -70,10 +70,9 @@ def experiment(tmp_path):
     settings = ("steps=2", "evaluate_every_steps=1", "learning_rate.warmup_steps=0")
     settings = [f"trainer.{s}" for s in (*settings, "global_batch_size=2")]
     settings += ["data.crop_height_pixels=65", "data.crop_width_pixels=65"]
-    experiment = parse_experiment("", "once", [*settings, "model.num_classes=10"])
-    experiment.data.train.tfrecords = f"{tmp_path}/out/train-*.tfrecord"
-    experiment.data.validation.tfrecords = f"{tmp_path}/out/val-*.tfrecord"
-    return experiment
+    for name, split in (("train", "train"), ("validation", "val")):
+        settings.append(f'data.{name}.tfrecords="{tmp_path}/out/{split}-*.tfrecord"')
+    return parse_experiment("", "once", [*settings, "model.num_classes=10"])
 
 
 @pytest.fixture
