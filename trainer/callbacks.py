@@ -1,4 +1,4 @@
-"""What happens between steps: logs, checkpoints, evaluation, a clean stop."""
+"""Logs, checkpoints and evaluations between steps, and a clean stop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cmt.trainer.trainer import Trainer
 
 
 class Intervals(NamedTuple):
-    """When things happen, in steps.
+    """Steps between logs, checkpoints and evaluations.
 
     Attributes:
       steps: the last step.
@@ -59,14 +59,14 @@ class RunCallback(tf_keras.callbacks.Callback):
         evaluate: Callable[[int], dict[str, float]] | None,
         image_names: Callable[[Sequence[int]], Sequence[str]] | None = None,
     ):
-        """Takes the parts.
+        """Keeps what it needs between steps.
 
         Args:
-          trainer: what is fitted.
+          trainer: the trainer that is fitted.
           first_step: updates made before this fit.
-          intervals: when things happen.
+          intervals: when to log, save and evaluate.
           global_batch_size: images in a step, over all replicas.
-          learning_rate: rate of the update after a step.
+          learning_rate: step -> learning rate of the next update.
           checkpoints: where checkpoints go.
           reports: where the numbers go.
           evaluate: step -> losses and scores on validation data; None for none.

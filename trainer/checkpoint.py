@@ -17,7 +17,7 @@ _NAME = "step"
 
 
 def has_checkpoint(run_dir: Path) -> bool:
-    """True for a run that goes on; False for one that begins."""
+    """Returns whether a run directory holds a checkpoint to continue from."""
     return any((run_dir / CHECKPOINTS_FOLDER).glob("*.index"))
 
 
@@ -25,11 +25,11 @@ class RunCheckpoints:
     """The checkpoints of a run directory, `checkpoints/step-N`."""
 
     def __init__(self, run_dir: Path, trainer: Trainer, *, keep: int):
-        """Looks at what is there; writes nothing.
+        """Finds the latest checkpoint; writes nothing.
 
         Args:
           run_dir: the run directory.
-          trainer: whose network, optimizers and step are kept.
+          trainer: its network, optimizers and step are saved and restored.
           keep: how many checkpoints stay, the latest ones.
 
         Raises:
@@ -82,7 +82,7 @@ class RunCheckpoints:
 
         Args:
           step: the trainer's step, which the host knows without asking the device.
-          removes_old: keep no more than so many; False where this one may be no good.
+          removes_old: remove older checkpoints; False where this one may be no good.
 
         Returns:
           The prefix of the checkpoint of this step.

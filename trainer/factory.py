@@ -1,4 +1,4 @@
-"""ExperimentConfig -> the parts of a run. Only this file here reads its messages."""
+"""ExperimentConfig -> the parts of a run. In trainer/, only this file reads configs."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Settings(NamedTuple):
       global_batch_size: images in a step, over all replicas.
       keep_checkpoints: how many stay.
       backbone_multiplier: the backbone's learning rate over that of the rest.
-      initial_checkpoint: where a new run has its first weights from; "" for random.
-      allow_partial_backbone: go on where it holds little of the backbone.
-      intervals: when things happen, in steps.
+      initial_checkpoint: gives a new run its first weights; "" for random ones.
+      allow_partial_backbone: accept one that holds little of the backbone.
+      intervals: steps between logs, checkpoints and evaluations.
     """
 
     name: str
@@ -87,7 +87,7 @@ def build_strategy(config: trainer_pb2.StrategyConfig) -> tf.distribute.Strategy
 def build_schedule(
     config: trainer_pb2.TrainerConfig, *, multiplier: float = 1.0
 ) -> PolynomialWithWarmup:
-    """The learning rate over the steps, times `multiplier`."""
+    """Builds the learning rate over the steps, times `multiplier`."""
     rate = config.learning_rate
     return PolynomialWithWarmup(
         base=rate.base,
@@ -101,7 +101,7 @@ def build_schedule(
 def build_optimizers(
     config: trainer_pb2.TrainerConfig, network: tf_keras.Model
 ) -> dict[str, tf_keras.optimizers.Optimizer]:
-    """The two optimizers, by the keywords of `Trainer`, in the strategy's scope.
+    """Builds the two optimizers of `Trainer`, by its keywords, in the strategy's scope.
 
     Raises:
       InputError: the kind of optimizer is not installed.
@@ -130,7 +130,7 @@ def build_optimizers(
 
 
 def build_network(experiment: experiment_pb2.ExperimentConfig) -> tf_keras.Model:
-    """The network with its variables, in the scope of the strategy."""
+    """Builds the network and its variables, in the scope of the strategy."""
     data = experiment.data
     network = build_model(experiment.model)
     network.build((None, data.crop_height_pixels, data.crop_width_pixels, 3))
@@ -246,7 +246,7 @@ def build_evaluation(
 def smoke_experiment(
     experiment: experiment_pb2.ExperimentConfig,
 ) -> experiment_pb2.ExperimentConfig:
-    """A copy that makes 2 steps, a checkpoint and one batch of evaluation."""
+    """Returns a copy that makes 2 steps, a checkpoint and one batch of evaluation."""
     copy = type(experiment)()
     copy.CopyFrom(experiment)
     copy.trainer.steps = SMOKE_STEPS

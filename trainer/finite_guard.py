@@ -42,7 +42,7 @@ class NotFinite(NamedTuple):
     def describe(
         self, image_names: Callable[[Sequence[int]], Sequence[str]] | None = None
     ) -> str:
-        """One sentence: step, terms and images.
+        """Describes it in one sentence: step, terms and images.
 
         Args:
           image_names: from places in the data set to names of files; None where they
@@ -69,14 +69,18 @@ class NotFinite(NamedTuple):
 
 
 class FiniteGuard:
-    """What the device remembers, in the scope of the strategy.
+    """Variables in which the device notes the first bad step.
 
     Attributes:
       stopped: [] bool variable, whether a value was not finite.
     """
 
     def __init__(self, global_batch_size: int):
-        """Makes the variables for so many images in a step, over all replicas."""
+        """Makes the variables, in the scope of the strategy.
+
+        Args:
+          global_batch_size: images in a step, over all replicas.
+        """
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         self.stopped = tf.Variable(
             False,
@@ -162,11 +166,11 @@ class FiniteGuard:
         return bool(self.stopped.numpy())
 
     def read(self, step: tf.Variable, losses: Mapping[str, float]) -> NotFinite:
-        """What was not finite, for the host, where training has stopped.
+        """Returns what was not finite, for the host, where training has stopped.
 
         Args:
           step: updates so far.
-          losses: means of the steps up to the bad one, and it.
+          losses: means of the steps up to the bad one, which counts too.
         """
         values = {k: v for k, v in losses.items() if not math.isfinite(v)}
         images = self._images.read_value().numpy()

@@ -87,7 +87,7 @@ class _Adam(tf_keras.optimizers.legacy.Adam):
             return
         stopped = self.stopped.read_value()
         numbers = apply_state[(var_device, var_dtype)]
-        # m + (0 - m) (1 - 1), v likewise, and a rate of 0.
+        # Moments m + (0 - m) (1 - 1), the same for v, and a rate of 0.
         for name, value in (("lr_t", 0.0), ("beta_1_t", 1.0), ("beta_2_t", 1.0)):
             numbers[name] = tf.where(stopped, value, numbers[name])
 

@@ -1,4 +1,4 @@
-"""Where the numbers of a log step go: the console, metrics.jsonl and TensorBoard."""
+"""Writes the numbers of a log step: to the console, metrics.jsonl and TensorBoard."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ class Report(Protocol):
     """One place the numbers go to."""
 
     def step(self, step: int) -> None:
-        """Is called after each step."""
+        """The callback calls it after each step."""
 
     def pause(self) -> None:
-        """Is called before something else writes to the console."""
+        """The callback calls it before something else writes to the console."""
 
     def log(self, record: LogRecord) -> None:
-        """Is called at log steps."""
+        """The callback calls it at log steps."""
 
     def close(self) -> None:
-        """Is called at the end, whatever happened."""
+        """The callback calls it at the end, also after an error."""
 
 
 class MetricsFile:

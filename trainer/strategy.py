@@ -81,7 +81,7 @@ def dataset_of_hosts(
 def _num_hosts(strategy: tf.distribute.Strategy) -> int:
     try:
         names = strategy.extended.worker_devices
-    except RuntimeError:  # TensorFlow's default strategy does not tell.
+    except RuntimeError:  # TensorFlow's default strategy lists no devices.
         return 1
     devices = [tf.DeviceSpec.from_string(name) for name in names]
     return len({(device.job, device.task) for device in devices})

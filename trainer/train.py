@@ -26,7 +26,7 @@ from cmt.weights.load import load_initial_checkpoint
 
 
 class Summary(NamedTuple):
-    """What a run has come to.
+    """How far a run has come.
 
     Attributes:
       step: updates made, over all its continuations.
@@ -56,7 +56,7 @@ def train(experiment: Message, run_dir: Path | str, *, smoke: bool = False) -> S
         checkpoint, in a temporary folder beside `run_dir`.
 
     Returns:
-      What came of it.
+      How far the run has come.
 
     Raises:
       InputError: the config, data, devices or run directory cannot be used; nothing
@@ -111,13 +111,13 @@ def _train(experiment: Message, run_dir: Path) -> Summary:
     _print_banner(settings, trainer, strategy, learning_rate)
     steps = settings.intervals.steps
     for line in weights.summary_lines() if weights else ():
-        _say(line)
+        _print(line)
     if first_step:
-        _say(f"continues at step {first_step} from {checkpoints.latest}")
+        _print(f"continues at step {first_step} from {checkpoints.latest}")
     for change in changes:
-        _say(f"changed since the run began: {change}")
+        _print(f"changed since the run began: {change}")
     if first_step >= steps:
-        _say(f"all {steps} steps are done; raise trainer.steps to go on")
+        _print(f"all {steps} steps are done; raise trainer.steps to go on")
         return Summary(first_step, steps, checkpoints.latest or "", None, "")
     # Not the numbers of step 0 again.
     tf.random.set_seed(settings.seed + first_step)
@@ -218,5 +218,5 @@ def _print_banner(
     Console(stderr=True, highlight=False).print(table)
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     print(line, file=sys.stderr, flush=True)

@@ -189,7 +189,7 @@ class Trainer(tf_keras.Model):
         self.step.assign_add(1)
         self._guard.restore(self._restored, before)
         values[GRADIENT_NORM] = tf.fill(tf.shape(total), norm)
-        # The bad step itself is added: its sums tell what was not finite.
+        # The bad step itself is added: its sums show which value was not finite.
         self.loss_meter.add(values, unless=had_stopped)
         return {}
 
@@ -208,15 +208,16 @@ class Trainer(tf_keras.Model):
         return self._validation_meter.means()
 
     def not_finite(self) -> NotFinite | None:
-        """What stopped training, None where nothing did; waits for the device."""
+        """Returns what stopped training, or None; waits for the device."""
         if not self._guard.has_stopped():
             return None
         return self._guard.read(self.step, self.loss_meter.means())
 
     def _moving_statistics(self) -> tf.Tensor:
-        """[] 0, or NaN where what the forward pass has left behind is not finite.
+        """Returns [] 0, or NaN where a moving statistic of the network is not finite.
 
-        Losses in training do not show it, because they use those of the batch.
+        Losses in training do not show it, because layers then use the statistics of the
+        batch.
         """
         sums = [
             tf.reduce_sum(tf.cast(v.read_value(), tf.float32))
@@ -232,10 +233,11 @@ class Trainer(tf_keras.Model):
         variables: Sequence[tf.Variable],
         values: Mapping[str, tf.Tensor],
     ) -> tuple[dict[Hashable, tf.Tensor], tf.Tensor, tf.Tensor]:
-        """Sums what all replicas have to agree on, in one go.
+        """Sums over replicas what all of them have to agree on, in one operation.
 
         Args:
-          gradients: of this replica, None where the loss does not depend on it.
+          gradients: of this replica, None where the loss does not depend on the
+            variable.
           variables: one for each gradient.
           values: [B] of this replica.
 
