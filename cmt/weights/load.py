@@ -31,11 +31,10 @@ from cmt.weights.matching import (
     make_plan,
     pair_variables,
 )
-from cmt.weights.names import SUFFIX
+from cmt.weights.names import SUFFIX, is_deeplab2_layout
 
 MIN_BACKBONE_SHARE = 0.9
 _TABLES = ("query_positions", "key_positions", "value_positions")
-_NORM = ("/gamma", "/beta", "/moving_mean", "/moving_variance")
 _HEADS = ("head/class_head/", "semantic_branch/head/last/")
 
 
@@ -254,7 +253,7 @@ def _decide(
             resized.append(text)
         elif not (
             contents.dtypes[key].is_floating
-            and (stored == target.shape or _is_deeplab2_layout(stored, target, plan))
+            and (stored == target.shape or _fits_deeplab2(stored, target, plan))
         ):
             wrong_shape.append(text)
             continue
@@ -302,24 +301,10 @@ def _is_other_table(stored: list[int], target: Target) -> bool:
     )
 
 
-def _is_deeplab2_layout(stored: list[int], target: Target, plan: Plan) -> bool:
-    """True where DeepLab2 stores the same numbers in the same order.
-
-    Its dense layers are convolutions, [1, in, out] or [1, 1, in, out], its centers
-    [1, N, D]; its norms over more than one axis keep axes of size 1, and those of
-    attended values have heads and channels apart, [1, heads, 1, d].
-    """
-    wanted = target.shape
-    if plan.kind != "DeepLab2":
-        return False
-    if "_retrieved_norm/" in target.local and len(stored) == 4 and len(wanted) == 1:
-        return stored[0] == stored[2] == 1 and wanted == [stored[1] * stored[3]]
-    if target.local.endswith(_NORM):
-        return [d for d in stored if d > 1] == [d for d in wanted if d > 1]
-    if target.local == "cluster_centers":
-        return stored == [1, *wanted]
-    is_dense = target.local.endswith("/kernel") and len(wanted) == 2
-    return is_dense and stored in ([1, *wanted], [1, 1, *wanted])
+def _fits_deeplab2(stored: list[int], target: Target, plan: Plan) -> bool:
+    return plan.kind == "DeepLab2" and is_deeplab2_layout(
+        target.local, stored, target.shape
+    )
 
 
 def _backbone(network: tf_keras.Model, targets: list[Target]) -> list[Target]:

@@ -1,4 +1,4 @@
-"""How DeepLab2 names, in its checkpoints, what our variables are named.
+"""How DeepLab2 names and stores our variables in its checkpoints.
 
 Its keys are paths of Python attributes in the object graph, those of the Axial-ResNet
 and the MaX-DeepLab layout: "encoder/_stage4/_block2/_conv1_bn_act/_conv/kernel".
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+_NORM = ("/gamma", "/beta", "/moving_mean", "/moving_variance")
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 # What a name of ours begins with, whatever the network around it is called.
 _PARTS = (
@@ -184,6 +185,28 @@ def deeplab2_key(name: str, *, stage5_blocks: int) -> str | None:
         if found:
             return _inside(key)
     return None
+
+
+def is_deeplab2_layout(name: str, stored: list[int], shape: list[int]) -> bool:
+    """Returns whether DeepLab2 stores the numbers of a variable in the same order.
+
+    Its dense layers are convolutions, [1, in, out] or [1, 1, in, out], its centers
+    [1, N, D]; its norms over more than one axis keep axes of size 1, and norms of
+    attended values have heads and channels apart, [1, heads, 1, d].
+
+    Args:
+      name: local name of the variable.
+      stored: shape in the checkpoint.
+      shape: shape of the variable.
+    """
+    if "_retrieved_norm/" in name and len(stored) == 4 and len(shape) == 1:
+        return stored[0] == stored[2] == 1 and shape == [stored[1] * stored[3]]
+    if name.endswith(_NORM):
+        return [d for d in stored if d > 1] == [d for d in shape if d > 1]
+    if name == "cluster_centers":
+        return stored == [1, *shape]
+    is_dense = name.endswith("/kernel") and len(shape) == 2
+    return is_dense and stored in ([1, *shape], [1, 1, *shape])
 
 
 def deeplab2_prefix(keys: Iterable[str]) -> str | None:
