@@ -8,67 +8,29 @@ predictions need no list of images, no categories and no areas.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
+from cmt.data.panoptic.annotations import (
+    ImageId,
+    PanopticAnnotations,
+    PanopticImage,
+    Segment,
+)
 from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.json import load_json
 from cmt.errors import InputError
 from cmt.io.storage import Location
 
 
-class PanopticAnnotation(NamedTuple):
-    """The segments of one image.
-
-    Attributes:
-      image_id: the data set's own id of the image.
-      file_name: name of the PNG in the folder of masks.
-      segments: as in the json: id, category_id, and in ground truth area, iscrowd.
-    """
-
-    image_id: int | str
-    file_name: str
-    segments: list[dict[str, Any]]
-
-
-class PanopticFile(NamedTuple):
-    """A COCO panoptic json.
-
-    Attributes:
-      path: of the file, for messages.
-      categories: in the order of the file; empty where it has none (predictions).
-      annotations: by image id, in the order of the file.
-    """
-
-    path: Location
-    categories: list[Category]
-    annotations: dict[int | str, PanopticAnnotation]
-
-    def only(self, image_ids: Collection[int | str]) -> PanopticFile:
-        """Returns a copy that has the annotations of some images alone."""
-        chosen = {i: a for i, a in self.annotations.items() if i in image_ids}
-        return self._replace(annotations=chosen)
-
-
-def read_panoptic_json(path: Location) -> PanopticFile:
+def read_annotations(path: Location) -> PanopticAnnotations:
     """Reads ground truth or predictions and checks the form.
 
     Raises:
-      InputError: the file is missing or no json, or see `parse_panoptic_json`.
+      InputError: the file is missing, no json, lacks a part, or has two annotations
+        of one image.
     """
-    return parse_panoptic_json(path, load_json(path))
-
-
-def parse_panoptic_json(path: Location, content: dict[str, Any]) -> PanopticFile:
-    """Checks the form of ground truth or predictions.
-
-    Args:
-      path: of the json, for messages.
-      content: of the json.
-
-    Raises:
-      InputError: it lacks a part, or has two annotations of one image.
-    """
+    content = load_json(path)
     if not isinstance(content.get("annotations"), list):
         raise InputError(
             f'{path}: a COCO panoptic json is an object with a list "annotations"; '
@@ -79,20 +41,22 @@ def parse_panoptic_json(path: Location, content: dict[str, Any]) -> PanopticFile
             Category.from_json(_checked(entry, dict, "a category"))
             for entry in _checked(content.get("categories", []), list, "categories")
         ]
-    annotations: dict[int | str, PanopticAnnotation] = {}
+    with _form(path, '"images" (each needs id and file_name)'):
+        names = {entry["id"]: entry["file_name"] for entry in content.get("images", [])}
+    images: dict[ImageId, PanopticImage] = {}
     for number, entry in enumerate(content["annotations"]):
         with _form(
             path,
             f"annotation {number} (needs image_id, file_name, segments_info, and each "
             "segment whole numbers id and category_id)",
         ):
-            annotation = _annotation(entry)
-        if annotation.image_id in annotations:
+            image = _image(entry, names)
+        if image.image_id in images:
             raise InputError(
-                f"{path}: image {annotation.image_id} has two annotations; keep one"
+                f"{path}: image {image.image_id} has two annotations; keep one"
             )
-        annotations[annotation.image_id] = annotation
-    return PanopticFile(path, categories, annotations)
+        images[image.image_id] = image
+    return PanopticAnnotations(categories, list(images.values()))
 
 
 def _checked(value: Any, kind: type, what: str) -> Any:
@@ -102,7 +66,7 @@ def _checked(value: Any, kind: type, what: str) -> Any:
     return value
 
 
-def _annotation(entry: Any) -> PanopticAnnotation:
+def _image(entry: Any, names: dict[ImageId, str]) -> PanopticImage:
     _checked(entry, dict, "it")
     segments = _checked(entry["segments_info"], list, "segments_info")
     for segment in segments:
@@ -117,7 +81,22 @@ def _annotation(entry: Any) -> PanopticAnnotation:
         raise TypeError(f"file_name is {entry['file_name']!r}")
     if not isinstance(entry["image_id"], (int, str)):
         raise TypeError(f"image_id is {entry['image_id']!r}")
-    return PanopticAnnotation(entry["image_id"], entry["file_name"], segments)
+    return PanopticImage(
+        image_id=entry["image_id"],
+        file_name=names.get(entry["image_id"], ""),
+        mask_name=entry["file_name"],
+        height=0,
+        width=0,
+        segments=[
+            Segment(
+                id=segment["id"],
+                category_id=segment["category_id"],
+                area=segment.get("area"),
+                is_crowd=bool(segment.get("iscrowd", 0)),
+            )
+            for segment in segments
+        ],
+    )
 
 
 @contextlib.contextmanager

@@ -12,21 +12,15 @@ import numpy as np
 import tensorflow as tf
 
 from cmt.data.input.pipeline import EvaluationBatch
-from cmt.data.panoptic.annotations import ImageId
+from cmt.data.panoptic.annotations import ImageId, PanopticImage
 from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.json import load_json, read_annotations
 from cmt.data.panoptic.predictions import (
     MASKS_FOLDER,
     PREDICTIONS_FILE,
     PredictionWriter,
 )
 from cmt.errors import InputError
-from cmt.evaluation.coco_format import (
-    PanopticFile,
-    parse_panoptic_json,
-    read_panoptic_json,
-)
-from cmt.evaluation.panoptic_quality import score
+from cmt.evaluation.panoptic_quality import PanopticFile, score
 from cmt.io.files import atomic_write
 from cmt.io.progress import track
 from cmt.io.storage import Location
@@ -61,13 +55,12 @@ class GroundTruth(NamedTuple):
     Attributes:
       file: the annotations.
       masks: folder of their PNGs, local or what `tf.io.gfile` reads.
-      images: name of each annotated image, as its record has it -> (image id, file
-        name).
+      images: annotated images by the names that records have for them.
     """
 
     file: PanopticFile
     masks: Location
-    images: dict[str, tuple[ImageId, str]]
+    images: dict[str, PanopticImage]
 
 
 def read_ground_truth(annotations: Location, masks: Location) -> GroundTruth:
@@ -78,19 +71,25 @@ def read_ground_truth(annotations: Location, masks: Location) -> GroundTruth:
       masks: folder of its PNGs.
 
     Raises:
-      InputError: the json is missing or damaged, or two images share a name.
+      InputError: the json is missing or damaged, an image has no name, or two images
+        share one.
     """
-    content = load_json(annotations)
-    images: dict[str, tuple[ImageId, str]] = {}
-    for image in read_annotations(annotations, content).images:
+    file = PanopticFile.read(annotations)
+    images: dict[str, PanopticImage] = {}
+    for image in file.images.values():
+        if not image.file_name:
+            raise InputError(
+                f"{annotations}: image {image.image_id} has an annotation, but "
+                '"images" does not name its file; add it'
+            )
         if image.name in images:
             raise InputError(
-                f"{annotations}: images {images[image.name][0]} and {image.image_id} "
-                f"are both called '{image.name}'; records are told apart by this name, "
-                "so give each its own"
+                f"{annotations}: images {images[image.name].image_id} and "
+                f"{image.image_id} are both called '{image.name}'; records are found "
+                "by this name, so give each its own"
             )
-        images[image.name] = (image.image_id, image.file_name)
-    return GroundTruth(parse_panoptic_json(annotations, content), masks, images)
+        images[image.name] = image
+    return GroundTruth(file, masks, images)
 
 
 def evaluate(
@@ -137,16 +136,16 @@ def evaluate(
         results = _predict_batches(predictor, _readable(batches, pattern))
         results = track(results, description="evaluating", total=num_images)
         for name, panoptic in results:
-            image_id, file_name = _find(name, ground_truth)
-            writer.add(image_id, file_name, panoptic)
-            done.add(image_id)
+            image = _find(name, ground_truth)
+            writer.add(image.image_id, image.file_name, panoptic)
+            done.add(image.image_id)
         if not done:
             raise InputError("there is no image to evaluate")
     seconds = time.monotonic() - start
     scores = score(
         ground_truth.file.only(done),
         ground_truth.masks,
-        read_panoptic_json(predictions / PREDICTIONS_FILE),
+        PanopticFile.read(predictions / PREDICTIONS_FILE),
         predictions / MASKS_FOLDER,
     )
     metrics = {
@@ -191,7 +190,7 @@ def _readable(elements: Iterable[Any], pattern: str) -> Iterator[Any]:
         ) from error
 
 
-def _find(name: str, ground_truth: GroundTruth) -> tuple[ImageId, str]:
+def _find(name: str, ground_truth: GroundTruth) -> PanopticImage:
     # Records of other tools may name the file with its ending.
     for candidate in (name, str(PurePosixPath(name).with_suffix(""))):
         if candidate in ground_truth.images:

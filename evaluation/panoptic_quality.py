@@ -6,22 +6,23 @@ of the COCO panoptic task.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from cmt.data.panoptic.annotations import MAX_SEGMENT_ID
+from cmt.data.panoptic.annotations import (
+    MAX_SEGMENT_ID,
+    ImageId,
+    PanopticImage,
+    Segment,
+)
 from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.json import read_ids
 from cmt.data.panoptic.predictions import count_values
 from cmt.errors import InputError
-from cmt.evaluation.coco_format import (
-    PanopticAnnotation,
-    PanopticFile,
-    read_panoptic_json,
-)
+from cmt.evaluation.coco_format import read_annotations
 from cmt.io.parallel import num_workers
 from cmt.io.progress import track
 from cmt.io.storage import Location, is_folder, join
@@ -31,19 +32,48 @@ _MAX_IGNORED_SHARE = 0.5  # a false positive lies in void or crowd by at most th
 _IOU_SUM, _TP, _FP, _FN = range(4)
 
 
+class PanopticFile(NamedTuple):
+    """A COCO panoptic json.
+
+    Attributes:
+      path: of the file, for messages.
+      categories: in the order of the file; empty where it has none (predictions).
+      images: by image id, in the order of the annotations.
+    """
+
+    path: Location
+    categories: list[Category]
+    images: dict[ImageId, PanopticImage]
+
+    @classmethod
+    def read(cls, path: Location) -> PanopticFile:
+        """Reads ground truth or predictions.
+
+        Raises:
+          InputError: see `read_annotations`.
+        """
+        categories, images = read_annotations(path)
+        return cls(path, categories, {image.image_id: image for image in images})
+
+    def only(self, image_ids: Collection[ImageId]) -> PanopticFile:
+        """Returns a copy that has the annotations of some images alone."""
+        chosen = {i: image for i, image in self.images.items() if i in image_ids}
+        return self._replace(images=chosen)
+
+
 class PanopticMap(NamedTuple):
     """Ground truth or prediction of an image.
 
     Attributes:
       name: of the PNG, for messages.
       ids: [H, W] integers 0 to 2**24 - 1, segment ids, 0 is void.
-      segments: of each id: id, category_id, and in ground truth iscrowd (0 where
-        missing) and area in pixels (that in the map where missing).
+      segments: of each id. In ground truth, areas count as they are given; where one
+        is None, the pixels are counted.
     """
 
     name: str
     ids: np.ndarray
-    segments: Sequence[Mapping[str, Any]]
+    segments: Sequence[Segment]
 
 
 def score_files(
@@ -71,7 +101,7 @@ def score_files(
     Raises:
       InputError: a file is missing or damaged, or see `score`.
     """
-    gt, pred = read_panoptic_json(gt_json), read_panoptic_json(pred_json)
+    gt, pred = PanopticFile.read(gt_json), PanopticFile.read(pred_json)
     return score(gt, gt_masks, pred, pred_masks, workers=workers)
 
 
@@ -104,17 +134,17 @@ def score(
     gt_masks, pred_masks = _folder(gt_masks), _folder(pred_masks)
     rows = category_rows(gt.categories)
 
-    def count(annotation: PanopticAnnotation) -> np.ndarray:
+    def count(image: PanopticImage) -> np.ndarray:
         return count_image(
-            _read_map(gt_masks, annotation),
-            _read_map(pred_masks, pred.annotations[annotation.image_id]),
+            _read_map(gt_masks, image),
+            _read_map(pred_masks, pred.images[image.image_id]),
             rows,
         )
 
     counts = np.zeros([len(rows), 4])
     with ThreadPoolExecutor(num_workers(workers)) as pool:
-        images = pool.map(count, gt.annotations.values())
-        for of_image in track(images, description="score", total=len(gt.annotations)):
+        images = pool.map(count, gt.images.values())
+        for of_image in track(images, description="score", total=len(gt.images)):
             counts += of_image
     return quality(gt.categories, counts)
 
@@ -168,12 +198,12 @@ def _check_files(gt: PanopticFile, pred: PanopticFile) -> None:
             f'{gt.path}: ground truth needs a list "categories"; give the ground '
             "truth's json to --gt and the prediction's to --pred"
         )
-    if not gt.annotations:
+    if not gt.images:
         raise InputError(f"{gt.path}: has no annotation, so there is nothing to score")
-    missing = [image for image in gt.annotations if image not in pred.annotations]
+    missing = [image for image in gt.images if image not in pred.images]
     if missing:
         raise InputError(
-            f"{pred.path}: {len(missing)} of {len(gt.annotations)} images of the "
+            f"{pred.path}: {len(missing)} of {len(gt.images)} images of the "
             f"ground truth have no prediction, for example image {missing[0]}; predict "
             "every image (one without segments has an empty segments_info)"
         )
@@ -185,9 +215,9 @@ def _folder(path: Location) -> Location:
     return path
 
 
-def _read_map(folder: Location, annotation: PanopticAnnotation) -> PanopticMap:
-    path = join(folder, annotation.file_name)
-    return PanopticMap(path, read_ids(path), annotation.segments)
+def _read_map(folder: Location, image: PanopticImage) -> PanopticMap:
+    path = join(folder, image.mask_name)
+    return PanopticMap(path, read_ids(path), image.segments)
 
 
 def count_image(
@@ -209,10 +239,10 @@ def count_image(
     """
     overlap, pixel_areas = _overlaps(gt, pred)
     gt_class, pred_class = _classes(gt, rows), _classes(pred, rows)
-    is_crowd = np.array([bool(s.get("iscrowd", 0)) for s in gt.segments], bool)
+    is_crowd = np.array([segment.is_crowd for segment in gt.segments], bool)
     gt_area = np.array(
         [
-            segment.get("area", pixels)
+            pixels if segment.area is None else segment.area
             for segment, pixels in zip(gt.segments, pixel_areas, strict=True)
         ],
         np.float64,
@@ -270,7 +300,7 @@ def _overlaps(gt: PanopticMap, pred: PanopticMap) -> tuple[np.ndarray, np.ndarra
 
 def _positions(side: PanopticMap, ids: np.ndarray) -> np.ndarray:
     """Finds the index of each id in (void, *segments), which must hold the same ids."""
-    listed = np.array([0, *(segment["id"] for segment in side.segments)], np.int64)
+    listed = np.array([0, *(segment.id for segment in side.segments)], np.int64)
     sorter = np.argsort(listed, kind="stable")
     known = listed[sorter]
     twice = known[1:][known[1:] == known[:-1]]
@@ -297,13 +327,13 @@ def _positions(side: PanopticMap, ids: np.ndarray) -> np.ndarray:
 def _classes(side: PanopticMap, rows: Mapping[int, int]) -> np.ndarray:
     """Returns [G] or [P] int64, the row of each segment's category."""
     for segment in side.segments:
-        if segment["category_id"] not in rows:
+        if segment.category_id not in rows:
             raise InputError(
-                f"{side.name}: segment {segment['id']} has category "
-                f"{segment['category_id']}, which is not in the ground truth's list of "
+                f"{side.name}: segment {segment.id} has category "
+                f"{segment.category_id}, which is not in the ground truth's list of "
                 "categories; use the data set's own category ids"
             )
-    return np.array([rows[s["category_id"]] for s in side.segments], np.int64)
+    return np.array([rows[segment.category_id] for segment in side.segments], np.int64)
 
 
 def _class_scores(category: Category, counts: np.ndarray) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from cmt.data.input.inspect import inspect
 from cmt.data.input.open import open_data
 from cmt.data.records.tfrecord import INDEX_SUFFIX
 from cmt.errors import InputError
-from cmt.evaluation.coco_format import read_panoptic_json
+from cmt.evaluation.coco_format import read_annotations
 from cmt.io import storage
 from cmt.protos import data_pb2, experiment_pb2
 from cmt.trainer import factory as trainer_factory
@@ -169,7 +169,7 @@ def test_evaluation_begins(root, monkeypatch, tmp_path):
     assert trainer_factory.validation_steps(experiment, data.validation.num_images) == 3
     examples = data.validation.examples(2)
     assert [example.image.shape for example in examples] == [(65, 65, 3)] * 2
-    assert len(read_panoptic_json(f"{root}/train.json").annotations) == 24
+    assert len(read_annotations(f"{root}/train.json").images) == 24
 
     monkeypatch.setattr(trainer_factory, "build_predictor", lambda *_: None)
     trainer = types.SimpleNamespace(

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.json import read_annotations, read_ids
+from cmt.data.panoptic.json import read_ids
 from cmt.data.panoptic.predictions import PredictionWriter, count_values, panoptic_ids
 from cmt.errors import InputError
-from cmt.evaluation.coco_format import read_panoptic_json
+from cmt.evaluation.coco_format import read_annotations
 from cmt.evaluation.panoptic_quality import score_files
 
 CATEGORIES = [
@@ -80,8 +80,8 @@ def test_images_of_one_name_get_masks_of_their_own(tmp_path):
     with PredictionWriter(tmp_path, CATEGORIES) as writer:
         for number, name in enumerate(["x/a.jpg", "y/a.jpg", "a-2.jpg", "a.png"]):
             writer.add(number, name, PANOPTIC * (number % 2))
-    annotations = read_panoptic_json(tmp_path / "panoptic.json").annotations
-    names = [annotation.file_name for annotation in annotations.values()]
+    images = read_annotations(tmp_path / "panoptic.json").images
+    names = [image.mask_name for image in images]
     assert len(set(names)) == 4
     for number, name in enumerate(names):
         assert read_ids(tmp_path / "panoptic" / name).any() == number % 2
@@ -201,14 +201,14 @@ def test_a_json_of_another_form_is_one_line(tmp_path, content, message):
     path = tmp_path / "wrong.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(InputError, match=message) as caught:
-        read_panoptic_json(path)
+        read_annotations(path)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_json_is_named(tmp_path):
     with pytest.raises(InputError, match=r"none\.json"):
-        read_panoptic_json(tmp_path / "none.json")
+        read_annotations(tmp_path / "none.json")
 
 
 def test_a_json_that_cannot_be_written_leaves_nothing(tmp_path):
@@ -240,4 +240,4 @@ def test_values_of_another_kind_are_a_sentence(tmp_path, content, message):
     path = tmp_path / "panoptic.json"
     path.write_text(json.dumps(content))
     with pytest.raises(InputError, match=message):
-        read_panoptic_json(path)
+        read_annotations(path)

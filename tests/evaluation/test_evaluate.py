@@ -138,6 +138,15 @@ def test_two_images_of_one_name(files):
         read_ground_truth(path, masks)
 
 
+def test_an_image_without_a_name(files):
+    path, masks = files
+    content = json.loads(path.read_text())
+    del content["images"][1]
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match='image 101 has an annotation, but "images"'):
+        read_ground_truth(path, masks)
+
+
 def test_missing_ground_truth(tmp_path):
     with pytest.raises(InputError, match="no.json: no such annotation file"):
         read_ground_truth(tmp_path / "no.json", tmp_path)

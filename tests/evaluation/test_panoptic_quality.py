@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cmt.data.panoptic.annotations import Segment
 from cmt.data.panoptic.categories import Category
 from cmt.evaluation.panoptic_quality import (
     PanopticMap,
@@ -19,8 +20,8 @@ STUFF = Category(11, "stuff", False, (0, 0, 255))
 CATEGORIES = [THING, OTHER, STUFF]
 
 
-def segment(number, category, **more) -> dict:
-    return {"id": number, "category_id": category.id, **more}
+def segment(number, category, area=None, is_crowd=False) -> Segment:
+    return Segment(number, category.id, area, is_crowd)
 
 
 def row(*ids) -> np.ndarray:
@@ -53,7 +54,7 @@ def test_a_case_by_hand():
     pred_map = row(5, 5, 5, 0, 6, 0, 9, 9, 9, 0)
     result = score(
         gt_map,
-        [segment(1, THING, area=4, iscrowd=0), segment(2, STUFF, area=3, iscrowd=0)],
+        [segment(1, THING, area=4), segment(2, STUFF, area=3)],
         pred_map,
         [segment(5, THING), segment(6, THING), segment(9, OTHER)],
     )
@@ -102,21 +103,21 @@ def test_void_in_the_ground_truth_is_no_part_of_the_union():
 
 
 def test_crowd_is_neither_missed_nor_matched():
-    gt_segments = [segment(1, THING, area=2, iscrowd=1)]
+    gt_segments = [segment(1, THING, area=2, is_crowd=True)]
     assert score(row(1, 1), gt_segments, row(0, 0), [])["all"]["n"] == 0
     found = score(row(1, 1), gt_segments, row(5, 5), [segment(5, THING)])
     assert found["all"]["n"] == 0
 
 
 def test_a_segment_in_crowd_of_another_class_is_false():
-    gt_segments = [segment(1, OTHER, area=2, iscrowd=1)]
+    gt_segments = [segment(1, OTHER, area=2, is_crowd=True)]
     result = score(row(1, 1), gt_segments, row(5, 5), [segment(5, THING)])
     assert result["per_class"]["7"]["fp"] == 1
 
 
 def test_only_the_last_crowd_of_a_class_excuses():
     gt_map = row(1, 1, 2, 2)
-    crowds = [segment(i, THING, area=2, iscrowd=1) for i in (1, 2)]
+    crowds = [segment(i, THING, area=2, is_crowd=True) for i in (1, 2)]
     pred_map, pred_segments = row(5, 5, 6, 6), [segment(5, THING), segment(6, THING)]
     first_last = score(gt_map, crowds[::-1], pred_map, pred_segments)
     assert first_last["per_class"]["7"]["fp"] == 1
@@ -127,7 +128,7 @@ def test_only_the_last_crowd_of_a_class_excuses():
 
 
 def test_areas_of_the_ground_truth_come_from_its_json():
-    gt_segments = [segment(1, THING, area=5, iscrowd=0)]
+    gt_segments = [segment(1, THING, area=5)]
     result = score(row(1, 1, 1, 0), gt_segments, row(4, 4, 4, 0), [segment(4, THING)])
     assert result["per_class"]["7"]["iou_sum"] == pytest.approx(3 / 5)
 
@@ -152,27 +153,27 @@ def loop(counts, gt_map, gt_segments, pred_map, pred_segments) -> None:
     gt_matched, pred_matched = set(), set()
     for gt in gt_segments:
         for pred in pred_segments:
-            g, p = pixels(gt_map, gt["id"]), pixels(pred_map, pred["id"])
+            g, p = pixels(gt_map, gt.id), pixels(pred_map, pred.id)
             iou = len(g & p) / len((g | p) - (p & void))
-            same = gt["category_id"] == pred["category_id"]
-            if same and not gt["iscrowd"] and iou > 0.5:
-                counts[gt["category_id"]] += [iou, 1, 0, 0]
-                gt_matched.add(gt["id"])
-                pred_matched.add(pred["id"])
+            same = gt.category_id == pred.category_id
+            if same and not gt.is_crowd and iou > 0.5:
+                counts[gt.category_id] += [iou, 1, 0, 0]
+                gt_matched.add(gt.id)
+                pred_matched.add(pred.id)
     for gt in gt_segments:
-        if gt["id"] not in gt_matched and not gt["iscrowd"]:
-            counts[gt["category_id"]] += [0, 0, 0, 1]
+        if gt.id not in gt_matched and not gt.is_crowd:
+            counts[gt.category_id] += [0, 0, 0, 1]
     for pred in pred_segments:
-        p, ignored = pixels(pred_map, pred["id"]), set(void)
+        p, ignored = pixels(pred_map, pred.id), set(void)
         crowds = [
             gt
             for gt in gt_segments
-            if gt["iscrowd"] and gt["category_id"] == pred["category_id"]
+            if gt.is_crowd and gt.category_id == pred.category_id
         ]
         if crowds:
-            ignored |= pixels(gt_map, crowds[-1]["id"])
-        if pred["id"] not in pred_matched and len(p & ignored) / len(p) <= 0.5:
-            counts[pred["category_id"]] += [0, 0, 1, 0]
+            ignored |= pixels(gt_map, crowds[-1].id)
+        if pred.id not in pred_matched and len(p & ignored) / len(p) <= 0.5:
+            counts[pred.category_id] += [0, 0, 1, 0]
 
 
 def random_image(rng, height, width) -> tuple:
@@ -185,14 +186,18 @@ def random_image(rng, height, width) -> tuple:
     sides = []
     for segment_map, is_gt in ((gt_map, True), (pred_map, False)):
         segments = [
-            segment(int(ids[k]), kinds[k], iscrowd=int(is_gt and k % 3 == 0))
+            segment(int(ids[k]), kinds[k], is_crowd=bool(is_gt and k % 3 == 0))
             for k in rng.permutation(7)
             if (segment_map == k + 1).any()
         ]
         if not is_gt:
-            segments[0]["category_id"] = CATEGORIES[rng.integers(3)].id
-        for entry in segments:
-            entry["area"] = int((table[segment_map] == entry["id"]).sum())
+            other = CATEGORIES[rng.integers(3)].id
+            segments[0] = segments[0]._replace(category_id=other)
+        areas = [int((table[segment_map] == entry.id).sum()) for entry in segments]
+        segments = [
+            entry._replace(area=area)
+            for entry, area in zip(segments, areas, strict=True)
+        ]
         sides += [table[segment_map], segments]
     return tuple(sides)
 
