@@ -6,6 +6,7 @@ A message says what is wrong, where, the rule, what arrived, and the fix.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 _REASON_ENDS = (160, 80)
 
@@ -26,6 +27,18 @@ class WorkError(CmtError, RuntimeError):
     """The input was fine and the work itself failed."""
 
     exit_code = 1
+
+
+def few(texts: Sequence[str], most: int = 4, *, separator: str = ", ") -> str:
+    """Joins the first of some texts, and says how many more there are.
+
+    Args:
+      texts: names, numbers or sentences.
+      most: how many are shown.
+      separator: between two of them.
+    """
+    more = len(texts) - most
+    return separator.join(texts[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def tensorflow_reason(error: Exception) -> str:

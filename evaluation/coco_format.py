@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# Those who import them from here know them by these names.
-from cmt.data.panoptic.annotations import CATEGORY_DIVISOR, MAX_CATEGORY_ID
-from cmt.data.panoptic.annotations import MAX_SEGMENT_ID as MAX_ID
 from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.json import load_json, write_ids
+
+# Those who import them from here know them by these names.
+from cmt.data.panoptic.json import CATEGORY_DIVISOR, MAX_CATEGORY_ID, load_json
+from cmt.data.panoptic.json import MAX_SEGMENT_ID as MAX_ID
+from cmt.data.panoptic.masks import write_ids
 from cmt.errors import InputError
 from cmt.io.files import atomic_directory, atomic_write
 from cmt.io.storage import Location

@@ -27,7 +27,7 @@ from cmt.evaluation.pictures import (
     save_picture,
 )
 from cmt.factory import build_model, merge_options
-from cmt.postprocess import LABEL_DIVISOR
+from cmt.labels import LABEL_DIVISOR
 from cmt.protos import experiment_pb2
 from cmt.serving.predict import Segmenter, find_saved_model, load_saved_model
 from cmt.serving.predictor import PanopticPredictor, read_categories

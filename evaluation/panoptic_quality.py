@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.json import read_ids
+from cmt.data.panoptic.masks import read_ids
 from cmt.errors import InputError
 from cmt.evaluation.coco_format import (
     MAX_ID,

@@ -20,7 +20,8 @@ from cmt.data.panoptic.json import MAX_CATEGORY_ID
 from cmt.errors import InputError
 from cmt.evaluation.coco_format import CATEGORY_DIVISOR
 from cmt.io.files import atomic_write
-from cmt.postprocess import LABEL_DIVISOR, merge_masks
+from cmt.labels import LABEL_DIVISOR
+from cmt.postprocess import merge_masks
 
 
 class PanopticPredictor:

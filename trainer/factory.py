@@ -12,8 +12,8 @@ import tf_keras
 
 from cmt.config import to_text
 from cmt.data.input import open as data_factory
-from cmt.data.panoptic.annotations import MAX_CATEGORY_ID
 from cmt.data.panoptic.categories import Category
+from cmt.data.panoptic.json import MAX_CATEGORY_ID
 from cmt.errors import InputError
 from cmt.evaluation import factory as evaluation_factory
 from cmt.evaluation.evaluate import image_ids

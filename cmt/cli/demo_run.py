@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cmt.config import load_experiment
-from cmt.data.panoptic.json import read_ids
+from cmt.data.panoptic.masks import read_ids
 from cmt.errors import InputError, WorkError
 from cmt.evaluation.curves import plot_learning_curve
 from cmt.evaluation.evaluate import METRICS_FILE, PREDICTIONS_FOLDER

@@ -12,13 +12,13 @@ import tensorflow as tf
 
 from cmt.data.input.contact_sheet import draw_cell, write_sheet
 from cmt.data.input.pipeline import Split, open_split, split_name
-from cmt.data.panoptic.annotations import LABEL_DIVISOR
 from cmt.data.panoptic.categories import Category
 from cmt.data.records.index import index_records
 from cmt.data.records.reader import example_reader, why_damaged
 from cmt.errors import InputError
 from cmt.io import storage
 from cmt.io.progress import track
+from cmt.labels import LABEL_DIVISOR
 from cmt.outputs import Targets
 
 SHEET_IMAGES = 24

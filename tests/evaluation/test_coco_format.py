@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.json import read_annotations, read_ids
+from cmt.data.panoptic.json import read_annotations
+from cmt.data.panoptic.masks import read_ids
 from cmt.errors import InputError
 from cmt.evaluation.coco_format import (
     PredictionWriter,

@@ -14,7 +14,7 @@ from PIL import Image
 
 from cmt.config import load_experiment, to_text
 from cmt.data.convert.convert import convert
-from cmt.data.panoptic.json import read_ids
+from cmt.data.panoptic.masks import read_ids
 from cmt.data.records.manifest import Manifest
 from cmt.data.scenes.generate import generate_scenes
 from cmt.errors import InputError

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.json import write_ids
+from cmt.data.panoptic.masks import write_ids
 from cmt.errors import InputError
 from cmt.evaluation.panoptic_quality import score_files
 
