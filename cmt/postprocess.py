@@ -18,10 +18,9 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from cmt.errors import InputError
+from cmt.labels import LABEL_DIVISOR
 from cmt.outputs import Predictions
 from cmt.upsampling import map_upsampled_strips
-
-LABEL_DIVISOR = 256  # panoptic value = class * LABEL_DIVISOR + instance
 
 
 class PanopticSegmentation(NamedTuple):

@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from cmt.data.input.pipeline import EvaluationBatch
-from cmt.data.panoptic.annotations import ImageId, PanopticImage
 from cmt.data.panoptic.categories import Category
+from cmt.data.panoptic.json import ImageId, PanopticImage
 from cmt.data.panoptic.predictions import (
     MASKS_FOLDER,
     PREDICTIONS_FILE,

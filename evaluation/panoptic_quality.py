@@ -12,17 +12,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cmt.data.panoptic.annotations import (
+from cmt.data.panoptic.categories import Category
+from cmt.data.panoptic.json import (
     MAX_SEGMENT_ID,
     ImageId,
     PanopticImage,
     Segment,
+    read_annotations,
 )
-from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.json import read_ids
+from cmt.data.panoptic.masks import read_ids
 from cmt.data.panoptic.predictions import count_values
 from cmt.errors import InputError
-from cmt.evaluation.coco_format import read_annotations
 from cmt.io.parallel import num_workers
 from cmt.io.progress import track
 from cmt.io.storage import Location, is_folder, join

@@ -13,10 +13,11 @@ from typing import Any
 import tensorflow as tf
 
 from cmt.data.input.preprocess import decode_image, resize_and_pad, resize_labels_back
-from cmt.data.panoptic.annotations import CATEGORY_DIVISOR
 from cmt.data.panoptic.categories import Category
+from cmt.data.panoptic.json import CATEGORY_DIVISOR
 from cmt.data.panoptic.predictions import check_category_ids
-from cmt.postprocess import LABEL_DIVISOR, merge_masks
+from cmt.labels import LABEL_DIVISOR
+from cmt.postprocess import merge_masks
 
 
 class PanopticPredictor:

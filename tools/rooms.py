@@ -19,7 +19,7 @@ PACKAGES = {"cmt": "cmt"} | {
     for folder in ("data", "evaluation", "serving", "trainer", "protos", "configs")
 }
 _CORE = ("cmt", "cmt.layers", "cmt.losses", "cmt.matching", "cmt.weights", "cmt.zoo")
-_PLUMBING = ("cmt.io", "cmt.errors", "cmt.outputs")
+_PLUMBING = ("cmt.io", "cmt.errors", "cmt.labels", "cmt.outputs")
 _USED_DATA = ("cmt.data.input", "cmt.data.panoptic")
 _RECORDS = ("cmt.data.checks", "cmt.data.records", "cmt.data.panoptic")
 # What a room may import besides itself: rooms, or single files where so named.

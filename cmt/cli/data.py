@@ -147,10 +147,10 @@ def validate(
       cmt data validate --dataset coco --root coco --split val
     """
     from cmt.cli.data_report import print_validation
-    from cmt.data.checks.report import validate_paths
+    from cmt.data.checks.report import validate as check
 
     paths = _paths(images, annotations, masks, dataset, root, split, category_offset)
-    found = validate_paths(
+    found = check(
         paths,
         workers=workers,
         exif=exif.value if exif else None,
@@ -174,7 +174,8 @@ def _paths(
     category_offset: int | None,
 ) -> Paths:
     """The three paths, or those of a registered data set."""
-    from cmt.data.panoptic.registry import Paths, find_paths
+    from cmt.data.panoptic.registry import Paths
+    from cmt.data.records.paths import find_paths
     from cmt.errors import InputError
 
     given = {"--images": images, "--annotations": annotations, "--masks": masks}

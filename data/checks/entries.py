@@ -3,73 +3,38 @@
 from __future__ import annotations
 
 import posixpath
-import reprlib
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
-from cmt.data.checks.problems import Problem, is_printable
-from cmt.data.panoptic.annotations import ImageId
+from cmt.data.checks.problems import Cause, Found, Kind, is_printable
+from cmt.data.panoptic.json import ImageId, shown
 
-STRUCTURE = "json structure"
-FILE_NAME = "file name"
 # Of a file name, in bytes; most file systems take no more in one part.
 _LONGEST_NAME, _LONGEST_PART = 1024, 255
-# Places that a problem shows which many entries have.
-_SHOWN_PLACES = 3
 
 
-class Cause(NamedTuple):
-    """What a problem has in common with those of other entries.
+class EntryCheck(Found):
+    """Collects the problems of a json; those that many entries may have say why."""
 
-    Attributes:
-      rule: the same for all of them.
-      place: of this one in the json.
-    """
+    def fields(self, entry: Any, where: str, image: str | None, **wanted: Any) -> bool:
+        """Checks the types of what an entry holds.
 
-    rule: str
-    place: str
+        Args:
+          entry: should be an object.
+          where: its place in the json.
+          image: that it belongs to; None for what belongs to all.
+          **wanted: type of each key, `int` or `ImageId`.
 
-
-class EntryCheck:
-    """Collects the problems and notes of a json.
-
-    Attributes:
-      problems: all faults found; those of one image name it.
-      notes: what is no fault but good to know.
-      causes: of the problems that many entries may have for one reason.
-    """
-
-    def __init__(self, path: str):
-        self.problems: list[Problem] = []
-        self.notes: list[Problem] = []
-        self.causes: dict[Problem, Cause] = {}
-        self._path = path
-
-    def _add(
-        self,
-        kind: str,
-        message: str,
-        fix: str,
-        image: str | None = None,
-        segment: int | None = None,
-        *,
-        cause: Cause | None = None,
-    ) -> None:
-        problem = Problem(kind, self._path, segment, message, fix, image)
-        self.problems.append(problem)
-        if cause is not None:
-            self.causes[problem] = cause
-
-    def _fields(self, entry: Any, where: str, image: str, **wanted: Any) -> bool:
-        """Whether `entry` is an object with values of these types; else notes it."""
+        Returns:
+          Whether all are right.
+        """
         if not isinstance(entry, dict):
-            arrived = type(entry).__name__
-            self._add(
-                STRUCTURE,
-                f"{where} must be an object; got {arrived}",
+            self.add(
+                Kind.STRUCTURE,
+                f"{where} must be an object; got {type(entry).__name__}",
                 "write it as COCO does",
                 image,
-                cause=Cause("object", where),
+                cause=Cause("object", where) if image else None,
             )
             return False
         fine = True
@@ -78,48 +43,50 @@ class EntryCheck:
             # Called for each number of the json, and most are right.
             if type(value) is not int and not is_of(value, kind):
                 fine = False
-                arrived = shown(entry[key]) if key in entry else "nothing"
+                arrived = shown(value) if key in entry else "nothing"
                 what = "an integer" if kind is int else "an integer or a name"
-                self._add(
-                    STRUCTURE,
+                self.add(
+                    Kind.STRUCTURE,
                     f'{where}: "{key}" must be {what}; got {arrived}',
                     "correct it" if key in entry else "add it",
                     image,
-                    cause=Cause(key, where),
+                    cause=Cause(key, where) if image else None,
                 )
         return fine
 
-    def _file_name(self, entry: dict[str, Any], where: str) -> bool:
+    def file_name(self, entry: dict[str, Any], where: str) -> bool:
+        """Checks the "file_name" of an entry; returns whether it can be used."""
         name = entry.get("file_name")
-        if not (isinstance(name, str) and PurePosixPath(name).name):
-            self._add(
-                STRUCTURE,
-                f'{where}: "file_name" must name a file; got {shown(name)}',
-                "correct it" if name else "add it",
-                where,
-                cause=Cause("file_name", where),
-            )
-            return False
-        fault = _name_fault(name)
-        if fault is not None:
-            rule, fix = fault
-            self._add(
-                FILE_NAME,
-                f'{where}: "file_name" must {rule}; got {_shortened(name)}',
-                fix,
-                where,
-                cause=Cause(rule, where),
-            )
-        return fault is None
+        kind, fault = Kind.FILE_NAME, None
+        if isinstance(name, str) and PurePosixPath(name).name:
+            fault, arrived = _name_fault(name), _shortened(name)
+        else:
+            kind, arrived = Kind.STRUCTURE, shown(name)
+            fault = ("name a file", "correct it" if name else "add it")
+        if fault is None:
+            return True
+        rule, fix = fault
+        message = f'{where}: "file_name" must {rule}; got {arrived}'
+        self.add(kind, message, fix, where, cause=Cause(rule, where))
+        return False
 
-    def _duplicate(
-        self, seen: set, value: Any, what: str, image: str, fix: str
+    def is_repeated(
+        self, seen: set, value: Any, what: str, fix: str, image: str | None = None
     ) -> bool:
+        """Checks that a value is new, and adds it to those seen.
+
+        Args:
+          seen: the values before.
+          value: that should differ from them.
+          what: the value is.
+          fix: what to do if it is not new.
+          image: that it belongs to.
+        """
         if value not in seen:
             seen.add(value)
             return False
-        self._add(
-            "duplicate",
+        self.add(
+            Kind.DUPLICATE,
             f"{what} {value!r} occurs twice",
             f"{fix}; if both say the same, leave one out",
             image,
@@ -153,52 +120,12 @@ def _shortened(name: str) -> str:
     return text if len(text) <= 80 else f"{text[:60]}... of {len(name)} characters"
 
 
-# A value in one line; a long or deep one without its middle.
-shown = reprlib.repr
-
-
 def is_of(value: Any, kind: Any) -> bool:
     """`isinstance`, but true and false are no numbers."""
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def id_of(entry: Any, key: str = "id") -> ImageId | None:
-    """The id of an entry; None if it has none that can be one."""
+    """Returns the id of an entry; None if it has none that can be one."""
     number = entry.get(key) if isinstance(entry, dict) else None
     return number if type(number) is int or is_of(number, ImageId) else None
-
-
-def segments_of(annotation: Any) -> list[dict[str, Any]]:
-    """What can be read of the "segments_info" of an annotation."""
-    infos = annotation.get("segments_info") if isinstance(annotation, dict) else None
-    if not isinstance(infos, list):
-        return []
-    return [info for info in infos if isinstance(info, dict)]
-
-
-def grouped(check: EntryCheck) -> list[Problem]:
-    """The problems of a check; those that many entries have for one reason as one.
-
-    What is one of the whole data set can be told once. Conversion wants them one by
-    one, to leave out the images that have them.
-    """
-    alike: dict[tuple[str, str, str], list[Problem]] = {}
-    for problem, cause in check.causes.items():
-        alike.setdefault((problem.kind, cause.rule, problem.fix), []).append(problem)
-    first = {group[0]: group for group in alike.values() if len(group) > _SHOWN_PLACES}
-    others = {problem for group in first.values() for problem in group[1:]}
-    return [
-        _as_one(first[problem], check.causes) if problem in first else problem
-        for problem in check.problems
-        if problem not in others
-    ]
-
-
-def _as_one(group: list[Problem], causes: dict[Problem, Cause]) -> Problem:
-    places = [causes[problem].place for problem in group[1 : _SHOWN_PLACES + 1]]
-    more = len(group) - 1 - len(places)
-    end = f" and {more} more" if more else ""
-    message = (
-        f"{group[0].message} (and so {len(group) - 1} others: {', '.join(places)}{end})"
-    )
-    return group[0]._replace(message=message, segment=None, image=None)

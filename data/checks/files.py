@@ -4,37 +4,49 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import warnings
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from cmt.data.checks.integrity import ImageFault, Png, check_whole, refuse_too_large
-from cmt.data.checks.pixels import compare_segments
-from cmt.data.checks.problems import Problem, missing_file
-from cmt.data.panoptic.annotations import PanopticImage
-from cmt.data.panoptic.json import (
+from cmt.data.checks.pixels import compare_boxes, compare_segments
+from cmt.data.checks.problems import Found, Kind, Problem
+from cmt.data.panoptic.json import PanopticImage
+from cmt.data.panoptic.masks import (
     DECODING_ERRORS,
-    UNREADABLE,
+    JPEG_HEAD,
     check_mask,
     decoding_fault,
     mask_ids,
     segment_index,
+)
+from cmt.data.panoptic.png import (
+    DAMAGED,
+    TRUNCATED,
+    ImageFault,
+    is_png,
+    read_png,
+    refuse_too_large,
 )
 from cmt.io.storage import Location, join, read_bytes
 
 _ORIENTATION_TAG = 0x0112
 _MIRRORED_OR_TURNED = range(2, 9)
 _SIDES_SWAPPED = range(5, 9)
-# Pillow's modes that can be made RGB, and what they are called in a report.
-_GREY, _OTHER = "grey image", "image that is not RGB"
-_MODES = dict.fromkeys(("L", "LA", "1", "I;16", "I;16B", "I;16L"), _GREY)
-_MODES |= {"CMYK": "CMYK image"}
-_MODES |= dict.fromkeys(("P", "PA", "RGBA", "RGBX", "YCbCr", "HSV"), _OTHER)
+# Pillow's modes that can be made RGB, and the note on each.
+_MODES = dict.fromkeys(("L", "LA", "1", "I;16", "I;16B", "I;16L"), Kind.GREY)
+_MODES |= {"CMYK": Kind.CMYK}
+_MODES |= dict.fromkeys(("P", "PA", "RGBA", "RGBX", "YCbCr", "HSV"), Kind.NOT_RGB)
 # Those of Pillow's formats that images come in; others run programs or never end.
 _FORMATS = ["BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"]
 _EXIF_CHUNKS = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+# Between segments and in the pixels of a JPEG: not stuffing, and no restart.
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
+_SOI, _EOI, _TEM = 0xD8, 0xD9, 0x01
+# Frames that are not baseline, extended or progressive.
+_OTHER_FRAMES = (0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF)
 
 
 class FileOptions(NamedTuple):
@@ -45,7 +57,8 @@ class FileOptions(NamedTuple):
       masks: folder of the PNG files.
       exif: "apply": images are turned as their EXIF orientation says; "ignore": they
         are taken as stored; "auto": whichever fits the mask, refused if both do.
-      advice: where to look for a file that is missing, see `missing_file`.
+      advice: where to look for a file that is missing; "" for the option that names
+        the folder.
     """
 
     images: Location
@@ -88,7 +101,7 @@ class CheckedFiles(NamedTuple):
     index: np.ndarray | None
 
 
-class _Read(NamedTuple):
+class _Header(NamedTuple):
     """Size [height, width], format, mode and EXIF orientation of an image."""
 
     size: tuple[int, int]
@@ -97,208 +110,203 @@ class _Read(NamedTuple):
     orientation: object
 
 
-def check_files(options: FileOptions, entry: PanopticImage) -> CheckedFiles:
-    """Reads the image and the mask of `entry` in full and compares."""
+def check_files(
+    options: FileOptions, entry: PanopticImage, *, boxes: bool = False
+) -> CheckedFiles:
+    """Reads the image and the mask of an entry in full and compares.
+
+    Args:
+      options: where the files are.
+      entry: the image.
+      boxes: compare the "bbox" entries, too, which conversion does not need.
+    """
     check = _FilesCheck(options, entry)
     image = check.image()
     mask, index = check.mask()
     check.compare_sizes()
+    if boxes and index is not None:
+        compare_boxes(check, entry, index)
     return CheckedFiles(check.problems, check.notes, image, mask, index)
 
 
-class _FilesCheck:
-    """The checks of one image, collecting problems and notes."""
+def missing_message(what: str, name: str, advice: str) -> tuple[str, str]:
+    """Returns message and fix for a file that the json names and that is not there.
+
+    Args:
+      what: "image" or "mask".
+      name: as the json has it.
+      advice: where else to look; "" for the option that names the folder.
+    """
+    advice = advice or f"give --{what}s the folder that has it"
+    message = f"no such {what}, though the json names {name}"
+    return message, f"put it there or {advice}"
+
+
+class _FilesCheck(Found):
+    """The checks of one image."""
 
     def __init__(self, options: FileOptions, entry: PanopticImage):
-        self.problems: list[Problem] = []
-        self.notes: list[Problem] = []
-        self._options = options
-        self._entry = entry
         self._paths = {
             "image": join(options.images, entry.image_path),
             "mask": join(options.masks, entry.mask_name),
         }
+        super().__init__(self._paths["mask"], entry.file_name)
+        self._options = options
+        self._entry = entry
+        self._size = (entry.height, entry.width)
         self._sizes: dict[str, tuple[int, int]] = {}
         # Of the image, if its orientation were taken the other way.
         self._other_size: tuple[int, int] | None = None
 
-    def _problem(self, kind: str, path: str, message: str, fix: str) -> None:
-        image = self._entry.file_name
-        self.problems.append(Problem(kind, path, None, message, fix, image))
+    def _of_image(
+        self, kind: Kind, message: str, fix: str, *, note: bool = False
+    ) -> None:
+        self.add(kind, message, fix, file=self._paths["image"], note=note)
 
-    def _note(self, kind: str, path: str, message: str, fix: str) -> None:
-        self.notes.append(
-            Problem(kind, path, None, message, fix, self._entry.file_name)
-        )
-
-    def _read(self, path: str, what: str, name: str) -> bytes | None:
+    def _read(self, what: str, name: str) -> bytes | None:
+        path = self._paths[what]
         try:
             return read_bytes(path)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            image = self._entry.file_name
-            advice = self._options.advice
-            self.problems.append(missing_file(path, what, name, image, advice))
+            message = missing_message(what, name, self._options.advice)
+            self.add(Kind.MISSING, *message, file=path)
         except OSError as error:
-            reason = error.strerror or str(error)
-            self._problem(
-                "unreadable file", path, f"cannot be read: {reason}", "make it readable"
-            )
+            reason = f"cannot be read: {error.strerror or error}"
+            self.add(Kind.UNREADABLE, reason, "make it readable", file=path)
         return None
-
-    def _fault(self, path: str, error: Exception) -> None:
-        fault = decoding_fault(error)
-        prefix = "cannot be read: " if fault.kind in UNREADABLE else ""
-        self._problem(fault.kind, path, f"{prefix}{fault.reason}", fault.fix)
 
     def image(self) -> ImageFile | None:
         """Goes through the image and notes its size."""
-        path = self._paths["image"]
-        content = self._read(path, "image", self._entry.file_name)
+        content = self._read("image", self._entry.file_name)
         if content is None:
             return None
         try:
-            image = _read_image(content)
+            header = _read_header(content)
         except DECODING_ERRORS as error:
-            self._fault(path, error)
+            fault = decoding_fault(error)
+            self._of_image(Kind(fault.kind), fault.reason, fault.fix)
             return None
-        self._check_mode(path, image.mode)
-        orientation = self._orientation(path, image.size, image.orientation)
-        swapped = orientation in _SIDES_SWAPPED
-        sizes = image.size, image.size[::-1]
-        self._sizes["image"], other = reversed(sizes) if swapped else sizes
-        if image.orientation in _SIDES_SWAPPED:
-            self._other_size = other
-        return ImageFile(content, image.format, image.mode, orientation)
+        self._check_mode(header.mode)
+        stored, turned = header.size, header.size[::-1]
+        orientation = self._orientation(stored, header.orientation)
+        swaps = orientation in _SIDES_SWAPPED
+        self._sizes["image"] = turned if swaps else stored
+        if header.orientation in _SIDES_SWAPPED:
+            self._other_size = stored if swaps else turned
+        return ImageFile(content, header.format, header.mode, orientation)
 
-    def _check_mode(self, path: str, mode: str) -> None:
-        if mode == "RGB":
-            return
-        if mode not in _MODES:
-            self._problem(
-                "not an image",
-                path,
+    def _check_mode(self, mode: str) -> None:
+        if mode in _MODES:
+            message = f"its mode is {mode}, not RGB"
+            fix = "conversion encodes it again as RGB"
+            self._of_image(_MODES[mode], message, fix, note=True)
+        elif mode != "RGB":
+            self._of_image(
+                Kind.NO_IMAGE,
                 f"its mode must be RGB or one of {', '.join(_MODES)}; got {mode}",
                 "save it as an RGB image of 8 bits",
             )
-            return
-        self._note(
-            _MODES[mode],
-            path,
-            f"its mode is {mode}, not RGB",
-            "conversion encodes it again as RGB",
-        )
 
-    def _orientation(self, path: str, stored: tuple[int, int], found: object) -> int:
+    def _orientation(self, stored: tuple[int, int], found: object) -> int:
         """The EXIF orientation to apply; notes it where there is one."""
         if found not in _MIRRORED_OR_TURNED:
             return 1
         upright = stored[::-1] if found in _SIDES_SWAPPED else stored
-        expected = (self._entry.height, self._entry.width)
         choice = self._options.exif
+        if choice == "auto" and upright == stored == self._size:
+            self._of_image(
+                Kind.ORIENTATION,
+                f"its EXIF orientation is {found}, and the size does not tell whether "
+                "its mask was drawn on it as stored or as displayed",
+                "look at one and give --exif ignore (as stored) or --exif apply",
+            )
+            return 1
         if choice == "auto":
-            if upright == stored and stored == expected:
-                self._problem(
-                    "orientation",
-                    path,
-                    f"its EXIF orientation is {found}, and the size does not tell "
-                    "whether its mask was drawn on it as stored or as displayed",
-                    "look at one and give --exif ignore (as stored) or --exif apply",
-                )
-                return 1
-            choice = "apply" if upright == expected else "ignore"
+            choice = "apply" if upright == self._size else "ignore"
         how = {
             "apply": "conversion turns the pixels and encodes it again",
             "ignore": "conversion keeps the pixels as stored",
         }
-        self._note(
-            "orientation",
-            path,
+        message = (
             f"its EXIF orientation is {found}, which viewers apply and training does "
-            "not",
-            how[choice],
+            "not"
         )
+        self._of_image(Kind.ORIENTATION, message, how[choice], note=True)
         return int(found) if choice == "apply" else 1
 
     def mask(self) -> tuple[bytes | None, np.ndarray | None]:
         """Decodes the PNG and compares ids and areas, if its size is right."""
-        path = self._paths["mask"]
-        content = self._read(path, "mask", self._entry.mask_name)
+        content = self._read("mask", self._entry.mask_name)
         if content is None:
             return None, None
         try:
             png = check_mask(content)
             self._sizes["mask"] = (png.height, png.width)
-            if self._sizes["mask"] != (self._entry.height, self._entry.width):
+            if self._sizes["mask"] != self._size:
                 return content, None
             ids = mask_ids(content)
         except ImageFault as fault:
-            self._fault(path, fault)
+            self.add(Kind(fault.kind), fault.reason, fault.fix)
             return content, None
         index = segment_index(ids, self._entry.segments)
-        self.problems += compare_segments(path, self._entry, ids, index)
+        compare_segments(self, self._entry, ids, index)
         return content, index
 
     def compare_sizes(self) -> None:
         """Notes where they differ from the json; once, if it alone is wrong."""
-        expected = (self._entry.height, self._entry.width)
-        wrong = {what: size for what, size in self._sizes.items() if size != expected}
-        if not wrong:
-            return
-        agree = "got"
-        if len(wrong) == 2 and len(set(wrong.values())) == 1:
+        wrong = {what: size for what, size in self._sizes.items() if size != self._size}
+        agree = len(wrong) == 2 and len(set(wrong.values())) == 1
+        if agree:
             wrong.pop("mask")
-            agree = "image and mask agree on"
         for what, (height, width) in wrong.items():
-            if agree != "got":
+            fix = "use the files the json was made for, or correct it"
+            if agree:
                 fix = 'correct "height" and "width"'
-            elif what == "image" and self._other_size == expected:
+            elif what == "image" and self._other_size == self._size:
                 fix = "give --exif auto, which turns the images whose masks are turned"
-            else:
-                fix = "use the files the json was made for, or correct it"
-            self._problem(
-                "size",
-                self._paths[what],
-                f"image, mask and json must agree in height x width; {agree} "
-                f"{height}x{width} here and {expected[0]}x{expected[1]} in the json",
+            self.add(
+                Kind.SIZE,
+                "image, mask and json must agree in height x width; "
+                f"{'image and mask agree on' if agree else 'got'} {height}x{width} "
+                f"here and {self._size[0]}x{self._size[1]} in the json",
                 fix,
+                file=self._paths[what],
             )
 
 
-def _read_image(content: bytes) -> _Read:
+def _read_header(content: bytes) -> _Header:
     """Goes through all bytes of an image, so that decoding it later will do.
 
     Raises:
       *DECODING_ERRORS: it cannot be decoded.
     """
-    png = check_whole(content)
-    if png is not None:
-        refuse_too_large(png.height, png.width)
+    if not content:
+        raise ImageFault(TRUNCATED, "it ends after 0 bytes")
+    png = read_png(content) if is_png(content) else None
+    if content.startswith(JPEG_HEAD):
+        _check_jpeg(content)
     with warnings.catch_warnings():
         # Of metadata that is damaged, on which nothing here depends.
         warnings.simplefilter("ignore")
-        return _read_with_pillow(content, png)
-
-
-def _read_with_pillow(content: bytes, png: Png | None) -> _Read:
-    with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-        refuse_too_large(image.height, image.width)
-        size, mode = (image.height, image.width), image.mode
-        if png is not None and png.is_rgb:
-            png.check_pixels()
-        if png is None or png.interlaced or not png.is_rgb:
-            # A JPEG at an eighth of its size: all its bytes are still gone through,
-            # but few pixels are made of them.
-            image.draft(mode, (1, 1))
-            image.load()
-        elif png.kinds.isdisjoint(_EXIF_CHUNKS):
-            # Pillow would decode it to find no orientation.
-            return _Read(size, "PNG", mode, 1)
-        orientation = _exif_orientation(image)
-        if orientation in _MIRRORED_OR_TURNED:
-            image.load()  # for it may be turned
-        # An MPO is a JPEG with further pictures behind the first.
-        image_format = "JPEG" if image.format == "MPO" else image.format
-    return _Read(size, image_format, mode, orientation)
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            refuse_too_large(image.height, image.width)
+            size, mode = (image.height, image.width), image.mode
+            if png is not None and png.is_rgb:
+                png.check_pixels()
+            if png is None or png.interlaced or not png.is_rgb:
+                # A JPEG at an eighth of its size: all its bytes are still gone
+                # through, but few pixels are made of them.
+                image.draft(mode, (1, 1))
+                image.load()
+            elif png.kinds.isdisjoint(_EXIF_CHUNKS):
+                # Pillow would decode it to find no orientation.
+                return _Header(size, "PNG", mode, 1)
+            orientation = _exif_orientation(image)
+            if orientation in _MIRRORED_OR_TURNED:
+                image.load()  # for it may be turned
+            # An MPO is a JPEG with further pictures behind the first.
+            image_format = "JPEG" if image.format == "MPO" else image.format
+    return _Header(size, image_format, mode, orientation)
 
 
 def _exif_orientation(image: Image.Image) -> object:
@@ -306,3 +314,28 @@ def _exif_orientation(image: Image.Image) -> object:
     with contextlib.suppress(*DECODING_ERRORS):
         return image.getexif().get(_ORIENTATION_TAG, 1)
     return 1
+
+
+def _check_jpeg(content: bytes) -> None:
+    """Follows the markers of a JPEG (ITU-T T.81, annex B) to the end of the image."""
+    place = len(JPEG_HEAD) - 1
+    while found := _MARKER.search(content, place):
+        marker, place = content[found.end() - 1], found.end()
+        if marker == _EOI:
+            return
+        if marker == _TEM:
+            continue
+        if marker == _SOI:
+            raise ImageFault(DAMAGED, "another JPEG begins inside it")
+        if marker in _OTHER_FRAMES:
+            raise ImageFault(
+                DAMAGED,
+                f"a JPEG must be baseline or progressive; got marker FF{marker:02X}, "
+                "which TensorFlow does not decode",
+                "save it as baseline JPEG or PNG",
+            )
+        length = int.from_bytes(content[place : place + 2], "big")
+        if length < 2 <= len(content) - place:
+            raise ImageFault(DAMAGED, "a segment of it has an impossible length")
+        place += length
+    raise ImageFault(TRUNCATED, "it is cut off: a JPEG must close with FF D9")

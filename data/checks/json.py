@@ -2,44 +2,51 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 from cmt.data.checks.categories import CategoriesCheck
-from cmt.data.checks.entries import STRUCTURE, EntryCheck, id_of
-from cmt.data.checks.problems import Problem
+from cmt.data.checks.entries import EntryCheck, id_of
+from cmt.data.checks.problems import Kind
 from cmt.data.checks.segments import SegmentsCheck
-from cmt.data.checks.syntax import other_format
-from cmt.data.panoptic.annotations import ImageId, PanopticImage, record_name
 from cmt.data.panoptic.categories import Category
+from cmt.data.panoptic.json import ImageId, PanopticImage, record_name
+from cmt.io.storage import Location
+
+# A key of the annotations that only this format has, and what it is called.
+_OTHER_FORMATS = {
+    "caption": "captions",
+    "keypoints": "keypoint annotations",
+    "segmentation": "instance annotations",
+    "bbox": "instance annotations",
+}
+_OTHER_NAMES = ("instances_", "person_keypoints_", "captions_", "stuff_", "image_info_")
+_NOT_PANOPTIC = "give COCO panoptic annotations (not the instance or caption json)"
 
 
 class JsonCheck(EntryCheck):
     """Goes once through a json, collecting what is wrong and what can be used.
 
-    Predictions need neither "images" nor "categories" nor areas; what they have of
-    these is checked.
-
     Attributes:
-      problems: all faults found; those of one image name it.
-      notes: what is no fault but good to know.
       categories: those without a fault, in order.
-      images: the annotated images whose files can be looked at; those of predictions
-        have no file name and size.
+      images: the annotated images whose files can be looked at.
       is_thing: of every category that has an id; None where it does not say.
       num_images: entries of "images".
       num_annotations: entries of "annotations".
       image_names: file names of all images, those with faults too.
-      mask_names: of all annotations, likewise.
-      causes: of the problems that many entries may have for one reason.
+      mask_names: file names of all annotations, those with faults too.
       incomplete: images of which not all segments have an id that can be read, so
         that other ids in the PNG are no fault.
     """
 
-    def __init__(
-        self, path: Path | str, content: dict[str, Any], *, is_prediction: bool = False
-    ):
-        super().__init__(str(path))
+    def __init__(self, path: Location, content: dict[str, Any]):
+        """Checks a json.
+
+        Args:
+          path: of the json, for the problems.
+          content: of the json.
+        """
+        super().__init__(path)
         self.categories: list[Category] = []
         self.images: list[PanopticImage] = []
         self.num_images = self.num_annotations = 0
@@ -47,61 +54,61 @@ class JsonCheck(EntryCheck):
         self.mask_names: set[str] = set()
         self.incomplete: set[str] = set()
         self.is_thing: dict[int, bool | None] = {}
-        self._is_prediction = is_prediction
         # Ids; None for an entry without one, which may be that of any.
         self._faulty_images: set[ImageId | None] = set()
         self._annotated: set[ImageId | None] = set()
-        self._segments = SegmentsCheck(
-            self._path, self.is_thing, is_prediction=is_prediction
-        )
-        self._go_through(content)
-
-    def _go_through(self, content: dict[str, Any]) -> None:
-        categories = self._list(content, "categories")
-        images = self._list(content, "images")
-        annotations = self._list(content, "annotations")
-        if None in (categories, images, annotations):
+        keys = ("categories", "images", "annotations")
+        lists = [self._list(content, key) for key in keys]
+        if None in lists:
             return
-        self.num_images, self.num_annotations = len(images), len(annotations)
-        other = other_format(self._path, annotations)
-        if other is not None:
-            self.problems.append(other)
-            return
-        if not (self._is_prediction or (annotations and images)):
-            self._add(
-                "empty data set",
-                f"must hold at least one image and annotation; got {len(images)} and "
-                f"{len(annotations)}",
-                "give the json of a split that has both",
-            )
-        if categories or not self._is_prediction:
-            check = CategoriesCheck(self._path, categories)
-            self.problems += check.problems
-            self.notes += check.notes
-            self.categories = check.categories
-            self.is_thing.update(check.is_thing)
-        self._segments.check_categories(categories, annotations)
-        usable = self._check_images(images)
-        self._check_annotations(annotations, usable)
-        if annotations and not self._is_prediction:
-            self._check_all_annotated(usable)
-        self.problems += self._segments.problems
-        self.causes |= self._segments.causes
-        self.incomplete = self._segments.incomplete
+        self.num_images, self.num_annotations = len(lists[1]), len(lists[2])
+        if not self._is_of_other_format(lists[2]):
+            self._go_through(*lists)
 
     def _list(self, content: dict[str, Any], key: str) -> list | None:
         value = content.get(key)
         if isinstance(value, list):
             return value
-        if value is None and self._is_prediction and key != "annotations":
-            return []
         arrived = "nothing" if value is None else type(value).__name__
-        self._add(
-            STRUCTURE,
-            f'"{key}" must be a list; got {arrived}',
-            "give COCO panoptic annotations (not the instance or caption json)",
-        )
+        message = f'"{key}" must be a list; got {arrived}'
+        self.add(Kind.STRUCTURE, message, _NOT_PANOPTIC)
         return None
+
+    def _is_of_other_format(self, annotations: list) -> bool:
+        """Finds annotations of which none is panoptic: that is the one fault."""
+        entries = [entry for entry in annotations if isinstance(entry, dict)]
+        if not entries or any("segments_info" in entry for entry in entries):
+            return False
+        keys = set().union(*entries)
+        known = (name for key, name in _OTHER_FORMATS.items() if key in keys)
+        fix, file = _NOT_PANOPTIC, PurePosixPath(self._file).name
+        for prefix in _OTHER_NAMES:
+            if file.startswith(prefix):
+                name = f"panoptic_{file.removeprefix(prefix)}"
+                fix = f"give the panoptic json of the split, {name}"
+        arrived = next(known, "none that has")
+        message = f'annotations must have "segments_info"; got {arrived}'
+        self.add(Kind.STRUCTURE, message, fix)
+        return True
+
+    def _go_through(self, categories: list, images: list, annotations: list) -> None:
+        if not (annotations and images):
+            self.add(
+                Kind.EMPTY,
+                f"must hold at least one image and annotation; got {len(images)} and "
+                f"{len(annotations)}",
+                "give the json of a split that has both",
+            )
+        classes = CategoriesCheck(self._file, categories)
+        self.categories, self.is_thing = classes.categories, classes.is_thing
+        self.problems += classes.problems
+        self.notes += classes.notes
+        segments = SegmentsCheck(self._file, self.is_thing)
+        segments.check_categories(categories, annotations)
+        usable = self._check_images(images)
+        self._check_annotations(annotations, usable, segments)
+        self.problems += segments.problems
+        self.incomplete = segments.incomplete
 
     def _check_images(self, images: list) -> dict[ImageId, dict[str, Any]]:
         """The usable entries by id."""
@@ -118,16 +125,16 @@ class JsonCheck(EntryCheck):
         self, entry: Any, where: str, ids: set[ImageId], names: dict[str, ImageId]
     ) -> bool:
         """Whether an entry of "images" has no fault; ids and names gain its own."""
-        fine = self._fields(entry, where, where, id=ImageId, height=int, width=int)
-        if not isinstance(entry, dict) or not self._file_name(entry, where):
+        fine = self.fields(entry, where, where, id=ImageId, height=int, width=int)
+        if not isinstance(entry, dict) or not self.file_name(entry, where):
             return False
         image = entry["file_name"]
         self.image_names.add(image)
         if not fine:
             return False
         if min(entry["height"], entry["width"]) < 1:
-            self._add(
-                STRUCTURE,
+            self.add(
+                Kind.STRUCTURE,
                 f'{where}: "height" and "width" must be above 0; got '
                 f"{entry['height']} and {entry['width']}",
                 "give the size in pixels",
@@ -135,97 +142,93 @@ class JsonCheck(EntryCheck):
             )
             return False
         fix = "give one another id, and its annotation that image_id"
-        if self._duplicate(ids, entry["id"], "image id", image, fix):
+        if self.is_repeated(ids, entry["id"], "image id", fix, image):
             return False
         name = record_name(image)
-        if name in names:
-            self._add(
-                "duplicate",
-                "image file names (less extension) must differ; images "
-                f"{names[name]!r} and {entry['id']!r} are both called {name!r}",
+        first = names.setdefault(name, entry["id"])
+        if first != entry["id"]:
+            self.add(
+                Kind.DUPLICATE,
+                f"image file names (less extension) must differ; images {first!r} and "
+                f"{entry['id']!r} are both called {name!r}",
                 "rename one; if both say the same, leave one out",
                 image,
             )
-            return False
-        names[name] = entry["id"]
-        return True
+        return first == entry["id"]
 
     def _check_annotations(
-        self, annotations: list, images: dict[ImageId, dict[str, Any]]
+        self,
+        annotations: list,
+        images: dict[ImageId, dict[str, Any]],
+        check: SegmentsCheck,
     ) -> None:
         names: set[str] = set()
         for number, entry in enumerate(annotations):
             where = f"annotations[{number}]"
-            fine = self._fields(entry, where, where, image_id=ImageId)
-            named = isinstance(entry, dict) and self._file_name(entry, where)
+            fine = self.fields(entry, where, where, image_id=ImageId)
+            named = isinstance(entry, dict) and self.file_name(entry, where)
             if named:
                 self.mask_names.add(entry["file_name"])
             if not (fine and named):
                 self._annotated.add(id_of(entry, "image_id"))
                 continue
-            image_id = entry["image_id"]
-            known = images.get(image_id)
-            if known is None and self._is_prediction:
-                known = {"file_name": "", "height": 0, "width": 0}
-            image = where if known is None else known["file_name"] or where
-            if self._is_repeated(entry, image, names):
+            known = images.get(entry["image_id"])
+            image = known["file_name"] if known else where
+            if self._is_second(entry, image, names):
                 continue
-            segments = list(self._segments.of(entry, image))
-            self._segments.check_instances(entry, segments, image)
+            segments = check.of(entry, image)
             if known is None:
-                self._add_without_entry(where, image_id)
+                self._add_without_entry(where, entry["image_id"])
                 continue
-            if entry.get("segments_info") == [] and not self._is_prediction:
-                self._note_empty(entry["file_name"], image)
+            if entry.get("segments_info") == []:
+                self.add(
+                    Kind.NO_SEGMENTS,
+                    f"annotation of {entry['file_name']}: the image has no segment, so "
+                    "all of it is void",
+                    "training learns nothing from it; annotate it, or leave the image "
+                    "out",
+                    image,
+                    note=True,
+                )
             self.images.append(
                 PanopticImage(
-                    image_id=image_id,
-                    file_name=known["file_name"],
+                    image_id=entry["image_id"],
+                    file_name=image,
                     mask_name=entry["file_name"],
                     height=known["height"],
                     width=known["width"],
                     segments=segments,
                 )
             )
+        if annotations:
+            self._check_all_annotated(images)
 
-    def _is_repeated(self, entry: dict[str, Any], image: str, names: set[str]) -> bool:
+    def _is_second(self, entry: dict[str, Any], image: str, names: set[str]) -> bool:
         """Whether its image or its mask has another annotation."""
         what, fix = "annotation of image id", 'correct one "image_id"'
-        annotated = self._duplicate(
-            self._annotated, entry["image_id"], what, image, fix
+        annotated = self.is_repeated(
+            self._annotated, entry["image_id"], what, fix, image
         )
         name, fix = entry["file_name"], "rename one, in json and folder"
-        return self._duplicate(names, name, "mask file name", image, fix) or annotated
+        return self.is_repeated(names, name, "mask file name", fix, image) or annotated
 
     def _add_without_entry(self, where: str, image_id: ImageId) -> None:
         """An annotation whose image is missing, not one that has a fault already."""
         if self.num_images and self._faulty_images.isdisjoint((image_id, None)):
-            self._add(
-                "image without entry",
+            self.add(
+                Kind.NO_ENTRY,
                 f'{where}: image_id {image_id!r} is not in "images"',
                 'add the image to "images", or correct "image_id"',
                 where,
             )
-
-    def _note_empty(self, mask: str, image: str) -> None:
-        self.notes.append(
-            Problem(
-                "annotation without segments",
-                self._path,
-                None,
-                f"annotation of {mask}: the image has no segment, so all of it is void",
-                "training learns nothing from it; annotate it, or leave the image out",
-                image,
-            )
-        )
 
     def _check_all_annotated(self, images: dict[ImageId, dict[str, Any]]) -> None:
         if None in self._annotated:
             return  # An annotation that does not say of which image it is.
         for image_id, image in images.items():
             if image_id not in self._annotated:
-                self._add(
-                    "image without annotation",
+                self.add(
+                    Kind.NO_ANNOTATION,
                     f"image {image['file_name']} has no annotation",
                     'add one; if there is none, leave the image out of "images"',
                     image["file_name"],

@@ -1,35 +1,99 @@
-"""What can be wrong with a data set, one record a fault."""
+"""What can be wrong with a data set: one record a problem, and their kinds."""
 
 from __future__ import annotations
 
+import enum
 import unicodedata
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-# The kind of `missing_file`.
-MISSING = "missing file"
+from cmt.data.panoptic import png
+from cmt.errors import few
+
 # Control characters, halves of characters, and what ends a line.
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
+# Places that a problem shows which many entries have.
+_SHOWN_PLACES = 3
+
+
+class Kind(str, enum.Enum):
+    """A few words, the same for all problems of a kind, as reports print them."""
+
+    __str__ = str.__str__
+    __format__ = str.__format__
+
+    JSON_FILE = "json file"
+    STRUCTURE = "json structure"
+    EMPTY = "empty data set"
+    CATEGORIES = "categories"
+    UNLISTED_CATEGORY = "category not in list"
+    DUPLICATE = "duplicate"
+    FILE_NAME = "file name"
+    NO_ENTRY = "image without entry"
+    NO_ANNOTATION = "image without annotation"
+    SEGMENT_ID = "segment id"
+    LABEL_RANGE = "label range"
+    STUFF_TWICE = "stuff twice"
+    CROWD = "crowd"
+    MISSING = "missing file"
+    UNREADABLE = "unreadable file"
+    TRUNCATED = png.TRUNCATED
+    DAMAGED = png.DAMAGED
+    NO_IMAGE = png.NO_IMAGE
+    TOO_LARGE = png.TOO_LARGE
+    NO_MASK = png.NO_MASK
+    SIZE = "size"
+    ORIENTATION = "orientation"
+    DIFFERENT_IDS = "ids that differ"
+    ID_NOT_IN_JSON = "id not in json"
+    ID_NOT_IN_PNG = "id not in PNG"
+    AREA = "area"
+    BOX = "box"
+    # Of notes; ORIENTATION may be one, too.
+    CATEGORY_GAPS = "category ids with gaps"
+    CATEGORY_NAME_TWICE = "duplicate category name"
+    NO_SEGMENTS = "annotation without segments"
+    MORE_MASKS = "more masks than centers"
+    GREY = "grey image"
+    CMYK = "CMYK image"
+    NOT_RGB = "image that is not RGB"
+    UNUSED_IMAGE = "image file not in json"
+    UNUSED_MASK = "mask file not in json"
+
+
+class Cause(NamedTuple):
+    """What a problem has in common with those of other entries of the json.
+
+    Attributes:
+      rule: the same for all of them.
+      place: of this one in the json.
+    """
+
+    rule: str
+    place: str
 
 
 class Problem(NamedTuple):
     """One fault of a data set, or one remark on it.
 
     Attributes:
-      kind: a few words, the same for all faults of a kind.
+      kind: of the problem.
       file: the path it is in.
       segment: id of the segment, None where the fault is not in one.
       message: the rule and what arrived.
       fix: what to do.
       image: the image it concerns, by its name in the json or its place there; None
         where the data set as a whole is at fault.
+      cause: None where no other entry can have the problem for the same reason.
     """
 
-    kind: str
+    kind: Kind
     file: str
     segment: int | None
     message: str
     fix: str
     image: str | None = None
+    cause: Cause | None = None
 
     @property
     def line(self) -> str:
@@ -45,7 +109,45 @@ class Problem(NamedTuple):
 
     def to_json(self) -> dict[str, Any]:
         """For programs."""
-        return self._asdict()
+        return {key: value for key, value in self._asdict().items() if key != "cause"}
+
+
+class Found:
+    """Collects problems, those of one file or of one image.
+
+    Attributes:
+      problems: the faults.
+      notes: what is no fault but good to know.
+    """
+
+    def __init__(self, file: object, image: str | None = None):
+        """Starts with nothing.
+
+        Args:
+          file: path that problems are in, unless they name another.
+          image: that they concern, unless they name another.
+        """
+        self.problems: list[Problem] = []
+        self.notes: list[Problem] = []
+        self._file = str(file)
+        self._image = image
+
+    def add(
+        self,
+        kind: Kind,
+        message: str,
+        fix: str,
+        image: str | None = None,
+        segment: int | None = None,
+        *,
+        file: str | None = None,
+        cause: Cause | None = None,
+        note: bool = False,
+    ) -> None:
+        """Adds a problem to the faults, or to the notes; see `Problem`."""
+        file, image = file or self._file, image or self._image
+        problem = Problem(kind, file, segment, message, fix, image, cause)
+        (self.notes if note else self.problems).append(problem)
 
 
 def is_printable(text: str) -> bool:
@@ -55,19 +157,24 @@ def is_printable(text: str) -> bool:
     )
 
 
-def missing_file(
-    path: str, what: str, name: str, image: str, advice: str = ""
-) -> Problem:
-    """The fault of a file that the json names and that is not there.
+def grouped(problems: Sequence[Problem]) -> Iterator[Problem]:
+    """Yields problems; those that many entries have for one reason as one.
 
-    Args:
-      path: where it should be.
-      what: "image" or "mask".
-      name: as the json has it.
-      image: the image it belongs to.
-      advice: where else to look; "" for the option that names the folder.
+    What is one of the whole data set can be told once. Conversion wants them one by
+    one, to leave out the images that have them.
     """
-    message = f"no such {what}, though the json names {name}"
-    advice = advice or f"give --{what}s the folder that has it"
-    fix = f"put it there or {advice}"
-    return Problem(MISSING, path, None, message, fix, image)
+    groups: dict[Any, list[Problem]] = {}
+    keys = [
+        (problem.kind, problem.cause.rule, problem.fix) if problem.cause else number
+        for number, problem in enumerate(problems)
+    ]
+    for key, problem in zip(keys, problems, strict=True):
+        groups.setdefault(key, []).append(problem)
+    for key, problem in zip(keys, problems, strict=True):
+        group = groups[key]
+        if len(group) <= _SHOWN_PLACES:
+            yield problem
+        elif problem is group[0]:
+            places = few([one.cause.place for one in group[1:]], _SHOWN_PLACES)
+            message = f"{problem.message} (and so {len(group) - 1} others: {places})"
+            yield problem._replace(message=message, segment=None, image=None)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import posixpath
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
-from cmt.data.checks.files import FileOptions
-from cmt.data.checks.problems import Problem, missing_file
-from cmt.data.panoptic.annotations import PanopticImage
+from cmt.data.checks.files import FileOptions, missing_message
+from cmt.data.checks.problems import Kind, Problem
+from cmt.data.panoptic.json import PanopticImage
 from cmt.io.storage import Location, is_file, join, list_files
 
-_IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
-_MASK_ENDINGS = (".png",)
-# What to do where a missing file is there under another name.
-RENAME = 'make "file_name" in the json and the name of the file the same'
+_ENDINGS = {
+    "image": (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
+    "mask": (".png",),
+}
+_UNUSED = {"image": Kind.UNUSED_IMAGE, "mask": Kind.UNUSED_MASK}
 
 
 class FileCounts(NamedTuple):
@@ -25,9 +27,9 @@ class FileCounts(NamedTuple):
       image_files: image files in the folders that the json names.
       mask_files: PNG files in the folders that it names.
       missing_images: images that it names and that are not there.
-      missing_masks: masks, likewise.
+      missing_masks: masks that it names and that are not there.
       unused_images: image files that it does not name.
-      unused_masks: PNG files, likewise.
+      unused_masks: PNG files that it does not name.
     """
 
     image_files: int
@@ -44,18 +46,15 @@ class Reconciliation(NamedTuple):
     Attributes:
       counts: of files.
       missing: a fault for each file of an entry that is not there.
+      summary: the same faults; of a folder that has none of its files, one.
       unused: a remark on each file that the json does not name, but those that a
         fault says to be there in place of another.
-      image_bytes: size of each image, in the order of the entries; None where it is
-        missing, or where only a request for each file would tell.
-      mask_bytes: of each PNG, likewise.
     """
 
     counts: FileCounts
     missing: list[Problem]
+    summary: list[Problem]
     unused: list[Problem]
-    image_bytes: list[int | None]
-    mask_bytes: list[int | None]
 
 
 def reconcile(
@@ -72,179 +71,173 @@ def reconcile(
       entries: the images.
       image_names: further images that the json names, below the images folder. They
         are counted; a missing one is no fault here.
-      mask_names: further masks that it names, likewise.
+      mask_names: further masks that it names, below the masks folder.
     """
-    images = _Files(
-        options.images,
-        {entry.image_path for entry in entries} | set(image_names),
-        _IMAGE_ENDINGS,
-    )
-    masks = _Files(
-        options.masks,
-        {entry.mask_name for entry in entries} | set(mask_names),
-        _MASK_ENDINGS,
-    )
+    image_paths = [entry.image_path for entry in entries]
+    mask_paths = [entry.mask_name for entry in entries]
+    images = _Files("image", options.images, {*image_paths, *image_names})
+    masks = _Files("mask", options.masks, {*mask_paths, *mask_names})
     # Both may be in one folder.
-    unused_images = images.unused(masks.paths)
-    unused_masks = masks.unused(images.paths)
-    missing = [
-        images.missing(entry.image_path, "image", entry, masks.paths, options.advice)
-        for entry in entries
-        if entry.image_path not in images.found
-    ] + [
-        masks.missing(entry.mask_name, "mask", entry, images.paths, options.advice)
-        for entry in entries
-        if entry.mask_name not in masks.found
-    ]
-    return Reconciliation(
-        FileCounts(
-            image_files=images.num_found + len(unused_images),
-            mask_files=masks.num_found + len(unused_masks),
-            missing_images=len(images.paths) - images.num_found,
-            missing_masks=len(masks.paths) - masks.num_found,
-            unused_images=len(unused_images),
-            unused_masks=len(unused_masks),
-        ),
-        missing,
-        _remarks(options.images, unused_images, "image", images.told)
-        + _remarks(options.masks, unused_masks, "mask", masks.told),
-        [images.found.get(entry.image_path) for entry in entries],
-        [masks.found.get(entry.mask_name) for entry in entries],
+    known = images.named | masks.named
+    unused_images, unused_masks = images.unused(known), masks.unused(known)
+    counts = FileCounts(
+        image_files=len(images.found) + len(unused_images),
+        mask_files=len(masks.found) + len(unused_masks),
+        missing_images=len(images.named - images.found),
+        missing_masks=len(masks.named - masks.found),
+        unused_images=len(unused_images),
+        unused_masks=len(unused_masks),
     )
+    reconciled = Reconciliation(counts, [], [], [])
+    for files, paths, unused in (
+        (images, image_paths, unused_images),
+        (masks, mask_paths, unused_masks),
+    ):
+        alike = files.missing(paths, known)
+        problems = [
+            files.problem(path, alike[path], entry, options.advice)
+            for path, entry in zip(paths, entries, strict=True)
+            if path in alike
+        ]
+        reconciled.missing.extend(problems)
+        # The first would say what is there in place of it.
+        if 2 <= len(problems) == len(entries) and not alike[paths[0]]:
+            problems = [files.all_missing(len(problems), paths[0], options.advice)]
+        reconciled.summary.extend(problems)
+        told = {name for names in alike.values() for name in names}
+        reconciled.unused.extend(
+            files.remark(name) for name in unused if name not in told
+        )
+    return reconciled
 
 
 class _Files:
     """What is in the folders that the names lie in.
 
     Attributes:
-      paths: of the names, in one form.
-      found: bytes of those that are there, by name.
-      told: files that a fault says to be there in place of another.
+      named: paths of the names, in one form.
+      found: those of them that are there.
     """
 
-    def __init__(self, folder: Location, names: set[str], endings: tuple[str, ...]):
+    def __init__(self, what: str, folder: Location, names: set[str]):
+        self._what = what
         self._folder = folder
-        self._endings = endings
+        self.named = {self._path(name) for name in names}
         # One listing of a folder under several names ("a" and "./a").
-        self._listings = {
-            inner: list_files(join(folder, inner) if inner else folder)
-            for inner in {_folder_of(name) for name in names} or {""}
-        }
-        self._similar: dict[tuple[str, str], list[str]] | None = None
-        self.paths = {_path(folder, name) for name in names}
-        self.found: dict[str, int | None] = {}
-        self.told: set[str] = set()
+        inner = {posixpath.dirname(posixpath.normpath(name)) for name in names} or {""}
+        self._listed = [
+            posixpath.join(part, file)
+            for part in inner
+            for file in list_files(join(folder, part) if part else folder)
+        ]
+        self.found = self.named.intersection(map(self._path, self._listed))
         # Where the file system does not tell upper from lower case.
         self._under_other_name: set[str] = set()
         for name in names:
-            listing = self._listings[_folder_of(name)]
-            file = posixpath.basename(name)
-            if file in listing:
-                self.found[name] = listing[file]
-            elif self._alike(name) and is_file(join(folder, name)):
-                self.found[name] = None
+            if self._path(name) not in self.found and self._is_there(name):
+                self.found.add(self._path(name))
                 self._under_other_name.update(self._alike(name))
 
-    @property
-    def num_found(self) -> int:
-        """Files that are there and named, each once."""
-        return len({_path(self._folder, name) for name in self.found})
+    def _path(self, name: str) -> str:
+        """A path in one form, to compare."""
+        return posixpath.normpath(join(self._folder, name))
 
-    def unused(self, others: set[str]) -> list[str]:
-        """The files of the kind that no name stands for, sorted.
+    def _is_there(self, name: str) -> bool:
+        return bool(self._alike(name)) and is_file(join(self._folder, name))
 
-        Args:
-          others: paths that the json names as something else.
-        """
-        known = self.paths | others
-        names = (
-            posixpath.join(inner, file)
-            for inner, listing in self._listings.items()
-            for file in listing
-            # Those of macOS that begin with a point hold no picture.
-            if file.lower().endswith(self._endings) and not file.startswith(".")
-        )
-        return sorted(
-            name
-            for name in names
-            if _path(self._folder, name) not in known
-            and name not in self._under_other_name
-        )
+    @functools.cached_property
+    def _of_kind(self) -> list[str]:
+        """Names of the files there that are images or masks by their ending."""
+        endings = _ENDINGS[self._what]
+        return [name for name in self._listed if name.lower().endswith(endings)]
 
-    def missing(
-        self,
-        name: str,
-        what: str,
-        entry: PanopticImage,
-        others: set[str],
-        advice: str,
-    ) -> Problem:
-        """The fault of a file that is not there, and what is there in its place.
-
-        Args:
-          name: below the folder.
-          what: "image" or "mask".
-          entry: the image it belongs to.
-          others: paths that the json names as something else.
-          advice: see `missing_file`.
-        """
-        given = entry.file_name if what == "image" else entry.mask_name
-        path = join(self._folder, name)
-        problem = missing_file(path, what, given, entry.file_name, advice)
-        known = self.paths | others if self._alike(name) else set()
-        alike = [
-            other
-            for other in self._alike(name)
-            if _path(self._folder, other) not in known
-        ]
-        if alike:
-            self.told.update(alike)
-            message = f"{problem.message}; there is {', '.join(sorted(alike))}"
-            problem = problem._replace(message=message, fix=RENAME)
-        return problem
+    @functools.cached_property
+    def _by_stem(self) -> dict[tuple[str, str], list[str]]:
+        by_stem: dict[tuple[str, str], list[str]] = {}
+        for name in self._of_kind:
+            by_stem.setdefault(_plain_stem(name), []).append(name)
+        return by_stem
 
     def _alike(self, name: str) -> list[str]:
         """Names of files there that differ in ending or case alone."""
-        if self._similar is None:
-            self._similar = {}
-            for inner, listing in self._listings.items():
-                for file in listing:
-                    if file.lower().endswith(self._endings):
-                        key = (inner, _plain_stem(file))
-                        found = posixpath.join(inner, file)
-                        self._similar.setdefault(key, []).append(found)
-        return self._similar.get(
-            (_folder_of(name), _plain_stem(posixpath.basename(name))), []
+        return self._by_stem.get(_plain_stem(name), [])
+
+    def unused(self, known: set[str]) -> list[str]:
+        """The files of the kind that no name stands for, sorted.
+
+        Args:
+          known: paths that the json names.
+        """
+        return sorted(
+            name
+            for name in self._of_kind
+            # Those of macOS that begin with a point hold no picture.
+            if not posixpath.basename(name).startswith(".")
+            and self._path(name) not in known
+            and name not in self._under_other_name
         )
 
-
-def _folder_of(name: str) -> str:
-    """The folder of a name, in one form; "" for none."""
-    inner = posixpath.normpath(posixpath.dirname(name) or ".")
-    return "" if inner == "." else inner
-
-
-def _path(folder: Location, name: str) -> str:
-    """A path in one form, to compare."""
-    return posixpath.normpath(join(folder, name))
-
-
-def _plain_stem(file: str) -> str:
-    stem = posixpath.splitext(file)[0]
-    return unicodedata.normalize("NFC", stem).casefold()
-
-
-def _remarks(
-    folder: Location, names: list[str], what: str, told: set[str]
-) -> list[Problem]:
-    return [
-        Problem(
-            f"{what} file not in json",
-            join(folder, name),
+    def remark(self, name: str) -> Problem:
+        """The remark on an unused file."""
+        return Problem(
+            _UNUSED[self._what],
+            join(self._folder, name),
             None,
             "the json does not name this file",
             "none needed; if it should be used, give the json that names it",
         )
-        for name in names
-        if name not in told
-    ]
+
+    def missing(self, names: Iterable[str], known: set[str]) -> dict[str, list[str]]:
+        """The names that are not there, each with what is there in its place.
+
+        Args:
+          names: to look at.
+          known: paths that the json names.
+        """
+        return {
+            name: [
+                other
+                for other in sorted(self._alike(name))
+                if self._path(other) not in known
+            ]
+            for name in names
+            if self._path(name) not in self.found
+        }
+
+    def problem(
+        self, name: str, alike: list[str], entry: PanopticImage, advice: str
+    ) -> Problem:
+        """The fault of a file that is not there.
+
+        Args:
+          name: of the file, below the folder.
+          alike: what is there in its place.
+          entry: the image it belongs to.
+          advice: see `FileOptions`.
+        """
+        given = entry.file_name if self._what == "image" else entry.mask_name
+        message, fix = missing_message(self._what, given, advice)
+        if alike:
+            message += f"; there is {', '.join(alike)}"
+            fix = 'make "file_name" in the json and the name of the file the same'
+        path = join(self._folder, name)
+        return Problem(Kind.MISSING, path, None, message, fix, entry.file_name)
+
+    def all_missing(self, count: int, example: str, advice: str) -> Problem:
+        """The one fault of a folder that has none of the files."""
+        option = f"{self._what}s"
+        return Problem(
+            Kind.MISSING,
+            str(self._folder),
+            None,
+            f"none of the {count} {option} that the json names is in this folder, such "
+            f"as {example}",
+            advice or f"give --{option} the folder that has them",
+        )
+
+
+def _plain_stem(name: str) -> tuple[str, str]:
+    """The folder of a name, and its stem without case."""
+    folder, file = posixpath.split(posixpath.normpath(name))
+    stem = posixpath.splitext(file)[0]
+    return folder, unicodedata.normalize("NFC", stem).casefold()

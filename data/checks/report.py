@@ -6,21 +6,18 @@ import collections
 import dataclasses
 import functools
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from cmt.data.checks.entries import grouped
 from cmt.data.checks.files import FileOptions, check_files
-from cmt.data.checks.pixels import OF_UNREAD_IDS, check_boxes
-from cmt.data.checks.problems import MISSING, Problem
-from cmt.data.checks.reconcile import RENAME, FileCounts, Reconciliation, reconcile
+from cmt.data.checks.pixels import OF_UNREAD_IDS
+from cmt.data.checks.problems import Found, Kind, Problem, grouped
+from cmt.data.checks.reconcile import FileCounts, reconcile
 from cmt.data.checks.source import Source, open_source
-from cmt.data.panoptic.annotations import PanopticImage, count_masks
-from cmt.data.panoptic.json import JsonFault
-from cmt.data.panoptic.registry import Paths, place_images
+from cmt.data.panoptic.json import JsonFault, PanopticImage, count_masks
+from cmt.data.panoptic.registry import Paths, image_path
 from cmt.io.parallel import parallel_map
 from cmt.io.progress import track
-from cmt.io.storage import Location, join
 
 _CHUNK_IMAGES = 8
 _ALONE_IMAGES = 50
@@ -97,10 +94,8 @@ class Validation:
 
 
 def validate(
+    paths: Paths,
     *,
-    images: Location,
-    annotations: Location,
-    masks: Location,
     workers: int = 0,
     exif: str | None = None,
     num_centers: int = 128,
@@ -110,115 +105,70 @@ def validate(
     Folders and files may be local or what `tf.io.gfile` reads.
 
     Args:
-      images: folder of the images.
-      annotations: COCO panoptic json.
-      masks: folder of the PNG files.
+      paths: of the data set.
       workers: number of processes; 0 for one a processor.
-      exif: how EXIF orientations are taken, see `FileOptions`; None for "auto".
+      exif: how EXIF orientations are taken, see `FileOptions`; None for what `paths`
+        says, or "auto".
       num_centers: of the model to be trained.
 
     Raises:
       InputError: the json or a folder is missing.
     """
-    paths = Paths(images, annotations, masks)
-    return validate_paths(paths, workers=workers, exif=exif, num_centers=num_centers)
-
-
-def validate_paths(
-    paths: Paths,
-    *,
-    workers: int = 0,
-    exif: str | None = None,
-    num_centers: int = 128,
-) -> Validation:
-    """Checks a data set; see `validate`."""
     try:
         source = open_source(paths, exif)
     except JsonFault as fault:
         return _unreadable(paths, fault, num_centers)
     check = source.check
-    readable = bool(check.image_names or check.mask_names)
     files = reconcile(
         source.files,
         check.images,
-        image_names=_image_paths(paths.dataset, check.image_names),
+        image_names={image_path(paths.dataset, name) for name in check.image_names},
         mask_names=check.mask_names,
     )
-    problems = [*grouped(check), *_missing(source, files)]
+    problems = [*grouped(check.problems), *files.summary]
+    notes = list(check.notes)
     # Where no name could be read, all files would be remarked on.
-    notes = [*check.notes, *(files.unused if readable else ())]
+    if check.image_names or check.mask_names:
+        notes += files.unused
     told = {problem.file for problem in files.missing}
-    for found in _check_all(source, workers):
+    for some_problems, some_notes in _check_all(source, workers):
+        notes += some_notes
         problems += [
             problem
-            for problem in found[0]
-            if not (problem.kind == MISSING and problem.file in told)
+            for problem in some_problems
+            if not (problem.kind is Kind.MISSING and problem.file in told)
             # Those are faults of the json.
             and not (
                 problem.kind in OF_UNREAD_IDS and problem.image in check.incomplete
             )
         ]
-        notes += found[1]
-    masks, crowded = _count_all_masks(source, num_centers)
+    counts = {
+        entry.file_name: count_masks(entry, check.is_thing) for entry in check.images
+    }
+    crowded = Found(paths.annotations)
+    _note_crowded(crowded, counts, num_centers)
     return Validation(
         images=check.num_images,
         annotations=check.num_annotations,
         annotated=len(check.images),
         files=files.counts,
-        masks=masks,
+        masks=_mask_counts(list(counts.values()), num_centers),
         problems=problems,
-        notes=notes + crowded,
+        notes=notes + crowded.notes,
     )
-
-
-def _image_paths(dataset: str, names: Collection[str]) -> list[str]:
-    """Where images of these names are below the images folder."""
-    entries = [PanopticImage(name, name, "", 1, 1, []) for name in names]
-    return [entry.image_path for entry in place_images(dataset, entries)]
-
-
-def _missing(source: Source, files: Reconciliation) -> list[Problem]:
-    """The files that are not there; where none is, the folder is wrong: one fault."""
-    entries = source.check.images
-    problems = []
-    for option, folder, path_of in (
-        ("images", source.files.images, lambda entry: entry.image_path),
-        ("masks", source.files.masks, lambda entry: entry.mask_name),
-    ):
-        paths = {join(folder, path_of(entry)) for entry in entries}
-        found = [problem for problem in files.missing if problem.file in paths]
-        if len(found) < len(entries) or len(found) < 2 or found[0].fix == RENAME:
-            problems += found
-            continue
-        problems.append(
-            Problem(
-                MISSING,
-                folder,
-                None,
-                f"none of the {len(found)} {option} that the json names is in this "
-                f"folder, such as {path_of(entries[0])}",
-                source.paths.advice or f"give --{option} the folder that has them",
-            )
-        )
-    return problems
 
 
 def _unreadable(paths: Paths, fault: JsonFault, num_centers: int) -> Validation:
-    problem = Problem(
-        "json file", str(paths.annotations), None, fault.reason, fault.fix
-    )
-    return Validation(
-        0,
-        0,
-        0,
-        reconcile(FileOptions(str(paths.images), str(paths.masks)), []).counts,
-        MaskCounts(num_centers, 0, {}, 0),
-        [problem],
-        [],
-    )
+    found = Found(paths.annotations)
+    found.add(Kind.JSON_FILE, fault.reason, fault.fix)
+    files = reconcile(FileOptions(str(paths.images), str(paths.masks)), [])
+    masks = _mask_counts([], num_centers)
+    return Validation(0, 0, 0, files.counts, masks, found.problems, [])
 
 
-def _check_all(source: Source, workers: int):
+def _check_all(
+    source: Source, workers: int
+) -> Iterator[tuple[list[Problem], list[Problem]]]:
     """Yields the problems and the notes of every image."""
     entries = source.check.images
     chunks = [
@@ -237,50 +187,42 @@ def _check_all(source: Source, workers: int):
 def _check_images(
     files: FileOptions, entries: Sequence[PanopticImage]
 ) -> list[tuple[list[Problem], list[Problem]]]:
-    results = []
-    for entry in entries:
-        checked = check_files(files, entry)
-        problems = checked.problems
-        if checked.index is not None:
-            path = join(files.masks, entry.mask_name)
-            problems = problems + check_boxes(path, entry, checked.index, problems)
-        results.append((problems, checked.notes))
-    return results
+    checked = (check_files(files, entry, boxes=True) for entry in entries)
+    return [(one.problems, one.notes) for one in checked]
 
 
-def _count_all_masks(
-    source: Source, num_centers: int
-) -> tuple[MaskCounts, list[Problem]]:
-    """The distribution, and a note on every image that has more masks than centers."""
+def _mask_counts(counts: Sequence[int], num_centers: int) -> MaskCounts:
     distribution: collections.Counter[int] = collections.Counter()
-    notes = []
-    largest = 0
-    for entry in source.check.images:
-        count = count_masks(entry, source.check.is_thing)
-        largest = max(largest, count)
+    for count in counts:
         bound = FIRST_MASKS
         while bound < count:
             bound *= 2
         distribution[bound] += 1
+    return MaskCounts(
+        num_centers=num_centers,
+        largest=max(counts, default=0),
+        distribution=dict(sorted(distribution.items())),
+        above=sum(count > num_centers for count in counts),
+    )
+
+
+def _note_crowded(found: Found, counts: dict[str, int], num_centers: int) -> None:
+    """Notes every image that has more masks than centers."""
+    for image, count in counts.items():
         if count > num_centers:
             more = (
                 f"or set model.num_centers and data.max_masks to {count}"
                 if count <= MAX_CENTERS
                 else f"no model has more than {MAX_CENTERS} centers"
             )
-            notes.append(
-                Problem(
-                    "more masks than centers",
-                    str(source.paths.annotations),
-                    None,
-                    f"{entry.file_name} has {count} masks, more than the {num_centers} "
-                    "centers of the model",
-                    f"training makes the smallest void; {more}",
-                    entry.file_name,
-                )
+            found.add(
+                Kind.MORE_MASKS,
+                f"{image} has {count} masks, more than the {num_centers} centers of "
+                "the model",
+                f"training makes the smallest void; {more}",
+                image,
+                note=True,
             )
-    counts = dict(sorted(distribution.items()))
-    return MaskCounts(num_centers, largest, counts, len(notes)), notes
 
 
 def _count_kinds(problems: Sequence[Problem]) -> dict[str, int]:

@@ -6,41 +6,30 @@ import collections
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from cmt.data.checks.categories import LABEL_RANGE
-from cmt.data.checks.entries import (
-    STRUCTURE,
-    Cause,
-    EntryCheck,
-    id_of,
-    is_of,
-    segments_of,
-    shown,
-)
-from cmt.data.panoptic.annotations import MAX_LABEL_PART, MAX_SEGMENT_ID, Segment
-
-_UNLISTED = "category not in list"
-# Area of a segment that the json does not tell, or tells twice.
-_UNKNOWN_AREA = -1
+from cmt.data.checks.entries import EntryCheck, id_of, is_of
+from cmt.data.checks.problems import Cause, Kind
+from cmt.data.panoptic.json import MAX_SEGMENT_ID, Segment, shown
+from cmt.labels import MAX_LABEL_PART
 
 
 class SegmentsCheck(EntryCheck):
     """Goes through the segments of one annotation after the other.
 
     Attributes:
-      problems: all faults found; those of one image name it.
-      notes: none.
-      causes: of the problems that many entries may have for one reason.
       incomplete: images of which not all segments have an id that can be read, so
         that other ids in the PNG are no fault.
     """
 
-    def __init__(
-        self, path: str, is_thing: dict[int, bool | None], *, is_prediction: bool
-    ):
+    def __init__(self, path: str, is_thing: dict[int, bool | None]):
+        """Starts with nothing.
+
+        Args:
+          path: of the json.
+          is_thing: of every category that has an id; None where it does not say.
+        """
         super().__init__(path)
         self.incomplete: set[str] = set()
         self._is_thing = is_thing
-        self._is_prediction = is_prediction
         self._names_unlisted = True
 
     def check_categories(self, categories: list, annotations: list) -> None:
@@ -54,73 +43,73 @@ class SegmentsCheck(EntryCheck):
         """
         if not (self._is_thing and all(is_of(id_of(one), int) for one in categories)):
             self._names_unlisted = False
-        if not self._names_unlisted:
             return
-        used = collections.Counter(
+        used = [
             info["category_id"]
             for entry in annotations
-            for info in segments_of(entry)
+            for info in _segments_of(entry)
             if is_of(info.get("category_id"), int)
-        )
-        unlisted = {
-            number: n for number, n in used.items() if number not in self._is_thing
-        }
-        number, total = sum(unlisted.values()), sum(used.values())
-        if number < 2 or 2 * number <= total:
+        ]
+        unlisted = [number for number in used if number not in self._is_thing]
+        if len(unlisted) < 2 or 2 * len(unlisted) <= len(used):
             return
         self._names_unlisted = False
-        some = ", ".join(map(str, sorted(unlisted)[:4]))
-        self._add(
-            _UNLISTED,
-            f"{number} of {total} segments have a category_id that is not in "
-            f'"categories", such as {some}',
+        some = ", ".join(map(str, sorted(set(unlisted))[:4]))
+        self.add(
+            Kind.UNLISTED_CATEGORY,
+            f"{len(unlisted)} of {len(used)} segments have a category_id that is not "
+            f'in "categories", such as {some}',
             'give the "categories" that the annotations were made with',
         )
 
-    def of(self, annotation: dict[str, Any], image: str) -> Iterator[Segment]:
-        """The segments of an annotation whose pixels can be looked at.
+    def of(self, annotation: dict[str, Any], image: str) -> list[Segment]:
+        """Checks the segments of an annotation.
 
         Args:
           annotation: an entry with a file name.
           image: the image it concerns, for the problems.
+
+        Returns:
+          Those whose pixels can be looked at.
         """
         where = f"annotation of {annotation['file_name']}:"
         infos = annotation.get("segments_info")
         if not isinstance(infos, list):
-            self._add(
-                STRUCTURE,
+            self.incomplete.add(image)
+            self.add(
+                Kind.STRUCTURE,
                 f'{where} "segments_info" must be a list; got {type(infos).__name__}',
                 "add the segments",
                 image,
             )
+            return []
+        segments = list(self._segments(infos, where, image))
+        if len(segments) < len(infos):
             self.incomplete.add(image)
-            return
-        wanted = dict(id=int, category_id=int)
-        if not self._is_prediction:
-            wanted["area"] = int
+        self._check_instances(segments, where, image)
+        return segments
+
+    def _segments(self, infos: list, where: str, image: str) -> Iterator[Segment]:
         counts = collections.Counter(map(id_of, infos))
         seen: set[int] = set()
         stuff: set[int] = set()
         for number, info in enumerate(infos):
             place = f"{where} segments_info[{number}]"
-            fine = self._fields(info, place, image, **wanted)
+            fine = self.fields(info, place, image, id=int, category_id=int, area=int)
             segment_id = id_of(info)
             if type(segment_id) is not int:
-                self.incomplete.add(image)
                 continue
             if not 1 <= segment_id <= MAX_SEGMENT_ID:
-                self._add(
-                    "segment id",
+                self.add(
+                    Kind.SEGMENT_ID,
                     f"{place}: id must be from 1 to {MAX_SEGMENT_ID}; got {segment_id}",
                     "renumber the segment in json and PNG",
                     image,
                 )
-                self.incomplete.add(image)
                 continue
+            # One of two may be drawn with the id it should have.
             fix = "give one another id, in json and PNG"
-            if self._duplicate(seen, segment_id, f"{where} segment id", image, fix):
-                # One of the two may be drawn with the id it should have.
-                self.incomplete.add(image)
+            if self.is_repeated(seen, segment_id, f"{where} segment id", fix, image):
                 continue
             if fine:
                 self._check_segment(info, where, image, stuff)
@@ -128,22 +117,16 @@ class SegmentsCheck(EntryCheck):
             yield Segment(
                 id=segment_id,
                 category_id=info["category_id"] if fine else 0,
-                area=info.get("area", 0) if clear else _UNKNOWN_AREA,
+                area=info["area"] if clear and info["area"] >= 0 else None,
                 is_crowd=bool(info.get("iscrowd", 0)),
                 box=info.get("bbox") if clear else None,
             )
 
-    def check_instances(
-        self, annotation: dict[str, Any], segments: Sequence[Segment], image: str
+    def _check_instances(
+        self, segments: Sequence[Segment], where: str, image: str
     ) -> None:
-        """Finds the classes that have more things in an image than labels hold.
-
-        Args:
-          annotation: an entry with a file name.
-          segments: what `of` gave for it.
-          image: the image it concerns, for the problems.
-        """
-        if self._is_prediction or len(segments) <= MAX_LABEL_PART:
+        """Finds the classes that have more things in an image than labels hold."""
+        if len(segments) <= MAX_LABEL_PART:
             return
         things = collections.Counter(
             segment.category_id
@@ -152,11 +135,10 @@ class SegmentsCheck(EntryCheck):
         )
         for category, count in things.items():
             if count > MAX_LABEL_PART:
-                self._add(
-                    LABEL_RANGE,
-                    f"annotation of {annotation['file_name']}: at most "
-                    f"{MAX_LABEL_PART} instances of a class fit in a label; got "
-                    f"{count} of category {category}",
+                self.add(
+                    Kind.LABEL_RANGE,
+                    f"{where} at most {MAX_LABEL_PART} instances of a class fit in a "
+                    f"label; got {count} of category {category}",
                     "make some of them one segment that is crowd",
                     image,
                 )
@@ -164,50 +146,43 @@ class SegmentsCheck(EntryCheck):
     def _check_segment(
         self, info: dict[str, Any], where: str, image: str, stuff: set[int]
     ) -> None:
-        category, crowd = info["category_id"], info.get("iscrowd", 0)
-        is_thing = self._is_thing.get(category)
+        number, category = info["id"], info["category_id"]
+        crowd, is_thing = info.get("iscrowd", 0), self._is_thing.get(category)
         if self._names_unlisted and category not in self._is_thing:
-            self._add(
-                _UNLISTED,
+            self.add(
+                Kind.UNLISTED_CATEGORY,
                 f'{where} category_id {category} is not in "categories"',
                 'add the category or correct "category_id"',
                 image,
-                info["id"],
-                cause=Cause(f"category {category}", f"segment {info['id']} of {image}"),
+                number,
+                cause=Cause(f"category {category}", f"segment {number} of {image}"),
             )
-        if not self._is_prediction and info["area"] < 0:
-            self._add(
-                "area",
-                f'{where} "area" must be the number of pixels; got {info["area"]}',
-                "correct it",
-                image,
-                info["id"],
-            )
+        if info["area"] < 0:
+            message = f'{where} "area" must be the number of pixels; got {info["area"]}'
+            self.add(Kind.AREA, message, "correct it", image, number)
         if crowd not in (0, 1):
-            self._add(
-                "crowd",
-                f'{where} "iscrowd" must be 0 or 1; got {shown(crowd)}',
-                "correct it",
-                image,
-                info["id"],
-            )
+            message = f'{where} "iscrowd" must be 0 or 1; got {shown(crowd)}'
+            self.add(Kind.CROWD, message, "correct it", image, number)
         elif crowd and is_thing is False:
-            self._add(
-                "crowd",
-                f"{where} only things can be crowd; category {category} is stuff",
-                'set "iscrowd" to 0',
+            message = f"{where} only things can be crowd; category {category} is stuff"
+            self.add(Kind.CROWD, message, 'set "iscrowd" to 0', image, number)
+        if is_thing is not False:
+            return
+        if category in stuff:
+            self.add(
+                Kind.STUFF_TWICE,
+                f"{where} a stuff category must have one segment an image; category "
+                f"{category} has another",
+                "draw both with one id in the PNG and keep one entry, its area the sum",
                 image,
-                info["id"],
+                number,
             )
-        if is_thing is False and not self._is_prediction:
-            if category in stuff:
-                self._add(
-                    "stuff twice",
-                    f"{where} a stuff category must have one segment an image; "
-                    f"category {category} has another",
-                    "draw both with one id in the PNG and keep one entry, its area the "
-                    "sum",
-                    image,
-                    info["id"],
-                )
-            stuff.add(category)
+        stuff.add(category)
+
+
+def _segments_of(annotation: Any) -> list[dict[str, Any]]:
+    """What can be read of the "segments_info" of an annotation."""
+    infos = annotation.get("segments_info") if isinstance(annotation, dict) else None
+    if not isinstance(infos, list):
+        return []
+    return [info for info in infos if isinstance(info, dict)]

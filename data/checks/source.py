@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cmt.data.checks.files import FileOptions
 from cmt.data.checks.json import JsonCheck
+from cmt.data.checks.problems import Kind
 from cmt.data.panoptic.json import parse_json, read_file
 from cmt.data.panoptic.registry import (
+    LAYOUTS,
     Paths,
-    class_fault,
-    place_images,
+    image_path,
     shift_categories,
 )
 from cmt.errors import InputError
@@ -47,61 +48,66 @@ def open_source(paths: Paths, exif: str | None = None) -> Source:
       exif: one of EXIF_CHOICES; None for what `paths` says, or "auto".
 
     Raises:
-      JsonFault: the json is none.
+      JsonFault: the file holds no json object.
       InputError: the json or a folder is missing.
     """
-    check_paths(paths)
+    _check_paths(paths)
     exif = exif or paths.exif or "auto"
     if exif not in EXIF_CHOICES:
         raise InputError(f"--exif must be one of {EXIF_CHOICES}; got {exif!r}")
-    check, shifted, digest = _read(paths)
-    check.images = place_images(paths.dataset, check.images)
+    data = read_file(paths.annotations)
+    digest = hashlib.sha256(data).hexdigest()
+    content = parse_json(paths.annotations, data)
+    del data
+    if paths.category_offset:
+        content = shift_categories(content, paths.category_offset)
+    check = JsonCheck(paths.annotations, content)
+    # Else those with a fault would be missing from the count.
+    if check.categories and len(check.categories) == len(content["categories"]):
+        _check_classes(paths.dataset, check)
+    for number, entry in enumerate(check.images):
+        path = image_path(paths.dataset, entry.file_name)
+        if path != entry.file_name:
+            check.images[number] = entry._replace(path=path)
     return Source(
         paths=paths,
         files=FileOptions(str(paths.images), str(paths.masks), exif, paths.advice),
         check=check,
-        shifted=shifted if paths.category_offset else None,
+        shifted=content if paths.category_offset else None,
         annotations_sha256=digest,
     )
 
 
-def _read(paths: Paths) -> tuple[JsonCheck, dict[str, Any], str]:
-    """What the json holds, the json with raised category ids, and its SHA-256."""
-    data = read_file(paths.annotations)
-    digest = hashlib.sha256(data).hexdigest()
-    shifted = shift_categories(
-        parse_json(paths.annotations, data), paths.category_offset
-    )
-    del data
-    check = JsonCheck(paths.annotations, shifted)
-    categories = shifted.get("categories")
-    # Else those with a fault would be missing from the count.
-    if check.categories and len(check.categories) == len(categories):
-        fault = class_fault(paths.dataset, check.categories, paths.annotations)
-        check.problems += [fault] if fault else []
-    return check, shifted, digest
+def _check_classes(dataset: str, check: JsonCheck) -> None:
+    """Finds a json that has not the classes of a registered data set."""
+    if not dataset:
+        return
+    layout = LAYOUTS[dataset]
+    things = sum(category.is_thing for category in check.categories)
+    found = (things, len(check.categories) - things)
+    if found != (layout.things, layout.stuff):
+        check.add(
+            Kind.CATEGORIES,
+            f"--dataset {dataset} must have {layout.things} things and {layout.stuff} "
+            f"stuff; got {found[0]} and {found[1]}",
+            f"give {layout.about}, or the three paths in place of --dataset",
+        )
 
 
-def check_paths(paths: Paths) -> None:
-    """Makes sure that the json and the folders are there.
-
-    Raises:
-      InputError: one is not.
-    """
-    wanted = (
+def _check_paths(paths: Paths) -> None:
+    for name, path, is_there, what in (
         ("annotations", paths.annotations, is_file, "annotation file"),
         ("images", paths.images, is_folder, "folder"),
         ("masks", paths.masks, is_folder, "folder"),
-    )
-    for name, path, is_there, what in wanted:
+    ):
+        if is_there(path):
+            continue
+        reason = f"no such {what}"
+        if what == "folder" and is_file(path):
+            reason = "a file, where a folder must be"
+        elif what != "folder" and is_folder(path):
+            reason = "a folder, where a file must be"
         place = (
             f"{name} of the data set, {path}" if paths.advice else f"--{name} {path}"
         )
-        if is_there(path):
-            continue
-        advice = paths.advice or "check the path"
-        if what == "folder" and is_file(path):
-            raise InputError(f"{place}: a file, where a folder must be; {advice}")
-        if what != "folder" and is_folder(path):
-            raise InputError(f"{place}: a folder, where a file must be; {advice}")
-        raise InputError(f"{place}: no such {what}; {advice}")
+        raise InputError(f"{place}: {reason}; {paths.advice or 'check the path'}")

@@ -25,7 +25,7 @@ from cmt.data.convert.shards import (
     read_record,
     write_shard,
 )
-from cmt.data.panoptic.annotations import PanopticImage, Segment
+from cmt.data.panoptic.json import PanopticImage, Segment
 from cmt.errors import CmtError, InputError, WorkError
 from cmt.io import storage
 from cmt.io.storage import join

@@ -28,7 +28,7 @@ from cmt.data.convert.shards import (
     work_folder,
     write_shard,
 )
-from cmt.data.panoptic.annotations import PanopticImage, count_masks
+from cmt.data.panoptic.json import PanopticImage, count_masks
 from cmt.data.panoptic.registry import Paths
 from cmt.data.records.manifest import (
     Contents,

@@ -12,9 +12,9 @@ from PIL import Image, ImageOps
 
 from cmt.data.checks.files import FileOptions, ImageFile, check_files
 from cmt.data.checks.problems import Problem
-from cmt.data.panoptic.annotations import PanopticImage
 from cmt.data.panoptic.categories import Category, class_of_id
-from cmt.data.panoptic.json import DECODING_ERRORS, decoding_fault, label_values
+from cmt.data.panoptic.json import PanopticImage
+from cmt.data.panoptic.masks import DECODING_ERRORS, decoding_fault, label_values
 from cmt.data.records.tfrecord import encode_example, frame
 from cmt.io.storage import join
 

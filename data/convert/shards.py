@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from cmt.data.checks.problems import Problem
 from cmt.data.convert.encode import RECORD_VERSION, Encoded, EncodingOptions
-from cmt.data.panoptic.annotations import PanopticImage
+from cmt.data.panoptic.json import PanopticImage
 from cmt.data.records.manifest import Manifest, Shard, Skipped, manifest_path
 from cmt.data.records.tfrecord import INDEX_SUFFIX
 from cmt.errors import CmtError, InputError

@@ -21,9 +21,9 @@ from cmt.data.input.augment import (
     window_of_image,
     window_of_labels,
 )
-from cmt.data.panoptic.annotations import LABEL_DIVISOR
 from cmt.data.panoptic.categories import Category
 from cmt.errors import InputError
+from cmt.labels import LABEL_DIVISOR
 
 # Labels with pasted segments leave room for the instances of two images.
 PASTED_DIVISOR = 2 * LABEL_DIVISOR

@@ -10,7 +10,6 @@ import numpy as np
 import tensorflow as tf
 
 from cmt.data.input.pipeline import Split
-from cmt.data.panoptic.annotations import LABEL_DIVISOR
 from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.overlay import draw_overlay
 from cmt.data.panoptic.predictions import panoptic_ids
@@ -18,6 +17,7 @@ from cmt.data.panoptic.sheet import contact_sheet, save_picture
 from cmt.errors import InputError
 from cmt.io import storage
 from cmt.io.progress import track
+from cmt.labels import LABEL_DIVISOR
 from cmt.outputs import Targets
 
 SHEET_IMAGES = 24

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from cmt.data.panoptic.annotations import LABEL_DIVISOR
 from cmt.errors import InputError
+from cmt.labels import LABEL_DIVISOR
 from cmt.outputs import Targets
 
 

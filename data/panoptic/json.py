@@ -1,68 +1,101 @@
-"""The COCO panoptic format: a json of segments, and PNG files of segment ids."""
+"""A COCO panoptic json: its entries, typed, and the one reader of them.
+
+The reader takes whatever it can understand; `data/checks` finds what is wrong.
+"""
 
 from __future__ import annotations
 
-import io
 import json
-import struct
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+import reprlib
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
 
-import numpy as np
-from PIL import Image, UnidentifiedImageError
-
-from cmt.data.checks.categories import LABEL_RANGE
-from cmt.data.checks.integrity import (
-    DAMAGED,
-    JPEG_HEAD,
-    NO_IMAGE,
-    TOO_LARGE,
-    TRUNCATED,
-    ImageFault,
-    Png,
-    read_png,
-    refuse_too_large,
-)
-from cmt.data.checks.json import JsonCheck
-
-# The names after "as" are for those who import them from here.
-from cmt.data.panoptic.annotations import (
-    LABEL_DIVISOR,
-    MAX_LABEL_PART,
-    MAX_SEGMENT_ID,
-    PanopticAnnotations,
-)
-from cmt.data.panoptic.annotations import MAX_CATEGORY_ID as MAX_CATEGORY_ID
-from cmt.data.panoptic.annotations import PanopticImage as PanopticImage
-from cmt.data.panoptic.annotations import Segment as Segment
+from cmt.data.panoptic.categories import Category
 from cmt.errors import InputError
-from cmt.io.storage import read_bytes
+from cmt.io.storage import Location, read_bytes
 
-# Faults that leave an entry readable: what it says is clear, though not allowed.
-_READABLE = {
-    "category not in list",
-    "crowd",
-    "empty data set",
-    "image without annotation",
-    LABEL_RANGE,
-    "stuff twice",
-}
+ImageId = int | str
+
+# A segment id is a colour, R + 256 G + 65536 B.
+MAX_SEGMENT_ID = 2**24 - 1
+# That of a prediction is category id * CATEGORY_DIVISOR + instance.
+CATEGORY_DIVISOR = 1000
+MAX_CATEGORY_ID = MAX_SEGMENT_ID // CATEGORY_DIVISOR
 _JSON_AGAIN = "download it again or correct it"
-# Kinds of files that cannot be decoded.
-UNREADABLE = (NO_IMAGE, TRUNCATED, DAMAGED)
-# What Pillow raises for files that are no images or damaged.
-DECODING_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    struct.error,
-    Image.DecompressionBombError,
-)
-NO_MASK = "not a panoptic PNG"
-# Of a PNG's header: RGB, or RGB with an opacity, which is not looked at.
-_IDS_COLORS = (2, 6)
-_COLOR_NAMES = {0: "a grey", 2: "an RGB", 3: "a palette", 4: "a grey", 6: "an RGB"}
+# The default of a key that must be there.
+_REQUIRED = object()
+_Number = int | float
+_WORDS = {
+    int: "an integer",
+    list: "a list",
+    str: "text",
+    ImageId: "an integer or a name",
+    _Number: "a number",
+}
+# How a value is shown: in one line, a long or deep one without its middle.
+shown = reprlib.repr
+
+
+class Segment(NamedTuple):
+    """An entry of "segments_info".
+
+    Attributes:
+      id: R + 256 G + 65536 B of its pixels in the PNG.
+      category_id: id of its category.
+      area: in pixels, as the json has it; None where it has none.
+      is_crowd: several objects in one segment.
+      box: "bbox" as it stands, unchecked; None where there is none.
+    """
+
+    id: int
+    category_id: int
+    area: float | None
+    is_crowd: bool
+    box: object = None
+
+
+class PanopticImage(NamedTuple):
+    """An image and its annotation.
+
+    Attributes:
+      image_id: id in the json; a number in COCO, a name in Cityscapes.
+      file_name: of the image, as the json has it; "" where it has none.
+      mask_name: of the PNG, below the masks folder.
+      height: in pixels; 0 where the json does not list the image.
+      width: in pixels; 0 where the json does not list the image.
+      segments: in the order of the json.
+      path: of the image below the images folder; "" for `file_name`.
+    """
+
+    image_id: ImageId
+    file_name: str
+    mask_name: str
+    height: int
+    width: int
+    segments: list[Segment]
+    path: str = ""
+
+    @property
+    def name(self) -> str:
+        """The image's file name without extension, as records have it."""
+        return record_name(self.file_name)
+
+    @property
+    def image_path(self) -> str:
+        """Where the image is below the images folder."""
+        return self.path or self.file_name
+
+
+class PanopticAnnotations(NamedTuple):
+    """A COCO panoptic json.
+
+    Attributes:
+      categories: the classes; contiguous class = index + 1.
+      images: in the order of "annotations".
+    """
+
+    categories: list[Category]
+    images: list[PanopticImage]
 
 
 class JsonFault(InputError):
@@ -73,24 +106,36 @@ class JsonFault(InputError):
       fix: what to do.
     """
 
-    def __init__(self, path: Path | str, reason: str, fix: str):
+    def __init__(self, path: Location, reason: str, fix: str):
         super().__init__(f"{path}: {reason}; {fix}")
         self.reason = reason
         self.fix = fix
 
 
-def load_json(path: Path | str) -> dict[str, Any]:
-    """The json as it stands.
+def record_name(file_name: str) -> str:
+    """Returns the name that records give an image: its file name less extension."""
+    return str(PurePosixPath(file_name).with_suffix("")) if file_name else ""
 
-    Raises:
-      JsonFault: it is not a json object.
-      InputError: the file is missing.
+
+def count_masks(entry: PanopticImage, is_thing: dict[int, bool | None]) -> int:
+    """Counts the masks that training makes of an image: things less crowd, and stuff.
+
+    Args:
+      entry: the image.
+      is_thing: of each category id; unknown ones are counted as things.
     """
-    return parse_json(path, read_file(path))
+    stuff = set()
+    things = 0
+    for segment in entry.segments:
+        if is_thing.get(segment.category_id) is False:
+            stuff.add(segment.category_id)
+        elif not segment.is_crowd:
+            things += 1
+    return things + len(stuff)
 
 
-def read_file(path: Path | str) -> bytes:
-    """The bytes of an annotation file.
+def read_file(path: Location) -> bytes:
+    """Returns the bytes of an annotation file.
 
     Raises:
       InputError: it is missing.
@@ -103,8 +148,8 @@ def read_file(path: Path | str) -> bytes:
         raise InputError(f"{path}: a folder, not an annotation file") from error
 
 
-def parse_json(path: Path | str, data: bytes) -> dict[str, Any]:
-    """The json object in the bytes of a file.
+def parse_json(path: Location, data: bytes) -> dict[str, Any]:
+    """Returns the json object in the bytes of a file.
 
     Raises:
       JsonFault: there is none.
@@ -123,184 +168,109 @@ def parse_json(path: Path | str, data: bytes) -> dict[str, Any]:
     return content
 
 
-def read_annotations(
-    path: Path | str,
-    content: dict[str, Any] | None = None,
-    *,
-    is_prediction: bool = False,
-) -> PanopticAnnotations:
-    """Reads a COCO panoptic json.
+def load_json(path: Location) -> dict[str, Any]:
+    """Returns the json object of a file.
 
-    What can be read is taken, though `cmt data convert` would refuse it (crowd on
-    stuff, an image without annotation, ...).
+    Raises:
+      JsonFault: it holds none.
+      InputError: it is missing.
+    """
+    return parse_json(path, read_file(path))
+
+
+def read_annotations(
+    path: Location, content: dict[str, Any] | None = None
+) -> PanopticAnnotations:
+    """Reads ground truth or predictions.
+
+    "categories", "images" and areas may be missing, as in predictions. Conversion
+    would refuse more: crowd on stuff, ids that occur twice, names that lead elsewhere.
 
     Args:
       path: of the json.
-      content: what `load_json` gave for it; read from `path` if None.
-      is_prediction: "images", "categories" and areas may be missing; the images then
-        have no file name and size.
+      content: what `load_json` returned for it; read from `path` if None.
 
     Raises:
-      InputError: the file is missing, or not in this format; the first fault is
-        named, `cmt data validate` says all.
+      InputError: the file is missing, an entry lacks something or has it in the wrong
+        form, or an image has two annotations.
     """
     content = load_json(path) if content is None else content
-    check = JsonCheck(path, content, is_prediction=is_prediction)
-    faults = [problem for problem in check.problems if problem.kind not in _READABLE]
-    if faults:
-        raise InputError(
-            f"{faults[0].line} (not COCO panoptic annotations; `cmt data validate` "
-            "lists all problems)"
-        )
-    return PanopticAnnotations(check.categories, check.images)
-
-
-def read_ids(path: Path | str) -> np.ndarray:
-    """[H, W] int32 segment ids, 0 for void, of a COCO panoptic PNG.
-
-    Raises:
-      InputError: the file is missing or not an RGB image.
-    """
     try:
-        content = read_bytes(path)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such mask file") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    try:
-        return decode_ids(content)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-
-
-def decode_ids(content: bytes) -> np.ndarray:
-    """[H, W] int32 segment ids, 0 for void, of the bytes of a COCO panoptic PNG.
-
-    Raises:
-      InputError: they are not an RGB image; without the file's name.
-    """
-    try:
-        check_mask(content)
-        return mask_ids(content)
-    except ImageFault as fault:
-        message = f"{fault.reason}; {fault.fix}"
-        if fault.kind in UNREADABLE:
-            message = f"not an image that can be read: {message}"
-        raise InputError(message) from fault
-
-
-def check_mask(content: bytes) -> Png:
-    """Goes through the bytes of a COCO panoptic PNG; its pixels stay compressed.
-
-    Raises:
-      ImageFault: it is cut off, damaged, or of another kind.
-    """
-    if content.startswith(JPEG_HEAD):
-        raise ImageFault(
-            NO_MASK,
-            "must be a PNG; got a JPEG, which changes colours, and so destroys ids",
-            "give the PNG that the JPEG was made of",
-        )
-    png = read_png(content)
-    refuse_too_large(png.height, png.width)
-    if png.color_type not in _IDS_COLORS or png.depth != 8:
-        raise ImageFault(
-            NO_MASK,
-            "must be an RGB PNG of 8 bits a channel, with id = R + 256 G + 65536 B; "
-            f"got {_COLOR_NAMES[png.color_type]} PNG of {png.depth} bits",
-            'write the ids of "segments_info" so; a map of classes or of instances, as '
-            "grey and palette PNGs mostly are, is no panoptic mask",
-        )
-    return png
-
-
-def mask_ids(content: bytes) -> np.ndarray:
-    """[H, W] int32 segment ids of a PNG that `check_mask` lets pass.
-
-    Raises:
-      ImageFault: its pixels cannot be decoded.
-    """
-    try:
-        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-            # Four bytes a pixel are one number, and what Pillow has in memory.
-            colors = image.tobytes("raw", "RGBX" if image.mode == "RGB" else "RGBA")
-            height, width = image.height, image.width
-    except DECODING_ERRORS as error:
-        raise decoding_fault(error) from error
-    return (np.frombuffer(colors, "<i4") & MAX_SEGMENT_ID).reshape(height, width)
-
-
-def decoding_fault(error: Exception) -> ImageFault:
-    """One of DECODING_ERRORS as what it says of the file."""
-    if isinstance(error, ImageFault):
-        return error
-    if isinstance(error, UnidentifiedImageError):
-        return ImageFault(NO_IMAGE, "it has no known image format")
-    if isinstance(error, Image.DecompressionBombError):
-        return ImageFault(TOO_LARGE, "it declares more pixels than Pillow reads")
-    reason = next(iter(str(error).splitlines()), "it is damaged")
-    return ImageFault(TRUNCATED if "truncated" in reason else DAMAGED, reason)
-
-
-def write_ids(path: Path | str, ids: np.ndarray) -> None:
-    """Writes [H, W] segment ids as a COCO panoptic PNG."""
-    planes = [ids & 0xFF, ids >> 8 & 0xFF, ids >> 16 & 0xFF]
-    colors = np.stack(planes, axis=-1).astype(np.uint8)
-    Image.fromarray(colors).save(path, "PNG", compress_level=3)
-
-
-def segment_index(ids: np.ndarray, segments: Sequence[Segment]) -> np.ndarray:
-    """[H, W] unsigned: 0 for unknown ids, 1 for void, 2 + index in `segments` else."""
-    known = [segment.id for segment in segments]
-    kind = np.uint16 if len(known) + 2 <= 2**16 else np.uint32
-    # Fresh zeros cost nothing until they are touched, and few of them are.
-    table = np.zeros(MAX_SEGMENT_ID + 1, kind)
-    table[0] = 1
-    table[known] = np.arange(2, len(known) + 2, dtype=kind)
-    return table.take(ids)
-
-
-def label_values(
-    segments: Sequence[Segment],
-    classes: dict[int, int],
-    is_thing: Sequence[bool],
-    *,
-    keep_crowd: bool,
-) -> list[int]:
-    """The label, class * 256 + instance, of each segment.
-
-    Stuff has instance 0; things are numbered 1, 2, ... in each class in the order
-    of the segments. Crowd is void, or its class with instance 0.
-
-    Args:
-      segments: of one image.
-      classes: contiguous class of each category id.
-      is_thing: for class 1..C in order.
-      keep_crowd: crowd is not void.
-
-    Raises:
-      InputError: a class or an instance above 255; without the image's name.
-    """
-    counts: dict[int, int] = {}
-    values = []
-    for segment in segments:
-        number = classes[segment.category_id]
-        if number > MAX_LABEL_PART:
-            raise InputError(
-                f"segment {segment.id}: at most {MAX_LABEL_PART} classes fit in a "
-                f"label; got class {number}; convert fewer categories"
+        known = {
+            _field(entry, f"images[{number}]", "id", ImageId): entry
+            for number, entry in enumerate(
+                _field(content, "the json", "images", list, [])
             )
-        if segment.is_crowd:
-            values.append(number * LABEL_DIVISOR if keep_crowd else 0)
-        elif is_thing[number - 1]:
-            counts[number] = counts.get(number, 0) + 1
-            if counts[number] > MAX_LABEL_PART:
-                raise InputError(
-                    f"segment {segment.id}: at most {MAX_LABEL_PART} instances of a "
-                    f"class fit in a label; class {number} has more; make some of "
-                    "them crowd"
-                )
-            values.append(number * LABEL_DIVISOR + counts[number])
-        else:
-            values.append(number * LABEL_DIVISOR)
-    return values
+        }
+        categories = [
+            _category(entry, f"categories[{number}]")
+            for number, entry in enumerate(
+                _field(content, "the json", "categories", list, [])
+            )
+        ]
+        images: dict[ImageId, PanopticImage] = {}
+        for number, entry in enumerate(
+            _field(content, "the json", "annotations", list)
+        ):
+            image = _image(entry, f"annotations[{number}]", known)
+            if image.image_id in images:
+                raise ValueError(f"image {image.image_id} has two annotations")
+            images[image.image_id] = image
+    except ValueError as fault:
+        raise InputError(
+            f"{path}: {fault}; give COCO panoptic annotations, which `cmt data "
+            "validate` checks, not those of instances or captions"
+        ) from None
+    return PanopticAnnotations(categories, list(images.values()))
+
+
+def _field(
+    entry: Any, where: str, key: str, kind: Any, default: Any = _REQUIRED
+) -> Any:
+    """The value of a key of an entry, where it is of the kind; else a ValueError."""
+    if not isinstance(entry, dict):
+        raise ValueError(f"{where} must be an object; got {shown(entry)}")
+    value = entry.get(key, default)
+    if value is _REQUIRED:
+        raise ValueError(f'{where} has no "{key}"; add it')
+    if value is not default and not isinstance(value, kind):
+        arrived = shown(value)
+        raise ValueError(f'{where}: "{key}" must be {_WORDS[kind]}; got {arrived}')
+    return value
+
+
+def _category(entry: Any, where: str) -> Category:
+    _field(entry, where, "id", int)
+    _field(entry, where, "isthing", int)
+    try:
+        return Category.from_json(entry)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where} has the wrong form: {error}") from None
+
+
+def _image(
+    entry: Any, where: str, known: dict[ImageId, dict[str, Any]]
+) -> PanopticImage:
+    image_id = _field(entry, where, "image_id", ImageId)
+    image, place = known.get(image_id, {}), f"the entry of image {image_id}"
+    return PanopticImage(
+        image_id=image_id,
+        file_name=_field(image, place, "file_name", str, ""),
+        mask_name=_field(entry, where, "file_name", str),
+        height=_field(image, place, "height", int, 0),
+        width=_field(image, place, "width", int, 0),
+        segments=[
+            _segment(info, f"{where}.segments_info[{number}]")
+            for number, info in enumerate(_field(entry, where, "segments_info", list))
+        ],
+    )
+
+
+def _segment(info: Any, where: str) -> Segment:
+    return Segment(
+        id=_field(info, where, "id", int),
+        category_id=_field(info, where, "category_id", int),
+        area=_field(info, where, "area", _Number, None),
+        is_crowd=bool(_field(info, where, "iscrowd", _Number, 0)),
+        box=info.get("bbox"),
+    )

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from cmt.data.panoptic.annotations import CATEGORY_DIVISOR
 from cmt.data.panoptic.categories import Category
+from cmt.data.panoptic.json import CATEGORY_DIVISOR
 
 Color = tuple[int, int, int]
 

@@ -1,19 +1,12 @@
-"""Data sets that need no three paths: known ones, and any by its manifest."""
+"""Registered data sets: where their files are and what is particular about them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from cmt.data.checks.problems import Problem
-from cmt.data.panoptic.annotations import PanopticImage
-from cmt.data.panoptic.categories import Category
-from cmt.data.records.manifest import Manifest
-from cmt.errors import InputError
-from cmt.io.storage import Location, join
-
-_MANIFEST_ENDING = ".manifest.json"
+from cmt.io.storage import Location
 
 
 class Layout(NamedTuple):
@@ -21,8 +14,8 @@ class Layout(NamedTuple):
 
     Attributes:
       images: folder; "{split}" stands for the split, "{long}" for its long name.
-      annotations: json, likewise.
-      masks: folder, likewise.
+      annotations: json, with the same placeholders.
+      masks: folder, with the same placeholders.
       things: number of thing categories.
       stuff: number of stuff categories.
       long_splits: long name of each split, where the data set uses one.
@@ -103,105 +96,22 @@ class Paths(NamedTuple):
     advice: str = ""
 
 
-def find_paths(dataset: str, root: Location | None, split: str) -> Paths:
-    """The paths of a registered data set, or of the one a manifest was made from.
+def image_path(dataset: str, file_name: str) -> str:
+    """Returns the path of an image below the images folder.
 
     Args:
-      dataset: a name of LAYOUTS, or the path of a manifest.
-      root: folder of a registered data set; None with a manifest.
-      split: "train", "val", ...; not used with a manifest.
-
-    Raises:
-      InputError: there is no such data set, or no root.
+      dataset: name of a registered data set, "" for none.
+      file_name: as the json has it.
     """
-    if dataset.endswith(_MANIFEST_ENDING):
-        if root is not None:
-            raise InputError(
-                f"--root {root}: a manifest names its own folders; leave --root out"
-            )
-        return _paths_of(Manifest.read(dataset), dataset)
-    if dataset not in LAYOUTS:
-        raise InputError(
-            f"--dataset must be one of {', '.join(sorted(LAYOUTS))} or a path ending "
-            f"in {_MANIFEST_ENDING}; got {dataset!r}"
-        )
-    if root is None:
-        raise InputError(f"--dataset {dataset} needs --root, the folder it is in")
-    layout = LAYOUTS[dataset]
-    words = {"split": split, "long": layout.long_splits.get(split, split)}
-    return Paths(
-        images=join(root, layout.images.format(**words)),
-        annotations=join(root, layout.annotations.format(**words)),
-        masks=join(root, layout.masks.format(**words)),
-        dataset=dataset,
-        category_offset=layout.category_offset,
-        advice=f"check --root {root} and --split {split}",
-    )
-
-
-def _paths_of(manifest: Manifest, path: str) -> Paths:
-    origin = manifest.origin
-    if not (origin.images and origin.annotations):
-        raise InputError(
-            f"{path}: an older manifest, which does not say where the images are; "
-            "give --images, --annotations and --masks"
-        )
-    return Paths(
-        images=origin.images,
-        annotations=origin.annotations,
-        masks=manifest.masks,
-        dataset=origin.dataset,
-        category_offset=origin.category_offset,
-        exif=origin.exif,
-        advice="give --images, --annotations and --masks in place of the manifest",
-    )
-
-
-def class_fault(
-    dataset: str, categories: Sequence[Category], annotations: Location
-) -> Problem | None:
-    """The fault of a json that has not the classes of a registered data set.
-
-    Args:
-      dataset: its name; "" for none.
-      categories: of the json.
-      annotations: the json.
-    """
-    if not dataset:
-        return None
-    layout = LAYOUTS[dataset]
-    things = sum(category.is_thing for category in categories)
-    found = (things, len(categories) - things)
-    if found == (layout.things, layout.stuff):
-        return None
-    return Problem(
-        "categories",
-        str(annotations),
-        None,
-        f"--dataset {dataset} must have {layout.things} things and {layout.stuff} "
-        f"stuff; got {found[0]} and {found[1]}",
-        f"give {layout.about}, or the three paths in place of --dataset",
-    )
-
-
-def place_images(dataset: str, entries: Sequence[PanopticImage]) -> list[PanopticImage]:
-    """The entries with the paths their images have in a registered data set."""
     pattern, replacement = LAYOUTS[dataset].image_path if dataset else ("", "")
-    if not pattern:
-        return list(entries)
-    return [
-        entry._replace(path=re.sub(pattern, replacement, entry.file_name))
-        for entry in entries
-    ]
+    return re.sub(pattern, replacement, file_name) if pattern else file_name
 
 
 def shift_categories(content: dict, offset: int) -> dict:
-    """A COCO panoptic json with `offset` added to all category ids.
+    """Returns a COCO panoptic json with `offset` added to all category ids.
 
     What is no list, object or integer is left as it is, for the checks to find.
     """
-    if not offset:
-        return content
     shifted = dict(content)
     if isinstance(content.get("categories"), list):
         shifted["categories"] = _shifted(content["categories"], "id", offset)

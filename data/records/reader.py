@@ -12,10 +12,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from cmt.data.panoptic.annotations import LABEL_DIVISOR
 from cmt.data.records.index import RecordIndex
 from cmt.data.records.tfrecord import Example, decode_example
 from cmt.errors import InputError, tensorflow_reason
+from cmt.labels import LABEL_DIVISOR
 
 ReadExample = Callable[[tf.Tensor], Example]
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import google_crc32c
 import numpy as np
 
-from cmt.data.panoptic.annotations import MAX_PIXELS, MAX_SIDE
 from cmt.data.panoptic.label_png import encode_labels
+from cmt.data.panoptic.png import MAX_PIXELS, MAX_SIDE
 
 if TYPE_CHECKING:
     import tensorflow as tf

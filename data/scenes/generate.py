@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from cmt.data.panoptic.json import write_ids
+from cmt.data.panoptic.masks import write_ids
 from cmt.data.scenes.canvas import CATEGORIES, Scene, render_scene
 from cmt.errors import InputError
 from cmt.io.files import atomic_directory

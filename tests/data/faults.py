@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from cmt.data.checks.report import Validation, validate
-from cmt.data.panoptic.json import read_ids, write_ids
+from cmt.data.panoptic.masks import read_ids, write_ids
+from cmt.data.panoptic.registry import Paths
 
 Sources = dict[str, pathlib.Path]
 ALWAYS = {"category ids with gaps"}  # what the scenes have
@@ -48,7 +49,7 @@ class DataSet:
 
     def found(self, **options: Any) -> Validation:
         self.sources["annotations"].write_text(json.dumps(self.content))
-        return validate(**self.sources, workers=1, **options)
+        return validate(Paths(**self.sources), workers=1, **options)
 
 
 # What destroys annotations that are there, and so no fix may ask for.

@@ -14,7 +14,8 @@ from PIL import Image
 from cmt.data.convert import convert as convert_module
 from cmt.data.convert import encode as encode_module
 from cmt.data.convert.convert import convert
-from cmt.data.panoptic.json import Segment, label_values, read_annotations, read_ids
+from cmt.data.panoptic.json import Segment, read_annotations
+from cmt.data.panoptic.masks import label_values, read_ids
 from cmt.data.records.manifest import Manifest
 from cmt.data.records.tfrecord import decode_example
 from cmt.errors import InputError

@@ -13,7 +13,8 @@ from PIL import Image
 
 from cmt.data.checks.report import validate
 from cmt.data.convert.convert import convert
-from cmt.data.panoptic.json import write_ids
+from cmt.data.panoptic.masks import write_ids
+from cmt.data.panoptic.registry import Paths
 from cmt.data.records.manifest import Manifest
 from cmt.data.records.tfrecord import decode_example
 from cmt.errors import InputError
@@ -119,7 +120,9 @@ def test_orientations_that_the_masks_ignore(tmp_path, orientation, exif):
     features = tf.train.Example.FromString(record).features.feature
     assert features["image/encoded"].bytes_list.value == [content]
     (note,) = [
-        note for note in validate(**sources, exif=exif).notes if note.image == "a.jpg"
+        note
+        for note in validate(Paths(**sources), exif=exif).notes
+        if note.image == "a.jpg"
     ]
     assert note.kind == "orientation" and f"orientation is {orientation}" in note.line
 
@@ -130,7 +133,7 @@ def test_orientations_that_the_size_does_not_tell(tmp_path, orientation, size):
     sources = one_image(tmp_path, content, size)
     with pytest.raises(InputError, match=r"EXIF orientation.*--exif ignore"):
         convert(**sources, output=tmp_path / "out", split="val")
-    assert list(validate(**sources).kinds()) == ["orientation"]
+    assert list(validate(Paths(**sources)).kinds()) == ["orientation"]
 
 
 def test_other_kinds_of_images(tmp_path):
@@ -155,7 +158,9 @@ def test_other_kinds_of_images(tmp_path):
         assert encoded.mode == "RGB", case
         difference = np.asarray(encoded, int) - np.asarray(expected.convert("RGB"), int)
         assert np.abs(difference).mean() < 6, case
-        kinds = set(validate(**sources).note_kinds()) - {"category ids with gaps"}
+        kinds = set(validate(Paths(**sources)).note_kinds()) - {
+            "category ids with gaps"
+        }
         named = {"CMYK image": case, "grey image": case, "16 bits": "grey image"}
         other = set() if case == "WebP" else {"image that is not RGB"}
         assert kinds == ({named[case]} if case in named else other), case
@@ -175,7 +180,7 @@ def test_a_jpeg_with_pictures_behind_it_is_kept(tmp_path):
 
 def test_images_that_no_reader_would_take(tmp_path, monkeypatch):
     sources = one_image(tmp_path, saved(photo(40, 60)), (40, 60))
-    monkeypatch.setattr("cmt.data.checks.integrity.MAX_PIXELS", 2399)
+    monkeypatch.setattr("cmt.data.panoptic.png.MAX_PIXELS", 2399)
     with pytest.raises(
         InputError, match=r"a\.jpg: .*at most 2399 pixels .*; got 40x60"
     ):
@@ -199,5 +204,7 @@ def test_what_cannot_be_encoded_again_is_a_fault_of_the_image(tmp_path, monkeypa
 
     sources = one_image(tmp_path, saved(photo(40, 60).convert("L")), (40, 60))
     monkeypatch.setattr("cmt.data.convert.encode._to_rgb", fail)
-    with pytest.raises(InputError, match=r"a\.jpg: image file is truncated; download"):
+    with pytest.raises(
+        InputError, match=r"a\.jpg: cannot be read: image file is truncated; down"
+    ):
         convert(**sources, output=tmp_path / "out", split="val", workers=1)

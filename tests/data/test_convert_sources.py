@@ -16,6 +16,7 @@ from cmt.data.checks.report import validate
 from cmt.data.convert import shards
 from cmt.data.convert.convert import convert
 from cmt.data.panoptic.json import read_annotations
+from cmt.data.panoptic.registry import Paths
 from cmt.data.records.manifest import Manifest
 from cmt.data.records.tfrecord import decode_example
 from cmt.errors import InputError
@@ -187,7 +188,7 @@ def test_paths_with_a_scheme(scene_sources, tmp_path, scheme):
     sources = dict(
         images=f"{root}/images", annotations=f"{root}/train.json", masks=f"{root}/masks"
     )
-    assert validate(**sources, workers=1).problems == []
+    assert validate(Paths(**sources), workers=1).problems == []
     options = dict(split="val", limit=5, shards=2, workers=1)
     for output in (f"{root}/out", tmp_path / "b"):
         remote = convert(**sources, output=output, **options)

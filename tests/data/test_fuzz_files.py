@@ -14,9 +14,9 @@ import tensorflow as tf
 
 from cmt.data.checks.files import FileOptions
 from cmt.data.convert.encode import EncodingOptions, encode_image
-from cmt.data.panoptic.annotations import PanopticImage, Segment
 from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.json import decode_ids
+from cmt.data.panoptic.json import PanopticImage, Segment
+from cmt.data.panoptic.masks import read_ids
 from cmt.data.records.tfrecord import decode_example
 from cmt.errors import InputError
 from tests.data import file_mutations as files
@@ -92,7 +92,7 @@ def test_good_files_are_accepted(tmp_path):
     for image in files.good_images():
         # Those with an orientation are larger in height where it is applied.
         assert fuzz._check(image, mask, fuzz._options[0])
-    np.testing.assert_array_equal(decode_ids(mask), ids)
+    np.testing.assert_array_equal(read_ids(tmp_path / "a.png"), ids)
 
 
 def test_damaged_images(tmp_path):
@@ -353,6 +353,9 @@ MASK, _IDS = files.good_mask()
         (JPEG, "must be a PNG; got a JPEG"),
     ],
 )
-def test_damages_of_masks(content, reason):
-    with pytest.raises(InputError, match=reason):
-        decode_ids(content)
+def test_damages_of_masks(tmp_path, content, reason):
+    path = tmp_path / "mask.png"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=reason) as error:
+        read_ids(path)
+    assert str(error.value).startswith(f"{path}: ")

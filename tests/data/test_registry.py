@@ -10,12 +10,14 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from cmt.data.checks.report import validate_paths
+from cmt.data.checks.report import validate
 from cmt.data.convert.convert import ConvertOptions, convert, convert_paths, make_shards
 from cmt.data.panoptic import registry
-from cmt.data.panoptic.json import read_annotations, read_ids
-from cmt.data.panoptic.registry import Paths, find_paths
+from cmt.data.panoptic.json import read_annotations
+from cmt.data.panoptic.masks import read_ids
+from cmt.data.panoptic.registry import Paths
 from cmt.data.records.manifest import Manifest
+from cmt.data.records.paths import find_paths
 from cmt.data.records.tfrecord import decode_example
 from cmt.errors import InputError
 from tests.data.records import read_records
@@ -76,7 +78,7 @@ def test_cityscapes(broken, tmp_path, monkeypatch):
         convert_found(paths, tmp_path / "out", "val")
     entries = read_annotations(paths.annotations)
     with_classes(monkeypatch, "cityscapes", entries.categories)
-    assert validate_paths(paths).problems == []
+    assert validate(paths).problems == []
     manifest = convert_found(paths, tmp_path / "out", "val")
     assert manifest.num_images == 6
     example = decode_example(
@@ -112,7 +114,7 @@ def test_category_ids_from_zero(broken, tmp_path, monkeypatch):
     broken["annotations"].rename(root / "ade20k_panoptic_val.json")
     paths = find_paths("ade20k", root, "val")
     with_classes(monkeypatch, "ade20k", plain.categories)
-    assert validate_paths(paths).problems == []
+    assert validate(paths).problems == []
     convert_found(paths, tmp_path / "out", "val")
     manifest = Manifest.read(tmp_path / "out" / "val.manifest.json")
     assert [s.sha256 for s in manifest.shards] == [s.sha256 for s in plain.shards]

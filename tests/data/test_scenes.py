@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from cmt.data.panoptic.json import read_ids
+from cmt.data.panoptic.masks import read_ids
 from cmt.data.scenes.canvas import CATEGORIES, THINGS, render_scene
 from cmt.data.scenes.generate import generate_scenes
 from cmt.data.scenes.shapes import SHAPES

@@ -17,9 +17,9 @@ from cmt.data.convert.convert import convert
 from cmt.data.input.find import find_split, find_splits
 from cmt.data.input.inspect import inspect
 from cmt.data.input.open import open_data
+from cmt.data.panoptic.json import read_annotations
 from cmt.data.records.tfrecord import INDEX_SUFFIX
 from cmt.errors import InputError
-from cmt.evaluation.coco_format import read_annotations
 from cmt.io import storage
 from cmt.protos import data_pb2, experiment_pb2
 from cmt.trainer import factory as trainer_factory

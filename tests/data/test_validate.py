@@ -10,7 +10,9 @@ from PIL import Image
 
 from cmt.data.checks.problems import Problem
 from cmt.data.checks.report import validate
-from cmt.data.panoptic.json import Segment, read_ids, segment_index, write_ids
+from cmt.data.panoptic.json import Segment
+from cmt.data.panoptic.masks import read_ids, segment_index, write_ids
+from cmt.data.panoptic.registry import Paths
 from cmt.errors import InputError
 
 Sources = dict[str, pathlib.Path]
@@ -23,7 +25,7 @@ def edit(sources: Sources, change: Callable[[dict], None]) -> None:
 
 
 def problems_of(sources: Sources) -> list[Problem]:
-    return validate(**sources, workers=1).problems
+    return validate(Paths(**sources), workers=1).problems
 
 
 def kinds(sources: Sources) -> list[str]:
@@ -41,17 +43,17 @@ def first_segment(content: dict, *, thing: bool) -> dict:
 
 
 def test_scenes_are_clean(scene_sources):
-    assert validate(**scene_sources, workers=2).problems == []
+    assert validate(Paths(**scene_sources), workers=2).problems == []
 
 
 def test_real_images_are_clean(shared):
     folder = shared / "coco_samples"
-    found = validate(
+    paths = Paths(
         images=folder / "images",
         annotations=folder / "annotations" / "panoptic_real.json",
         masks=folder / "annotations" / "panoptic_real",
-        workers=1,
     )
+    found = validate(paths, workers=1)
     assert found.problems == []
     assert set(found.note_kinds()) == {"category ids with gaps"}
 
@@ -188,7 +190,7 @@ def test_json_of_another_form(broken, text, kind):
 def test_missing_json_and_folders(broken, tmp_path):
     for name in ("annotations", "images", "masks"):
         with pytest.raises(InputError, match=f"^--{name} .*none: no such"):
-            validate(**{**broken, name: tmp_path / "none"}, workers=1)
+            validate(Paths(**{**broken, name: tmp_path / "none"}), workers=1)
 
 
 def test_all_faults_are_found_in_one_pass(broken):
@@ -257,7 +259,7 @@ def test_value_errors_of_the_decoder_are_input_errors(broken, monkeypatch):
         raise ValueError("Decompressed data too large for PngImagePlugin")
 
     monkeypatch.setattr(Image, "open", fail)
-    with pytest.raises(InputError, match="not an image that can be read: Decompressed"):
+    with pytest.raises(InputError, match="cannot be read: Decompressed"):
         read_ids(broken["masks"] / "000000000001.png")
 
 

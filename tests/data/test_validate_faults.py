@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cmt.data.panoptic.json import read_ids, write_ids
+from cmt.data.panoptic.masks import read_ids, write_ids
 from tests.data import faults
 
 

@@ -127,13 +127,13 @@ def test_paths_of_the_wrong_kind(broken):
         ("annotations", "images", "a folder, where a file must be"),
     ):
         with pytest.raises(InputError, match=f"^--{name} .*: {message}; check"):
-            validate(**{**broken, name: broken[other]}, workers=1)
+            validate(Paths(**{**broken, name: broken[other]}), workers=1)
 
 
 @pytest.mark.parametrize("name", ["annotations", "images", "masks"])
 def test_schemes_that_tensorflow_does_not_know(broken, name):
     with pytest.raises(InputError, match="nope"):
-        validate(**{**broken, name: "nope://bucket/x"}, workers=1)
+        validate(Paths(**{**broken, name: "nope://bucket/x"}), workers=1)
 
 
 def test_the_json_is_read_once(broken, monkeypatch):

@@ -16,8 +16,8 @@ from cmt.cli.data import app
 from cmt.cli.data_report import print_validation
 from cmt.data.checks.json import JsonCheck
 from cmt.data.checks.report import MaskCounts, validate
-from cmt.data.panoptic.json import read_annotations, read_ids
-from cmt.errors import InputError
+from cmt.data.panoptic.masks import read_ids
+from cmt.data.panoptic.registry import Paths
 from tests.data import faults
 
 
@@ -49,7 +49,7 @@ def test_files_are_counted_and_reconciled(broken):
     Image.new("RGB", (3, 3)).save(broken["masks"] / "more.png")
     (broken["images"] / "readme.txt").touch()
     edit(broken, lambda content: content["annotations"].pop())
-    found = validate(**broken, workers=1)
+    found = validate(Paths(**broken), workers=1)
     assert (found.images, found.annotations, found.annotated) == (6, 5, 5)
     # Number 6 has no annotation, so its mask is not used either.
     assert found.files._asdict() == {
@@ -80,7 +80,7 @@ def test_boxes_that_are_not_those_of_the_pixels(broken, side):
         info["bbox"][side] += 1
 
     edit(broken, change)
-    (problem,) = validate(**broken, workers=1).problems
+    (problem,) = validate(Paths(**broken), workers=1).problems
     assert problem.kind == "box"
     assert problem.fix == f'set "bbox" to {right}'
 
@@ -109,7 +109,7 @@ def test_boxes_that_are_none(broken, box):
         broken,
         lambda c: c["annotations"][0]["segments_info"][0].update(bbox=box),
     )
-    assert validate(**broken, workers=1).kinds() == {"box": 1}
+    assert validate(Paths(**broken), workers=1).kinds() == {"box": 1}
 
 
 def test_boxes_may_be_left_out(broken):
@@ -119,7 +119,7 @@ def test_boxes_may_be_left_out(broken):
                 info.pop("bbox")
 
     edit(broken, change)
-    assert validate(**broken, workers=1).problems == []
+    assert validate(Paths(**broken), workers=1).problems == []
 
 
 def test_stuff_twice_in_an_image(broken):
@@ -130,7 +130,7 @@ def test_stuff_twice_in_an_image(broken):
         other.update(category_id=stuff["category_id"], iscrowd=0)
 
     edit(broken, change)
-    (problem,) = validate(**broken, workers=1).problems
+    (problem,) = validate(Paths(**broken), workers=1).problems
     assert problem.kind == "stuff twice"
     assert problem.image == "000000000001.jpg"
 
@@ -142,7 +142,7 @@ def test_category_ids_with_gaps_are_noted(broken):
             {"id": 90, "name": "x", "isthing": 1}
         ),
     )
-    found = validate(**broken, workers=1)
+    found = validate(Paths(**broken), workers=1)
     assert found.problems == []
     (note,) = found.notes
     number = len(json.loads(broken["annotations"].read_text())["categories"])
@@ -159,7 +159,7 @@ def test_masks_are_counted_against_centers(broken):
         things = [i for i in infos if i["category_id"] not in stuff]
         counts.append(len(kinds) + sum(not i["iscrowd"] for i in things))
     most = max(counts)
-    found = validate(**broken, workers=1, num_centers=most - 1)
+    found = validate(Paths(**broken), workers=1, num_centers=most - 1)
     assert found.masks.largest == most
     assert found.masks.above == counts.count(most)
     assert sum(found.masks.distribution.values()) == len(counts)
@@ -167,7 +167,7 @@ def test_masks_are_counted_against_centers(broken):
     assert len(notes) == counts.count(most)
     assert notes[0].fix.endswith(f"model.num_centers and data.max_masks to {most}")
     assert found.problems == []
-    held = validate(**broken, workers=1, num_centers=most)
+    held = validate(Paths(**broken), workers=1, num_centers=most)
     assert held.masks.above == 0
     assert set(held.note_kinds()) == {"category ids with gaps"}
 
@@ -199,9 +199,9 @@ def test_processes_find_the_same(scene_sources, tmp_path):
         annotations=tmp_path / "p.json",
         masks=tmp_path / "masks",
     )
-    alone = validate(**sources, workers=1)
+    alone = validate(Paths(**sources), workers=1)
     assert [problem.image for problem in alone.problems] == ["007.jpg", "050.jpg"]
-    assert validate(**sources, workers=2) == alone
+    assert validate(Paths(**sources), workers=2) == alone
 
 
 def test_the_report_for_people(broken):
@@ -241,7 +241,7 @@ def test_notes_alone_are_no_failure(broken):
     ],
 )
 def test_images_by_their_masks(broken, capsys, counts, text):
-    found = validate(**broken, workers=1)
+    found = validate(Paths(**broken), workers=1)
     print_validation(dataclasses.replace(found, masks=counts), 10)
     assert text in capsys.readouterr().out
 
@@ -288,23 +288,3 @@ def test_what_was_left_out_is_printed(broken, tmp_path):
     assert made.exit_code == 0, made.output
     assert "left out: 000000000002.jpg: missing file: " in made.stdout
     assert "5 images (1 left out)" in made.stdout
-
-
-def test_predictions_need_no_more_than_their_segments(tmp_path):
-    path: pathlib.Path = tmp_path / "p.json"
-    segments = [{"id": 7, "category_id": 3}, {"id": 8, "category_id": 3}]
-    content = {
-        "annotations": [
-            {"image_id": 5, "file_name": "5.png", "segments_info": segments}
-        ]
-    }
-    path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match='"categories" must be a list'):
-        read_annotations(path)
-    (image,) = read_annotations(path, is_prediction=True).images
-    assert (image.image_id, image.mask_name) == (5, "5.png")
-    assert [segment.id for segment in image.segments] == [7, 8]
-    segments.append({"id": 7, "category_id": 3})
-    path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match="segment id 7 occurs twice"):
-        read_annotations(path, is_prediction=True)

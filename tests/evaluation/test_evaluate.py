@@ -11,7 +11,7 @@ from PIL import Image
 
 from cmt.data.input.pipeline import EvaluationBatch
 from cmt.data.input.preprocess import resize_and_pad
-from cmt.data.panoptic.json import read_ids, write_ids
+from cmt.data.panoptic.masks import read_ids, write_ids
 from cmt.errors import InputError
 from cmt.evaluation.evaluate import evaluate, read_ground_truth
 from cmt.evaluation.panoptic_quality import score_files

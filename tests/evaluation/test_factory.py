@@ -21,7 +21,7 @@ from cmt.config import load_experiment, to_text
 from cmt.data.convert.convert import convert
 from cmt.data.input.open import open_data
 from cmt.data.panoptic.categories import write_categories
-from cmt.data.panoptic.json import read_ids
+from cmt.data.panoptic.masks import read_ids
 from cmt.data.panoptic.predictions import panoptic_ids
 from cmt.data.records.manifest import Manifest
 from cmt.data.scenes.generate import generate_scenes

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cmt.data.panoptic.annotations import Segment
 from cmt.data.panoptic.categories import Category
+from cmt.data.panoptic.json import Segment
 from cmt.evaluation.panoptic_quality import (
     PanopticMap,
     category_rows,

@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cmt.cli.predict import predict
-from cmt.data.panoptic.json import read_ids
+from cmt.data.panoptic.masks import read_ids
 from cmt.errors import InputError, WorkError
 from cmt.serving import factory
 from cmt.serving.predict import (

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.json import write_ids
+from cmt.data.panoptic.masks import write_ids
 from cmt.errors import InputError
 from cmt.evaluation.panoptic_quality import score_files
 
@@ -215,8 +215,8 @@ def cut_off(path):
     ("damage", "message"),
     [
         (lambda path: path.unlink(), r"8\.png: no such"),
-        (no_image, r"8\.png: not an image"),
-        (cut_off, r"8\.png: not an image"),
+        (no_image, r"8\.png: cannot be read: "),
+        (cut_off, r"8\.png: cannot be read: "),
         (other_size, r"8\.png: is 3x. pixels, but .*8\.png is 3x"),
         (lambda path: shutil.rmtree(path.parent), "no such folder"),
     ],

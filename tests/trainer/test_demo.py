@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cmt.cli.demo_run import Commands, compare_maps, run_demo
-from cmt.data.panoptic.json import write_ids
+from cmt.data.panoptic.masks import write_ids
 from cmt.errors import InputError, WorkError
 
 

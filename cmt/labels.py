@@ -1,0 +1,7 @@
+"""Labels: one number for the class and the instance of a pixel, or of a segment."""
+
+from __future__ import annotations
+
+# A label is class * LABEL_DIVISOR + instance, in 16 bits; class 0 is void.
+LABEL_DIVISOR = 256
+MAX_LABEL_PART = LABEL_DIVISOR - 1

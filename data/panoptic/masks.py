@@ -1,0 +1,173 @@
+"""COCO panoptic PNG files, whose colours are segment ids, and what is made of them."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from cmt.data.panoptic.json import MAX_SEGMENT_ID, Segment
+from cmt.data.panoptic.png import (
+    DAMAGED,
+    NO_IMAGE,
+    NO_MASK,
+    TOO_LARGE,
+    TRUNCATED,
+    ImageFault,
+    Png,
+    read_png,
+)
+from cmt.errors import InputError
+from cmt.io.storage import Location, read_bytes
+from cmt.labels import LABEL_DIVISOR, MAX_LABEL_PART
+
+JPEG_HEAD = b"\xff\xd8\xff"
+# What Pillow raises for files that are no images or damaged, and what we do.
+DECODING_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+# Colour types of a PNG: RGB, or RGB with an opacity, which is not looked at.
+_IDS_COLORS = (2, 6)
+_COLOR_NAMES = {0: "a grey", 2: "an RGB", 3: "a palette", 4: "a grey", 6: "an RGB"}
+
+
+def read_ids(path: Location) -> np.ndarray:
+    """Reads the segment ids of a COCO panoptic PNG.
+
+    Returns:
+      [H, W] int32, 0 where void.
+
+    Raises:
+      InputError: the file is missing, damaged, or of another kind.
+    """
+    try:
+        content = read_bytes(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such mask file") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+    try:
+        check_mask(content)
+        return mask_ids(content)
+    except ImageFault as fault:
+        raise InputError(f"{path}: {fault}") from fault
+
+
+def check_mask(content: bytes) -> Png:
+    """Goes through the bytes of a COCO panoptic PNG; its pixels stay compressed.
+
+    Raises:
+      ImageFault: it is cut off, damaged, too large, or of another kind.
+    """
+    if content.startswith(JPEG_HEAD):
+        raise ImageFault(
+            NO_MASK,
+            "must be a PNG; got a JPEG, which changes colours, and so destroys ids",
+            "give the PNG that the JPEG was made of",
+        )
+    png = read_png(content)
+    if png.color_type not in _IDS_COLORS or png.depth != 8:
+        raise ImageFault(
+            NO_MASK,
+            "must be an RGB PNG of 8 bits a channel, with id = R + 256 G + 65536 B; "
+            f"got {_COLOR_NAMES[png.color_type]} PNG of {png.depth} bits",
+            'write the ids of "segments_info" so; a map of classes or of instances, as '
+            "grey and palette PNGs mostly are, is no panoptic mask",
+        )
+    return png
+
+
+def mask_ids(content: bytes) -> np.ndarray:
+    """Decodes a PNG that `check_mask` lets pass: [H, W] int32 ids, 0 where void.
+
+    Raises:
+      ImageFault: its pixels cannot be decoded.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            # Four bytes a pixel are one number, and what Pillow has in memory.
+            colors = image.tobytes("raw", "RGBX" if image.mode == "RGB" else "RGBA")
+            height, width = image.height, image.width
+    except DECODING_ERRORS as error:
+        raise decoding_fault(error) from error
+    return (np.frombuffer(colors, "<i4") & MAX_SEGMENT_ID).reshape(height, width)
+
+
+def decoding_fault(error: Exception) -> ImageFault:
+    """Returns one of DECODING_ERRORS as what it means for the file."""
+    if isinstance(error, ImageFault):
+        return error
+    if isinstance(error, UnidentifiedImageError):
+        return ImageFault(NO_IMAGE, "it has no known image format")
+    if isinstance(error, Image.DecompressionBombError):
+        return ImageFault(TOO_LARGE, "it declares more pixels than Pillow reads")
+    reason = next(iter(str(error).splitlines()), "it is damaged")
+    return ImageFault(TRUNCATED if "truncated" in reason else DAMAGED, reason)
+
+
+def write_ids(path: Location, ids: np.ndarray) -> None:
+    """Writes [H, W] segment ids as a COCO panoptic PNG."""
+    planes = [ids & 0xFF, ids >> 8 & 0xFF, ids >> 16 & 0xFF]
+    colors = np.stack(planes, axis=-1).astype(np.uint8)
+    Image.fromarray(colors).save(path, "PNG", compress_level=3)
+
+
+def segment_index(ids: np.ndarray, segments: Sequence[Segment]) -> np.ndarray:
+    """[H, W] unsigned: 0 for unknown ids, 1 for void, 2 + index in `segments` else."""
+    known = [segment.id for segment in segments]
+    kind = np.uint16 if len(known) + 2 <= 2**16 else np.uint32
+    # Fresh zeros cost nothing until they are touched, and few of them are.
+    table = np.zeros(MAX_SEGMENT_ID + 1, kind)
+    table[0] = 1
+    table[known] = np.arange(2, len(known) + 2, dtype=kind)
+    return table.take(ids)
+
+
+def label_values(
+    segments: Sequence[Segment],
+    classes: dict[int, int],
+    is_thing: Sequence[bool],
+    *,
+    keep_crowd: bool,
+) -> list[int]:
+    """The label, class * 256 + instance, of each segment.
+
+    Stuff has instance 0; things are numbered 1, 2, ... in each class in the order
+    of the segments. Crowd is void, or its class with instance 0.
+
+    Args:
+      segments: of one image.
+      classes: contiguous class of each category id.
+      is_thing: for class 1..C in order.
+      keep_crowd: crowd is not void.
+
+    Raises:
+      InputError: a class or an instance above 255; without the image's name.
+    """
+    counts: dict[int, int] = {}
+    values = []
+    for segment in segments:
+        number, instance = classes[segment.category_id], 0
+        if number > MAX_LABEL_PART:
+            raise InputError(
+                f"segment {segment.id}: at most {MAX_LABEL_PART} classes fit in a "
+                f"label; got class {number}; convert fewer categories"
+            )
+        if is_thing[number - 1] and not segment.is_crowd:
+            instance = counts[number] = counts.get(number, 0) + 1
+        if instance > MAX_LABEL_PART:
+            raise InputError(
+                f"segment {segment.id}: at most {MAX_LABEL_PART} instances of a "
+                f"class fit in a label; class {number} has more; make some of "
+                "them crowd"
+            )
+        void = segment.is_crowd and not keep_crowd
+        values.append(0 if void else number * LABEL_DIVISOR + instance)
+    return values

@@ -1,0 +1,97 @@
+"""The one reader of COCO panoptic json: ground truth, predictions, anything else."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cmt.data.panoptic.json import Segment, read_annotations
+from cmt.errors import InputError
+
+GOOD = {
+    "image_id": 1,
+    "file_name": "1.png",
+    "segments_info": [{"id": 7, "category_id": 3}],
+}
+
+
+def test_ground_truth(tmp_path):
+    info = {"id": 7, "category_id": 3, "area": 2.5, "iscrowd": 1, "bbox": [0, 0, 1, 1]}
+    content = {
+        "images": [{"id": 1, "file_name": "a/1.jpg", "height": 3, "width": 4}],
+        "annotations": [GOOD | {"segments_info": [info]}],
+        "categories": [{"id": 3, "isthing": 1, "name": "x"}],
+    }
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps(content))
+    found = read_annotations(path)
+    assert [(one.id, one.name, one.is_thing) for one in found.categories] == [
+        (3, "x", True)
+    ]
+    (image,) = found.images
+    assert (image.name, image.mask_name) == ("a/1", "1.png")
+    assert (image.height, image.width) == (3, 4)
+    assert image.segments == [Segment(7, 3, 2.5, True, [0, 0, 1, 1])]
+
+
+def test_predictions_need_no_more_than_their_segments(tmp_path):
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps({"annotations": [GOOD, GOOD | {"image_id": "b"}]}))
+    found = read_annotations(path)
+    assert found.categories == []
+    assert [image.image_id for image in found.images] == [1, "b"]
+    image = found.images[0]
+    assert (image.file_name, image.name, image.mask_name) == ("", "", "1.png")
+    assert image.segments == [Segment(7, 3, None, False)]
+
+
+def of_segments(*infos: object) -> dict:
+    return {"annotations": [GOOD | {"segments_info": list(infos)}]}
+
+
+def of_categories(categories: object) -> dict:
+    return {"categories": categories, "annotations": []}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({}, 'the json has no "annotations"; add it'),
+        ({"annotations": 3}, 'the json: "annotations" must be a list; got 3'),
+        ({"annotations": [], "images": {}}, '"images" must be a list; got {}'),
+        (of_categories(3), '"categories" must be a list; got 3'),
+        (of_categories([3]), r"categories\[0\] must be an object; got 3"),
+        (of_categories([{"id": 1}]), r'categories\[0\] has no "isthing"'),
+        (of_categories([{"id": "x", "isthing": 1}]), "must be an integer; got 'x'"),
+        (
+            of_categories([{"id": 1, "isthing": 1, "color": "red"}]),
+            r"categories\[0\] has the wrong form",
+        ),
+        ({"annotations": ["x"]}, r"annotations\[0\] must be an object; got 'x'"),
+        (
+            {"annotations": [GOOD, {"image_id": 2, "file_name": "2.png"}]},
+            r'annotations\[1\] has no "segments_info"',
+        ),
+        ({"annotations": [GOOD | {"file_name": 3}]}, '"file_name" must be text; got 3'),
+        (
+            {"annotations": [GOOD | {"image_id": None}]},
+            '"image_id" must be an integer or a name; got None',
+        ),
+        ({"annotations": [GOOD, GOOD]}, "image 1 has two annotations"),
+        (of_segments(7), r"segments_info\[0\] must be an object; got 7"),
+        (of_segments({"id": 1}), r'segments_info\[0\] has no "category_id"'),
+        (of_segments({"id": "1", "category_id": 1}), "must be an integer; got '1'"),
+        (
+            of_segments({"id": 1, "category_id": 1, "area": "big"}),
+            "\"area\" must be a number; got 'big'",
+        ),
+    ],
+)
+def test_a_json_of_another_form_is_one_line(tmp_path, content, message):
+    path = tmp_path / "wrong.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=message) as caught:
+        read_annotations(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
