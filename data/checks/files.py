@@ -317,7 +317,11 @@ def _exif_orientation(image: Image.Image) -> object:
 
 
 def _check_jpeg(content: bytes) -> None:
-    """Follows the markers of a JPEG (ITU-T T.81, annex B) to the end of the image."""
+    """Follows the markers of a JPEG (ITU-T T.81, annex B) to the end of the image.
+
+    Pillow decodes nearly all that TensorFlow does, and no more: of 2,445 JPEGs damaged
+    by the fuzz test that it takes, TensorFlow refuses 2. These have no end here.
+    """
     place = len(JPEG_HEAD) - 1
     while found := _MARKER.search(content, place):
         marker, place = content[found.end() - 1], found.end()
