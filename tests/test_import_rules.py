@@ -15,7 +15,7 @@ FOLDERS = {"cmt": "cmt", "data": "cmt.data", "evaluation": "cmt.evaluation"}
 FOLDERS |= {"serving": "cmt.serving", "trainer": "cmt.trainer"}
 FOLDERS |= {"protos": "cmt.protos", "configs": "cmt.configs"}
 CORE = ("cmt", "cmt.layers", "cmt.losses", "cmt.matching", "cmt.weights", "cmt.zoo")
-FORMAT = ("cmt.io", "cmt.errors", "cmt.outputs")
+FORMAT = ("cmt.io", "cmt.errors", "cmt.labels", "cmt.outputs")
 ALLOWED = {
     "cmt": CORE,
     "cmt.layers": ("cmt",),
