@@ -161,9 +161,9 @@ def largest_difference() -> float:
     for name, expected in expected_terms.items():
         scale = np.abs(expected.numpy()).max()
         differences.append(np.abs(terms[name] - expected).max() / scale)
-    for ours, theirs in zip(gradients, expected_gradients, strict=True):
-        scale = np.abs(theirs.numpy()).max()
-        differences.append(np.abs(ours - theirs).max() / scale)
+    for ours, reference in zip(gradients, expected_gradients, strict=True):
+        scale = np.abs(reference.numpy()).max()
+        differences.append(np.abs(ours - reference).max() / scale)
     return float(max(differences))
 
 

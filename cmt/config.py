@@ -171,7 +171,7 @@ def check(
     Args:
       experiment: a config, resolved or not.
       num_replicas: devices that share a batch, where known.
-      origins: where fields were set, by path; messages then say so.
+      origins: where fields were set, by path; messages then name the place.
 
     Raises:
       InputError: names the fields, their values, the rule and the fix.
@@ -231,7 +231,7 @@ class _View:
     def __getitem__(self, path: str) -> Any:
         return self._leaves[path][1]
 
-    def say(self, path: str) -> str:
+    def describe(self, path: str) -> str:
         """Returns "path = value", with the place where it was set."""
         field, value = self._leaves[path]
         if value is None:
@@ -245,7 +245,7 @@ class _View:
     ) -> None:
         """Raises InputError unless `holds(value of a, value of b)`."""
         if not holds(self[a], self[b]):
-            raise InputError(f"{self.say(a)} {rule} {self.say(b)}; {fix}")
+            raise InputError(f"{self.describe(a)} {rule} {self.describe(b)}; {fix}")
 
 
 def _divides(a: int, b: int) -> bool:
@@ -320,6 +320,6 @@ def _check_trainer(view: _View, num_replicas: int | None) -> None:
     if num_replicas and view[batch] % num_replicas:
         below = max(1, view[batch] // num_replicas) * num_replicas
         raise InputError(
-            f"{view.say(batch)} must be divisible by the number of replicas,"
+            f"{view.describe(batch)} must be divisible by the number of replicas,"
             f" {num_replicas}; use {below} or {below + num_replicas}"
         )

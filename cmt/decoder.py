@@ -25,7 +25,7 @@ class DecoderOutputs(NamedTuple):
       semantic_features: [B, ceil(H / 16), ceil(W / 16), 4 f5], stage 5, activated.
       affinity_logits: [B, ceil(H / 16), ceil(W / 16), N] of the last layer; None
         without clustering.
-      layers: what each transformer layer says of the clustering.
+      layers: how each transformer layer clusters the pixels.
     """
 
     pixel_features: tf.Tensor

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 
 class LayerPredictions(NamedTuple):
-    """What one transformer layer says of the clustering.
+    """How one transformer layer clusters the pixels.
 
     Attributes:
       affinity_logits: [B, ceil(H / 16), ceil(W / 16), N] float32, S' of Eq. 6; None

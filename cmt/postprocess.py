@@ -338,7 +338,7 @@ def drop_small_segments(
     min_stuff_area_pixels: int,
     num_entries: int,
 ) -> PanopticSegmentation:
-    """Last steps: values of the pixels, small segments to void; without batch axis.
+    """Last steps: a value for each pixel, small segments to void; without batch axis.
 
     Args:
       owner: [H, W] int32, index in `live` or -1.

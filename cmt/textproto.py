@@ -1,8 +1,8 @@
 """Reads, prints and compares textprotos; nothing here knows a message by name.
 
-`google.protobuf.text_format` parses. It says little of what is wrong and nothing of
-where a valid field stands, so `scan` walks the same tokens first: it reports unknown
-fields, wrong types and unknown enum values, and records where each field was set.
+`google.protobuf.text_format` parses. Its errors are terse, and it does not report where
+a valid field stands, so `scan` walks the same tokens first: it reports unknown fields,
+wrong types and unknown enum values, and records where each field was set.
 Messages may hold scalars, strings, enums and messages, each at most once.
 """
 
@@ -66,12 +66,12 @@ def leaf_paths(descriptor: descriptor_lib.Descriptor) -> Iterator[tuple[str, Fie
 def unknown_field(
     name: str, descriptor: descriptor_lib.Descriptor, root: descriptor_lib.Descriptor
 ) -> str:
-    """Says that a message lacks a field, and what was probably meant."""
-    says = f"{descriptor.name} has no field '{name}'"
+    """A message that a field does not exist, with the name probably meant."""
+    message = f"{descriptor.name} has no field '{name}'"
     elsewhere = [p for p, leaf in leaf_paths(root) if leaf.name == name]
     if elsewhere:
-        return f"{says}; did you mean '{elsewhere[0]}'?"
-    return says + nearest(name, [field.name for field in descriptor.fields])
+        return f"{message}; did you mean '{elsewhere[0]}'?"
+    return message + nearest(name, [field.name for field in descriptor.fields])
 
 
 def parse_value(field: Field, text: str) -> int | float | bool | str:

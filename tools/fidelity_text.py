@@ -7,6 +7,8 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+from fidelity_seen import SEEN
+
 from cmt import textproto
 from cmt.config import load_experiment
 from cmt.zoo.cost import Count
@@ -367,5 +369,6 @@ def document(counted: dict[str, Measured]) -> str:
         *notes(),
         f"\n## Recipe\n\nOf `{RECIPE_CONFIG}`; other configs say what they change.\n",
         *table(recipe, map(recipe_row, RECIPE)),
+        SEEN,
     ]
     return "\n".join(lines).rstrip() + "\n"

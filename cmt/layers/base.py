@@ -58,7 +58,7 @@ class Configured:
         try:
             bound = inspect.signature(cls.__init__).bind(instance, *args, **kwargs)
         except TypeError:
-            # A copy, whose attributes follow; or `__init__` is about to say it.
+            # A copy, whose attributes follow; or `__init__` is about to raise this.
             return instance
         arguments = dict(list(bound.arguments.items())[1:])
         arguments.update(arguments.pop("kwargs", {}))

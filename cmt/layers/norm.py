@@ -177,8 +177,8 @@ class BatchNorm(Layer):
         """Moves the moving statistics towards those of the batch.
 
         Args:
-          mean: of the batch, as many numbers as the variables have.
-          variance: likewise.
+          mean: mean of the batch, a number for each channel.
+          variance: variance of the batch, a number for each channel.
           count: values behind each number, to unbias a biased variance; None to leave
             it.
         """
@@ -200,8 +200,8 @@ class BatchNorm(Layer):
         """Scale and offset in training, for who knows the moments without the values.
 
         Args:
-          mean: of the batch, as many numbers as the variables have, float32.
-          mean_square: likewise.
+          mean: mean of the batch, a number for each channel, float32.
+          mean_square: mean of the squares, a number for each channel, float32.
 
         Returns:
           As `affine`; the moving statistics are updated.

@@ -69,8 +69,8 @@ def mask_approximation_loss(
         *(take(part, matching.center_masks, default=0.0) for part in extents)
     )
     lowest, highest, center = (
-        tf.reduce_sum(tf.abs(ours - theirs), axis=2)
-        for ours, theirs in zip(reference, target, strict=True)
+        tf.reduce_sum(tf.abs(predicted - wanted), axis=2)
+        for predicted, wanted in zip(reference, target, strict=True)
     )
     losses = (lowest + highest) / 4.0 + center / 2.0
     matched = tf.cast(matching.center_masks >= 0, tf.float32)

@@ -36,7 +36,7 @@ def mask_statistics(
 
     Args:
       mask_logits: [B, P, N] float32, of the main output or of a layer.
-      regions: of the pixels.
+      regions: the region each pixel lies in.
       areas: [B, G + 2] float32, pixels of each region.
     """
 

@@ -244,8 +244,8 @@ class _Stage(NamedTuple):
     """The ground truth at one resolution, shared by all that is predicted there.
 
     Attributes:
-      labels: of the pixels.
-      regions: of the pixels.
+      labels: class and mask of each pixel.
+      regions: the region each pixel lies in.
       row_counts: [B, h, G + 2] float32, pixels of each region in each row.
       column_counts: [B, w, G + 2] float32, the same in each column.
       areas: [B, G + 2] float32, pixels of each region.

@@ -1,6 +1,6 @@
 """One procedural scene: shapes on textured ground, with their panoptic labels.
 
-Things are told by shape, not by colour; they touch and hide each other.
+Things differ by shape, not by colour; they touch and hide each other.
 """
 
 from __future__ import annotations
