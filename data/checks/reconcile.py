@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import posixpath
 import unicodedata
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import NamedTuple
 
 from cmt.data.checks.files import FileOptions, missing_message
@@ -17,7 +17,6 @@ _ENDINGS = {
     "image": (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
     "mask": (".png",),
 }
-_UNUSED = {"image": Kind.UNUSED_IMAGE, "mask": Kind.UNUSED_MASK}
 
 
 class FileCounts(NamedTuple):
@@ -73,64 +72,82 @@ def reconcile(
         are counted; a missing one is no fault here.
       mask_names: further masks that it names, below the masks folder.
     """
-    image_paths = [entry.image_path for entry in entries]
-    mask_paths = [entry.mask_name for entry in entries]
-    images = _Files("image", options.images, {*image_paths, *image_names})
-    masks = _Files("mask", options.masks, {*mask_paths, *mask_names})
+    images = _Files(
+        "image",
+        options.images,
+        [(entry.image_path, entry.file_name, entry.file_name) for entry in entries],
+        image_names,
+    )
+    masks = _Files(
+        "mask",
+        options.masks,
+        [(entry.mask_name, entry.mask_name, entry.file_name) for entry in entries],
+        mask_names,
+    )
     # Both may be in one folder.
     known = images.named | masks.named
-    unused_images, unused_masks = images.unused(known), masks.unused(known)
-    counts = FileCounts(
-        image_files=len(images.found) + len(unused_images),
-        mask_files=len(masks.found) + len(unused_masks),
-        missing_images=len(images.named - images.found),
-        missing_masks=len(masks.named - masks.found),
-        unused_images=len(unused_images),
-        unused_masks=len(unused_masks),
+    images.compare(known, options.advice)
+    masks.compare(known, options.advice)
+    return Reconciliation(
+        FileCounts(
+            image_files=len(images.found) + images.num_unused,
+            mask_files=len(masks.found) + masks.num_unused,
+            missing_images=len(images.named - images.found),
+            missing_masks=len(masks.named - masks.found),
+            unused_images=images.num_unused,
+            unused_masks=masks.num_unused,
+        ),
+        missing=images.missing + masks.missing,
+        summary=images.summary + masks.summary,
+        unused=images.unused + masks.unused,
     )
-    reconciled = Reconciliation(counts, [], [], [])
-    for files, paths, unused in (
-        (images, image_paths, unused_images),
-        (masks, mask_paths, unused_masks),
-    ):
-        alike = files.missing(paths, known)
-        problems = [
-            files.problem(path, alike[path], entry, options.advice)
-            for path, entry in zip(paths, entries, strict=True)
-            if path in alike
-        ]
-        reconciled.missing.extend(problems)
-        # The first would say what is there in place of it.
-        if 2 <= len(problems) == len(entries) and not alike[paths[0]]:
-            problems = [files.all_missing(len(problems), paths[0], options.advice)]
-        reconciled.summary.extend(problems)
-        told = {name for names in alike.values() for name in names}
-        reconciled.unused.extend(
-            files.remark(name) for name in unused if name not in told
-        )
-    return reconciled
 
 
 class _Files:
-    """What is in the folders that the names lie in.
+    """What is in the folders that the names of images, or of masks, lie in.
 
     Attributes:
       named: paths of the names, in one form.
       found: those of them that are there.
+      num_unused: how many files of the kind are there and not named.
+      missing, summary, unused: as in `Reconciliation`.
     """
 
-    def __init__(self, what: str, folder: Location, names: set[str]):
+    def __init__(
+        self,
+        what: str,
+        folder: Location,
+        wanted: list[tuple[str, str, str]],
+        names: Collection[str],
+    ):
+        """Lists the folders.
+
+        Args:
+          what: "image" or "mask".
+          folder: that the names are below.
+          wanted: name of the file of each entry, its name in the json, and the image.
+          names: further names.
+        """
         self._what = what
         self._folder = folder
+        self._wanted = wanted
+        self.num_unused = 0
+        self.missing: list[Problem] = []
+        self.summary: list[Problem] = []
+        self.unused: list[Problem] = []
+        names = {*names, *(name for name, _, _ in wanted)}
         self.named = {self._path(name) for name in names}
         # One listing of a folder under several names ("a" and "./a").
         inner = {posixpath.dirname(posixpath.normpath(name)) for name in names} or {""}
-        self._listed = [
+        listed = [
             posixpath.join(part, file)
             for part in inner
             for file in list_files(join(folder, part) if part else folder)
         ]
-        self.found = self.named.intersection(map(self._path, self._listed))
+        self.found = self.named.intersection(map(self._path, listed))
+        self._of_kind = [
+            name for name in listed if name.lower().endswith(_ENDINGS[what])
+        ]
         # Where the file system does not tell upper from lower case.
         self._under_other_name: set[str] = set()
         for name in names:
@@ -146,12 +163,6 @@ class _Files:
         return bool(self._alike(name)) and is_file(join(self._folder, name))
 
     @functools.cached_property
-    def _of_kind(self) -> list[str]:
-        """Names of the files there that are images or masks by their ending."""
-        endings = _ENDINGS[self._what]
-        return [name for name in self._listed if name.lower().endswith(endings)]
-
-    @functools.cached_property
     def _by_stem(self) -> dict[tuple[str, str], list[str]]:
         by_stem: dict[tuple[str, str], list[str]] = {}
         for name in self._of_kind:
@@ -162,13 +173,35 @@ class _Files:
         """Names of files there that differ in ending or case alone."""
         return self._by_stem.get(_plain_stem(name), [])
 
-    def unused(self, known: set[str]) -> list[str]:
-        """The files of the kind that no name stands for, sorted.
+    def compare(self, known: set[str], advice: str) -> None:
+        """Finds what is missing and what is not used.
 
         Args:
-          known: paths that the json names.
+          known: paths that the json names, as images or as masks.
+          advice: see `FileOptions`.
         """
-        return sorted(
+        told: set[str] = set()
+        for name, given, image in self._wanted:
+            if self._path(name) in self.found:
+                continue
+            alike = [
+                other
+                for other in sorted(self._alike(name))
+                if self._path(other) not in known
+            ]
+            told.update(alike)
+            message, fix = missing_message(self._what, given, advice)
+            if alike:
+                message += f"; there is {', '.join(alike)}"
+                fix = 'make "file_name" in the json and the name of the file the same'
+            path = join(self._folder, name)
+            self.missing.append(Problem(Kind.MISSING, path, None, message, fix, image))
+            # The first alone says that files have other names.
+            if len(self.missing) == 1 and not alike:
+                self.summary = [self._all_missing(name, advice)]
+        if not self.summary or len(self.missing) < max(2, len(self._wanted)):
+            self.summary = self.missing
+        unused = sorted(
             name
             for name in self._of_kind
             # Those of macOS that begin with a point hold no picture.
@@ -176,64 +209,24 @@ class _Files:
             and self._path(name) not in known
             and name not in self._under_other_name
         )
+        self.num_unused = len(unused)
+        self.unused = [self._unused(name) for name in unused if name not in told]
 
-    def remark(self, name: str) -> Problem:
-        """The remark on an unused file."""
-        return Problem(
-            _UNUSED[self._what],
-            join(self._folder, name),
-            None,
-            "the json does not name this file",
-            "none needed; if it should be used, give the json that names it",
-        )
-
-    def missing(self, names: Iterable[str], known: set[str]) -> dict[str, list[str]]:
-        """The names that are not there, each with what is there in its place.
-
-        Args:
-          names: to look at.
-          known: paths that the json names.
-        """
-        return {
-            name: [
-                other
-                for other in sorted(self._alike(name))
-                if self._path(other) not in known
-            ]
-            for name in names
-            if self._path(name) not in self.found
-        }
-
-    def problem(
-        self, name: str, alike: list[str], entry: PanopticImage, advice: str
-    ) -> Problem:
-        """The fault of a file that is not there.
-
-        Args:
-          name: of the file, below the folder.
-          alike: what is there in its place.
-          entry: the image it belongs to.
-          advice: see `FileOptions`.
-        """
-        given = entry.file_name if self._what == "image" else entry.mask_name
-        message, fix = missing_message(self._what, given, advice)
-        if alike:
-            message += f"; there is {', '.join(alike)}"
-            fix = 'make "file_name" in the json and the name of the file the same'
-        path = join(self._folder, name)
-        return Problem(Kind.MISSING, path, None, message, fix, entry.file_name)
-
-    def all_missing(self, count: int, example: str, advice: str) -> Problem:
+    def _all_missing(self, example: str, advice: str) -> Problem:
         """The one fault of a folder that has none of the files."""
         option = f"{self._what}s"
-        return Problem(
-            Kind.MISSING,
-            str(self._folder),
-            None,
-            f"none of the {count} {option} that the json names is in this folder, such "
-            f"as {example}",
-            advice or f"give --{option} the folder that has them",
+        message = (
+            f"none of the {len(self._wanted)} {option} that the json names is in this "
+            f"folder, such as {example}"
         )
+        fix = advice or f"give --{option} the folder that has them"
+        return Problem(Kind.MISSING, str(self._folder), None, message, fix)
+
+    def _unused(self, name: str) -> Problem:
+        kind = Kind.UNUSED_IMAGE if self._what == "image" else Kind.UNUSED_MASK
+        path = join(self._folder, name)
+        fix = "none needed; if it should be used, give the json that names it"
+        return Problem(kind, path, None, "the json does not name this file", fix)
 
 
 def _plain_stem(name: str) -> tuple[str, str]:

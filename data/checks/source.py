@@ -60,7 +60,7 @@ def open_source(paths: Paths, exif: str | None = None) -> Source:
     content = parse_json(paths.annotations, data)
     del data
     if paths.category_offset:
-        content = shift_categories(content, paths.category_offset)
+        shift_categories(content, paths.category_offset)
     check = JsonCheck(paths.annotations, content)
     # Else those with a fault would be missing from the count.
     if check.categories and len(check.categories) == len(content["categories"]):

@@ -22,7 +22,7 @@ from cmt.data.panoptic.png import (
 )
 from cmt.errors import InputError
 from cmt.io.storage import Location, read_bytes
-from cmt.labels import LABEL_DIVISOR, MAX_LABEL_PART
+from cmt.labels import LABEL_DIVISOR
 
 JPEG_HEAD = b"\xff\xd8\xff"
 # What Pillow raises for files that are no images or damaged, and what we do.
@@ -147,27 +147,14 @@ def label_values(
       classes: contiguous class of each category id.
       is_thing: for class 1..C in order.
       keep_crowd: crowd is not void.
-
-    Raises:
-      InputError: a class or an instance above 255; without the image's name.
     """
+    # The check of the json refuses more classes or instances than labels hold.
     counts: dict[int, int] = {}
     values = []
     for segment in segments:
         number, instance = classes[segment.category_id], 0
-        if number > MAX_LABEL_PART:
-            raise InputError(
-                f"segment {segment.id}: at most {MAX_LABEL_PART} classes fit in a "
-                f"label; got class {number}; convert fewer categories"
-            )
         if is_thing[number - 1] and not segment.is_crowd:
             instance = counts[number] = counts.get(number, 0) + 1
-        if instance > MAX_LABEL_PART:
-            raise InputError(
-                f"segment {segment.id}: at most {MAX_LABEL_PART} instances of a "
-                f"class fit in a label; class {number} has more; make some of "
-                "them crowd"
-            )
         void = segment.is_crowd and not keep_crowd
         values.append(0 if void else number * LABEL_DIVISOR + instance)
     return values

@@ -107,29 +107,17 @@ def image_path(dataset: str, file_name: str) -> str:
     return re.sub(pattern, replacement, file_name) if pattern else file_name
 
 
-def shift_categories(content: dict, offset: int) -> dict:
-    """Returns a COCO panoptic json with `offset` added to all category ids.
+def shift_categories(content: dict, offset: int) -> None:
+    """Adds `offset` to all category ids of a COCO panoptic json.
 
     What is no list, object or integer is left as it is, for the checks to find.
     """
-    shifted = dict(content)
-    if isinstance(content.get("categories"), list):
-        shifted["categories"] = _shifted(content["categories"], "id", offset)
-    if isinstance(content.get("annotations"), list):
-        shifted["annotations"] = [
-            {**entry, "segments_info": _shifted(infos, "category_id", offset)}
-            if isinstance(entry, dict)
-            and isinstance(infos := entry.get("segments_info"), list)
-            else entry
-            for entry in content["annotations"]
-        ]
-    return shifted
-
-
-def _shifted(entries: list, key: str, offset: int) -> list:
-    return [
-        {**entry, key: entry[key] + offset}
-        if isinstance(entry, dict) and isinstance(entry.get(key), int)
-        else entry
-        for entry in entries
-    ]
+    lists = [(content.get("categories"), "id")]
+    annotations = content.get("annotations")
+    for entry in annotations if isinstance(annotations, list) else ():
+        if isinstance(entry, dict):
+            lists.append((entry.get("segments_info"), "category_id"))
+    for entries, key in lists:
+        for entry in entries if isinstance(entries, list) else ():
+            if isinstance(entry, dict) and isinstance(entry.get(key), int):
+                entry[key] += offset

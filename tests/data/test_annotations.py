@@ -1,4 +1,4 @@
-"""The one reader of COCO panoptic json: ground truth, predictions, anything else."""
+"""The one reader of COCO panoptic json, for ground truth and for predictions."""
 
 from __future__ import annotations
 
