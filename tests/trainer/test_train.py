@@ -153,9 +153,9 @@ def arrived(monkeypatch):
     found = []
     build = factory.build_trainer
 
-    def record(experiment, network):
+    def record(experiment, network, categories):
         found.append([w.numpy() for w in network.weights])
-        return build(experiment, network)
+        return build(experiment, network, categories)
 
     monkeypatch.setattr(factory, "build_trainer", record)
     return found
