@@ -353,7 +353,7 @@ def export_checkpoint(
     checkpoint: Path | str,
     directory: Path | str,
 ) -> Path:
-    """Exports a checkpoint to `directory`/VERSION; see `trainer.export.export_model`.
+    """Exports a checkpoint to `directory`/VERSION; see `serving.export.export_model`.
 
     Returns:
       The version folder.
@@ -362,7 +362,7 @@ def export_checkpoint(
       InputError: the checkpoint cannot be used, or the version is already there.
       WorkError: the exported model does not give the integers of the evaluation.
     """
-    from cmt.trainer import export  # Orbax is of no use to training.
+    from cmt.serving import export  # Orbax is of no use to training.
 
     options = experiment.export
     # Refused now and not after the work.
