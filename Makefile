@@ -1,33 +1,42 @@
-# `make demo` and `make test` do all the set-up. They need Python 3.10 or 3.11.
+# `make demo` and `make test` do all the set-up. They need Python 3.10, 3.11, 3.12 or
+# 3.13: `python3` if it is one of these, else the newest; `make PYTHON=... test` asks
+# for another. Each Python has versions of its own, constraints/python3.*.txt.
 
 VENV := .venv
 PY := $(VENV)/bin/python
-PIP_INSTALL := $(PY) -m pip install --disable-pip-version-check -c constraints.txt
-SETUP := pyproject.toml setup.py constraints.txt
+PIP := $(PY) -m pip --disable-pip-version-check
+VERSION = $$($(PY) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+INSTALL = $(PIP) install -c constraints/python$(VERSION).txt
+PYTEST := $(PY) -m pytest -n 2
+SETUP := pyproject.toml setup.py $(wildcard constraints/*.txt)
+PYTHON ?=
+DEMO ?=
 
-# The first of these that runs and is 3.10 or 3.11; `make PYTHON=... test` overrides.
-PYTHON := $(shell for python in python3.11 python3.10 python3; do \
-	if $$python -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 10), (3, 11)))' \
-	2> /dev/null; then echo $$python; break; fi; done)
-
-.PHONY: help demo test test-all lint protos clean
+.PHONY: help demo test check test-all lint protos constraints clean environment
 
 help:
-	@echo "make demo      set up, then the whole path on generated scenes (cmt demo)"
-	@echo "make test      set up, then the default tests"
-	@echo "make test-all  the slow tests too"
-	@echo "make lint      ruff: rules and format"
-	@echo "make protos    compile protos/*.proto"
-	@echo "make clean     remove .venv and what building left"
+	@echo "make demo         set up, then the whole path on generated scenes (cmt demo);"
+	@echo "                  DEMO=\"--minutes 1\" for a short one"
+	@echo "make test         set up, then the default tests"
+	@echo "make check        ruff, then the tests of packaging, compiled protos, Beam, kills"
+	@echo "make test-all     every test, the slow ones too"
+	@echo "make lint         ruff alone: rules and format"
+	@echo "make protos       compile protos/*.proto"
+	@echo "make constraints  renew constraints/ for the Python in use"
+	@echo "make clean        remove .venv and what building left"
+	@echo "PYTHON=/path/to/python chooses the Python of .venv"
 
 demo: $(VENV)/installed
-	$(VENV)/bin/cmt demo
+	$(VENV)/bin/cmt demo $(DEMO)
 
 test: $(VENV)/installed-test
-	$(PY) -m pytest
+	$(PYTEST)
+
+check: lint
+	$(PYTEST) -m check
 
 test-all: $(VENV)/installed-test
-	$(PY) -m pytest -m "slow or not slow"
+	$(PYTEST) -m ""
 
 lint: $(VENV)/installed-test
 	$(PY) -m ruff check .
@@ -36,18 +45,23 @@ lint: $(VENV)/installed-test
 protos: $(VENV)/installed-test
 	$(PY) tools/compile_protos.py
 
+# The newest versions that go together, in a new environment.
+constraints: clean environment
+	$(PIP) install -e ".[test]"
+	{ echo "# What \`make constraints\` found for Python $(VERSION) on Linux."; \
+	$(PIP) freeze --all --exclude-editable --exclude pip | tr A-Z_ a-z-; } \
+	> constraints/python$(VERSION).txt
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
 
-$(PY):
-	@test -n "$(PYTHON)" || { echo "error: no Python 3.10 or 3.11 found (tried \
-	python3.11, python3.10, python3); install one, or make PYTHON=/path/to/one" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+environment:
+	@sh tools/make_venv.sh $(VENV) "$(PYTHON)"
 
-$(VENV)/installed: $(SETUP) | $(PY)
-	$(PIP_INSTALL) -e .
+$(VENV)/installed: $(SETUP) | environment
+	$(INSTALL) -e .
 	touch $@
 
-$(VENV)/installed-test: $(SETUP) | $(PY)
-	$(PIP_INSTALL) -e ".[test]"
+$(VENV)/installed-test: $(SETUP) | environment
+	$(INSTALL) -e ".[test]"
 	touch $@ $(VENV)/installed

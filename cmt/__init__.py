@@ -7,8 +7,15 @@ CVPR 2022. Names resolve on first use; importing `cmt` itself loads no TensorFlo
 from __future__ import annotations
 
 import importlib
+import pathlib
 
 __version__ = "0.1.0"
+
+_HERE = pathlib.Path(__file__).resolve().parent
+if not (_HERE / "protos").is_dir():
+    # This is a checkout: `cmt.protos` and the others lie beside this folder (setup.py).
+    # Python finds `./cmt` there before an installed one, as in `python -m cmt`.
+    __path__.append(str(_HERE.parent))
 
 _MODULES = (
     "backbone",

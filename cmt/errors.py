@@ -9,6 +9,11 @@ import re
 from collections.abc import Sequence
 
 _REASON_ENDS = (160, 80)
+# What TensorFlow adds to a message: where in the graph, and in which data set.
+_PLACES = re.compile(
+    r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]"
+    r"|Error in user-defined function passed to .*? with iterator: \S+: "
+)
 
 
 class CmtError(Exception):
@@ -47,7 +52,7 @@ def tensorflow_reason(error: Exception) -> str:
     A long one loses its middle: the cause is at one end, behind or before a path.
     """
     text = getattr(error, "message", None) or str(error)
-    text = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]", "", text)
+    text = _PLACES.sub("", text)
     lines = [line.strip() for line in text.splitlines()]
     skipped = (
         "Graph execution error",

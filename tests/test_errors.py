@@ -20,6 +20,12 @@ from cmt.errors import tensorflow_reason
             "no space left",
         ),
         ("{{function_node x}} bad shape [Op:Add]", "bad shape"),
+        (
+            "{{function_node x}} Error in user-defined function passed to "
+            "ParallelMapDatasetV2:1 transformation with iterator: "
+            "Iterator::Root::ParallelMapV2: a.tfrecord; No such file",
+            "a.tfrecord; No such file",
+        ),
         ("a.tfrecord; No such file [Op:MapDataset] name:", "a.tfrecord; No such file"),
         ("", "DataLossError"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import re
 import shutil
@@ -12,8 +13,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 import cmt
+
+pytestmark = pytest.mark.check
 
 FOLDERS = ("cmt", "protos", "configs", "trainer", "evaluation", "data", "serving")
 FILES = ("setup.py", "pyproject.toml", "README.md", "LICENSE")
@@ -105,6 +111,17 @@ def test_the_commands_work_outside_the_checkout(installed):
     assert 'name: "tiny"' in shown
 
 
+def test_an_installed_package_does_not_break_the_checkout(installed, checkout):
+    python = installed / "venv" / "bin" / "python"
+    shown = _run(python, "-m", "cmt", "config", "show", "scenes/tiny", cwd=checkout)
+    assert 'name: "tiny"' in shown
+    names = ("cmt", *(f"cmt.{name}" for name in FOLDERS if name != "cmt"))
+    code = f"import {', '.join(names)}"
+    code += "".join(f"; print({name}.__file__)" for name in names)
+    files = _run(python, "-c", code, cwd=checkout).splitlines()
+    assert files == [str(checkout / name / "__init__.py") for name in FOLDERS]
+
+
 def test_every_module_of_the_wheel_imports(wheel, installed, checkout):
     python = installed / "venv" / "bin" / "python"
     lines = _run(python, "-c", IMPORT_ALL, cwd=installed).splitlines()
@@ -119,14 +136,27 @@ def test_every_module_of_the_wheel_imports(wheel, installed, checkout):
     assert not inside.is_relative_to(checkout)
 
 
-def test_the_lock_pins_every_requirement(checkout):
-    lock = (checkout / "constraints.txt").read_text()
+@pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13"])
+def test_each_python_has_a_pin_of_every_requirement(checkout, version):
+    lock = (checkout / "constraints" / f"python{version}.txt").read_text()
     pins = [line for line in lock.splitlines() if not line.startswith("#")]
-    pinned = {re.split("==", line)[0] for line in pins}
-    assert all(
-        re.match(r"[a-z0-9-]+==[\w.]+(; python_version [<>]=? \S+)?$", p) for p in pins
-    )
-    text = (checkout / "pyproject.toml").read_text()
-    wanted = re.findall(r'"([A-Za-z-]+)(?:\[[a-z-]+\])?[><=]', text)
+    assert all(re.fullmatch(r"[a-z0-9-]+==[\w.]+", pin) for pin in pins)
+    pinned = dict(pin.split("==") for pin in pins)
+    project = importlib.metadata.distribution("cmt-deeplab")
+    classifiers = project.metadata.get_all("Classifier")
+    assert f"Programming Language :: Python :: {version}" in classifiers
+    assert version in SpecifierSet(project.metadata["Requires-Python"])
+    environments = [{"python_version": version, "extra": e} for e in ("test", "beam")]
+    wanted = [
+        requirement
+        for requirement in map(Requirement, project.requires)
+        if requirement.name != "cmt-deeplab"
+        and (
+            requirement.marker is None
+            or any(requirement.marker.evaluate(e) for e in environments)
+        )
+    ]
     assert len(wanted) > 15
-    assert {name.lower() for name in wanted} <= pinned
+    for requirement in wanted:
+        pin = pinned[canonicalize_name(requirement.name)]
+        assert pin in requirement.specifier, requirement

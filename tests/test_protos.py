@@ -15,6 +15,7 @@ FIELD = re.compile(r"^\s*(optional|repeated|required)\s+\S+\s+(\w+)\s*=\s*\d+")
 VALUE = re.compile(r"^\s*([A-Z][A-Z0-9_]*)\s*=\s*(\d+);")
 
 
+@pytest.mark.check
 def test_generated_files_are_those_of_the_proto_files(checkout, tmp_path):
     script = checkout / "tools" / "compile_protos.py"
     spec = importlib.util.spec_from_file_location("compile_protos", script)

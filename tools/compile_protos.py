@@ -8,9 +8,10 @@ from __future__ import annotations
 import argparse
 import pathlib
 import shutil
+import subprocess
 import tempfile
 
-from grpc_tools import protoc
+import protoc
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SOURCES = sorted((ROOT / "protos").glob("*.proto"))
@@ -18,17 +19,16 @@ SOURCES = sorted((ROOT / "protos").glob("*.proto"))
 
 def compile_protos(output: pathlib.Path) -> None:
     """Writes `X_pb2.py` and `X_pb2.pyi` of every `protos/X.proto` to `output`."""
-    include = pathlib.Path(protoc.__file__).parent / "_proto"
     with tempfile.TemporaryDirectory() as scratch:
         arguments = [
-            "protoc",
+            protoc.PROTOC_EXE,
             f"--proto_path=cmt/protos={ROOT / 'protos'}",
-            f"--proto_path={include}",
+            f"--proto_path={protoc.PROTOC_INCLUDE_DIR}",
             f"--python_out={scratch}",
             f"--pyi_out={scratch}",
             *(str(source) for source in SOURCES),
         ]
-        if protoc.main(arguments) != 0:
+        if subprocess.run(arguments, check=False).returncode != 0:
             raise SystemExit("protoc failed; its message is above")
         output.mkdir(parents=True, exist_ok=True)
         for generated in sorted((pathlib.Path(scratch) / "cmt/protos").iterdir()):

@@ -57,7 +57,7 @@ def _result(future: Future, pool: ProcessPoolExecutor) -> Any:
     """The result of a future, also where a worker died in the midst of handing it over.
 
     Then the pool would wait for ever for the rest: it has an end of the pipe itself
-    that the rest would come from. (It keeps both to itself; Python 3.10 to 3.12.)
+    that the rest would come from. (It keeps both to itself; Python 3.10 to 3.13.)
     """
     while not concurrent.futures.wait([future], timeout=_LOOK_SECONDS).done:
         workers = list(pool._processes.values())

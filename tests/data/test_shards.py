@@ -52,7 +52,11 @@ def test_no_shard_is_empty_however_large_the_images_are(planned, monkeypatch):
 
 def test_as_many_shards_as_bytes_need(planned, monkeypatch):
     _, _, sizes = planned
-    for total, number in ((sum(sizes), 1), (sum(sizes) - 1, 2), (sum(sizes) // 2, 3)):
+    for total, number in (
+        (sum(sizes), 1),
+        (sum(sizes) - 1, 2),
+        ((sum(sizes) - 1) // 2, 3),
+    ):
         monkeypatch.setattr(shards, "_SHARD_BYTES", total)
         assert len(counts(planned)) == number
 
@@ -82,7 +86,7 @@ def test_sizes_and_digests_come_of_one_look_at_each_file(
         + (broken["masks"] / entry.mask_name).stat().st_size
         for entry in source.check.images
     ]
-    monkeypatch.setattr(shards, "_SHARD_BYTES", sum(sizes) // 2)
+    monkeypatch.setattr(shards, "_SHARD_BYTES", (sum(sizes) - 1) // 2)
     tasks = shards.plan_shards(
         source.check.images, split="x", shards=0, encoding=encoding
     )

@@ -13,6 +13,7 @@ from cmt.errors import WorkError
 from cmt.outputs import Targets
 from cmt.trainer import factory
 from cmt.trainer.trainer import Trainer
+from tests.optimizers import RADAM_LOOKAHEAD
 from tests.test_model import MINIATURE
 from tests.trainer.lowering import find_in_hlo, lower
 
@@ -59,7 +60,7 @@ def test_step_of_a_miniature(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["ADAM", "ADAMW", "RADAM_LOOKAHEAD"])
+@pytest.mark.parametrize("kind", ["ADAM", "ADAMW", RADAM_LOOKAHEAD])
 def test_step_of_the_tiny_config(kind, monkeypatch):
     trainer = build(monkeypatch, f"trainer.optimizer.kind={kind}")
     assert "ENTRY" in lower(trainer, *specs(97, 16))

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.optimizers import needs_addons
+
 SPLITS = ("train", "val")
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
@@ -48,10 +50,13 @@ def scenes(tmp_path_factory):
     "overrides",
     [
         (),
-        (
-            "trainer.strategy.kind=MIRRORED",
-            "trainer.strategy.logical_cpus=2",
-            "trainer.optimizer.kind=RADAM_LOOKAHEAD",
+        pytest.param(
+            (
+                "trainer.strategy.kind=MIRRORED",
+                "trainer.strategy.logical_cpus=2",
+                "trainer.optimizer.kind=RADAM_LOOKAHEAD",
+            ),
+            marks=needs_addons,
         ),
     ],
 )
@@ -67,6 +72,7 @@ def test_smoke(scenes, overrides):
 
 
 @pytest.mark.slow
+@needs_addons
 def test_from_the_checkpoint_of_another_run(scenes):
     def train(output, *settings):
         settings = ("trainer.global_batch_size=2", "trainer.steps=2", *settings)
