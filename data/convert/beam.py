@@ -22,12 +22,13 @@ from cmt.data.convert.shards import (
     Budget,
     MadeShard,
     ShardTask,
-    read_record,
+    read_receipt,
     write_shard,
 )
 from cmt.data.panoptic.annotations import PanopticImage, Segment
 from cmt.errors import CmtError, InputError, WorkError
 from cmt.io import storage
+from cmt.io.files import write_json
 from cmt.io.storage import join
 
 _PLAN = ".plan"
@@ -91,7 +92,7 @@ def _make_shards(
     _check_reachable(options, (work, encoding.files.images, encoding.files.masks))
     for task in tasks:
         storage.remove(join(work, task.name + _FAULT))
-        storage.write_json(join(work, task.name + _PLAN), [task.source, task.entries])
+        write_json(join(work, task.name + _PLAN), [task.source, task.entries])
     with _one_line("be started", InputError, "correct the options of --beam"):
         pipeline = beam.Pipeline(options=options)
     _ = (
@@ -104,8 +105,7 @@ def _make_shards(
         pipeline.run().wait_until_finish()
     made = [_collect(join(work, task.name), task.source) for task in tasks]
     # All shards may together leave out more images than each of them may.
-    budget.skipped += [image for one in made for image in one.skipped]
-    budget.check()
+    budget.add([image for one in made for image in one.skipped])
     return made
 
 
@@ -141,7 +141,7 @@ def _make_shard(name: str, work: str, encoding: EncodingOptions, max_bad: int) -
     try:
         write_shard(path, task, encoded, Budget(max_bad))
     except InputError as error:
-        storage.write_json(path + _FAULT, str(error))
+        write_json(path + _FAULT, str(error))
 
 
 def _entry(values: list) -> PanopticImage:
@@ -152,7 +152,7 @@ def _entry(values: list) -> PanopticImage:
 def _collect(path: str, source: str) -> MadeShard:
     if storage.is_file(path + _FAULT):
         raise InputError(storage.read_json(path + _FAULT))
-    made = read_record(path)
+    made = read_receipt(path)
     # An earlier run may have left a record of other files.
     if made is None or made.shard.source != source:
         raise WorkError(

@@ -19,7 +19,7 @@ from cmt.data.panoptic.json import load_json
 from cmt.data.records.index import RecordIndex, index_records
 from cmt.data.records.manifest import Manifest, Shard, manifest_path
 from cmt.data.records.reader import ReadExample, example_reader, image_name
-from cmt.data.records.snapshot import remedy, snapshot
+from cmt.data.records.snapshot import snapshot
 from cmt.data.records.tfrecord import INDEX_SUFFIX, Example
 from cmt.errors import InputError, tensorflow_reason
 from cmt.io import storage
@@ -288,7 +288,6 @@ def _reader(source: Split, loading: Loading) -> tuple[ReadExample, int]:
     try:
         if loading.snapshot_folder:
             index = snapshot(index, loading.snapshot_folder, **damage)
-            damage["remedy"] = remedy(index.files[0])
         read = example_reader(index, **damage, in_memory=loading.cache_records)
     except tf.errors.OpError as error:
         raise InputError(tensorflow_reason(error)) from error

@@ -13,7 +13,6 @@ import tf_keras
 from PIL import Image
 
 from cmt.config import load_experiment, to_text
-from cmt.data.convert.convert import convert
 from cmt.data.panoptic.json import read_ids
 from cmt.data.records.manifest import Manifest
 from cmt.data.scenes.generate import generate_scenes
@@ -21,6 +20,7 @@ from cmt.errors import InputError
 from cmt.evaluation import factory
 from cmt.factory import build_model
 from cmt.serving.predictor import write_categories
+from tests.data.conversions import convert
 
 _CHANGES = (
     "model.backbone.stage2_blocks=1",

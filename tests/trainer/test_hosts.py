@@ -14,12 +14,12 @@ import pytest
 import tensorflow as tf
 
 from cmt.config import load_experiment, parse_experiment
-from cmt.data.convert.convert import convert
 from cmt.data.panoptic.categories import Category
 from cmt.data.scenes.generate import generate_scenes
 from cmt.protos import experiment_pb2
 from cmt.trainer import factory
 from cmt.trainer.train import train
+from tests.data.conversions import convert
 
 _BATCH, _STEPS, _REPLICAS = 8, 3, 4
 
