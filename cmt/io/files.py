@@ -25,16 +25,6 @@ def _temporary_beside(path: Location) -> str:
     return storage.join(folder, f".{name}.{secrets.token_hex(4)}.partial")
 
 
-def _sync(path: Path) -> None:
-    """Asks the system to put a folder's entries on disk, where it can."""
-    with contextlib.suppress(OSError):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 def _name_file(error: BaseException, path: Location) -> None:
     """Completes the errors of writing, which unlike those of opening name no file."""
     if isinstance(error, OSError) and error.errno and error.filename is None:
@@ -68,8 +58,6 @@ def atomic_write(path: Location, mode: str = "wb") -> Iterator[IO]:
         storage.remove(temporary)
         _name_file(error, path)
         raise
-    if is_local:
-        _sync(Path(folder))
 
 
 def write_json(path: Location, content: Any) -> None:
@@ -104,7 +92,6 @@ def atomic_directory(path: Path | str, overwrite: bool = False) -> Iterator[Path
         shutil.rmtree(temporary, ignore_errors=True)
         _name_file(error, path)
         raise
-    _sync(path.parent)
 
 
 def _refuse_existing(path: Path, overwrite: bool) -> None:
@@ -122,17 +109,15 @@ def _replace_directory(new: Path, path: Path) -> None:
     if not path.exists():
         new.rename(path)
         return
-    old = Path(_temporary_beside(path))
-    path.rename(old)
+    old = path.rename(_temporary_beside(path))
     try:
         new.rename(path)
     except BaseException:
         old.rename(path)
         raise
-    if old.is_dir():
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        old.unlink(missing_ok=True)
+    remove = shutil.rmtree if old.is_dir() else Path.unlink
+    with contextlib.suppress(OSError):
+        remove(old)
 
 
 @contextlib.contextmanager

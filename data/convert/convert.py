@@ -24,6 +24,7 @@ from cmt.data.convert.resume import (
 )
 from cmt.data.convert.shards import (
     Budget,
+    ConvertOptions,
     MadeShard,
     ShardTask,
     left_out,
@@ -56,30 +57,6 @@ _ALONE_IMAGES = 32
 
 # Makes shards: (tasks, encoding, work folder, budget) -> the shards, in order.
 Maker = Callable[[Sequence[ShardTask], EncodingOptions, str, Budget], list[MadeShard]]
-
-
-@dataclasses.dataclass(frozen=True)
-class ConvertOptions:
-    """How a data set is converted.
-
-    Attributes:
-      shards: number of files; 0 for as many as 200 MB each needs.
-      limit: only the first images; 0 for all.
-      keep_crowd: crowd is its class with instance 0 instead of void.
-      exif: "auto", "apply" or "ignore", see `FileOptions`; None for what the data
-        set says.
-      max_bad: images with faults that are left out before it is refused.
-      resume: keep the finished shards of an earlier run that have not changed.
-      overwrite: replace the split if it exists.
-    """
-
-    shards: int = 0
-    limit: int = 0
-    keep_crowd: bool = False
-    exif: str | None = None
-    max_bad: int = 0
-    resume: bool = False
-    overwrite: bool = False
 
 
 class Conversion(NamedTuple):
@@ -123,8 +100,7 @@ def convert(
     encoding = EncodingOptions(
         source.files, source.check.categories, options.keep_crowd
     )
-    told = {"resume": options.resume, "overwrite": options.overwrite}
-    with work_folder(output, split, **told) as work:
+    with work_folder(output, split, options) as work:
         kept = _with_files(source, entries, budget)
         tasks = plan_shards(kept, split=split, shards=options.shards, encoding=encoding)
         planned = dataclasses.replace(
@@ -133,7 +109,7 @@ def convert(
             folder=output,
             crowd_kept=options.keep_crowd,
         )
-        made = kept_shards(planned, tasks, work, **told)
+        made = kept_shards(planned, tasks, work, options)
         budget.add([image for one in made.values() for image in one.skipped])
         needed = [task for task in tasks if task.name not in made]
         made |= {one.shard.name: one for one in maker(needed, encoding, work, budget)}

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cmt.data.convert.shards import (
     RECEIPT_SUFFIX,
+    ConvertOptions,
     MadeShard,
     ShardTask,
     read_receipt,
@@ -51,16 +52,13 @@ def _work_folder(output: Location, split: str) -> str:
 
 
 @contextlib.contextmanager
-def work_folder(
-    output: Location, split: str, *, resume: bool, overwrite: bool
-) -> Iterator[str]:
+def work_folder(output: Location, split: str, options: ConvertOptions) -> Iterator[str]:
     """The hidden folder shards are made in; stays after a fault if one is finished.
 
     Args:
       output: where it is.
       split: first part of the shards' names.
-      resume: keep the shards of an earlier run that are finished.
-      overwrite: remove them.
+      options: whether finished shards of an earlier run are kept or removed.
 
     Raises:
       InputError: there are some and neither is wanted, or another process is in it.
@@ -75,7 +73,8 @@ def work_folder(
         "--output"
     )
     with contextlib.nullcontext() if remote else locked(Path(work, LOCK), busy):
-        if has_finished(output, split) and not (resume or overwrite):
+        wanted = options.resume or options.overwrite
+        if has_finished(output, split) and not wanted:
             raise InputError(
                 f"{work}: holds finished shards of a conversion that was cut off; give "
                 "--resume to go on with it, --overwrite to begin anew, or another "
@@ -83,7 +82,7 @@ def work_folder(
             )
         for name in storage.list_files(work):
             # Those that end so are what a killed process was writing.
-            outdated = not resume or name.endswith(".partial")
+            outdated = not options.resume or name.endswith(".partial")
             if outdated and name != LOCK:
                 storage.remove(join(work, name))
         try:
@@ -103,9 +102,7 @@ def kept_shards(
     planned: Manifest,
     tasks: Sequence[ShardTask],
     work: Location,
-    *,
-    resume: bool,
-    overwrite: bool,
+    options: ConvertOptions,
 ) -> dict[str, MadeShard]:
     """The shards of earlier runs that are whole and still current, by name.
 
@@ -116,18 +113,19 @@ def kept_shards(
       planned: manifest of this run, as far as it is known before the shards are made.
       tasks: its shards.
       work: the hidden folder.
-      resume: keep any at all.
-      overwrite: this run may replace a complete split of another.
+      options: whether any are kept, and a complete split may be replaced.
 
     Raises:
       InputError: finished shards, or a complete split, of a run with other options
         would be lost, or a split of another json.
     """
-    _note_run(planned, work, overwrite)
+    _note_run(planned, work, options.overwrite)
+    if not options.resume:
+        return {}
     path = manifest_path(planned.folder, planned.split)
-    manifest = Manifest.read(path) if resume and storage.is_file(path) else None
+    manifest = Manifest.read(path) if storage.is_file(path) else None
     kept, outdated = {}, []
-    for task in tasks if resume else ():
+    for task in tasks:
         for made in (read_receipt(join(work, task.name)), _listed(manifest, task)):
             if made is None or made.shard.source != task.source:
                 continue

@@ -6,6 +6,8 @@ Each shard that is whole has a receipt beside it as long as others are made, so 
 
 from __future__ import annotations
 
+import bisect
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -25,6 +27,30 @@ from cmt.io.storage import Location, join
 _SHARD_BYTES = 200 * 10**6
 # Ending of the receipt beside a whole shard.
 RECEIPT_SUFFIX = ".json"
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvertOptions:
+    """How a data set is converted.
+
+    Attributes:
+      shards: number of files; 0 for as many as 200 MB each needs.
+      limit: only the first images; 0 for all.
+      keep_crowd: crowd is its class with instance 0 instead of void.
+      exif: "auto", "apply" or "ignore", see `FileOptions`; None for what the data
+        set says.
+      max_bad: images with faults that are left out before it is refused.
+      resume: keep the finished shards of an earlier run that have not changed.
+      overwrite: replace the split if it exists.
+    """
+
+    shards: int = 0
+    limit: int = 0
+    keep_crowd: bool = False
+    exif: str | None = None
+    max_bad: int = 0
+    resume: bool = False
+    overwrite: bool = False
 
 
 class ShardTask(NamedTuple):
@@ -64,11 +90,6 @@ class Budget:
         self.skipped: list[Skipped] = []
         self._max_bad = max_bad
 
-    @property
-    def left(self) -> int:
-        """How many more images may be left out."""
-        return self._max_bad - len(self.skipped)
-
     def add(self, images: Iterable[Skipped], summary: str = "") -> None:
         """Leaves images out.
 
@@ -80,9 +101,9 @@ class Budget:
           InputError: too many are left out; it names the first of those.
         """
         self.skipped += images
-        if self.left >= 0:
-            return
         earlier = self._max_bad
+        if len(self.skipped) <= earlier:
+            return
         word = "image" if earlier == 1 else "images"
         count = f" ({earlier} {word} with faults before it)" if earlier else ""
         raise InputError(
@@ -136,12 +157,9 @@ def _bounds(sizes: Sequence[int], count: int) -> list[int]:
     ends = list(itertools.accumulate(sizes))
     bounds = [0]
     for number in range(1, count):
-        wanted = ends[-1] * number / count
-        bound = bounds[-1] + 1
+        wanted = bisect.bisect(ends, ends[-1] * number / count)
         last = len(sizes) - (count - number)
-        while bound < last and ends[bound] <= wanted:
-            bound += 1
-        bounds.append(bound)
+        bounds.append(max(bounds[-1] + 1, min(wanted, last)))
     return [*bounds, len(sizes)]
 
 

@@ -133,11 +133,6 @@ class Manifest:
     origin: Origin = Origin()
     contents: Contents = Contents()
 
-    @property
-    def is_thing(self) -> list[bool]:
-        """Whether class 1..C is a thing, in order."""
-        return [category.is_thing for category in self.categories]
-
     def write(self, path: Location, folder: Location | None = None) -> None:
         """Writes the json atomically.
 

@@ -31,7 +31,7 @@ def test_a_manifest_survives_a_move_with_its_sources(tmp_path):
     read = Manifest.read(folder / "val.manifest.json")
     assert read.annotations == (tmp_path / "b" / "json" / "val.json").resolve()
     assert read.masks == (tmp_path / "b" / "json" / "val").resolve()
-    assert read.is_thing == [True, False]
+    assert [category.is_thing for category in read.categories] == [True, False]
     same = dataclasses.replace(
         manifest, annotations=read.annotations, masks=read.masks, folder=folder
     )
