@@ -154,7 +154,7 @@ def _note_run(planned: Manifest, work: Location, overwrite: bool) -> None:
                 f"({'; '.join(changes)}); give those to go on with it, --overwrite to "
                 "begin anew, or another --output"
             )
-    planned.write(path, planned.folder)
+    planned.write(path)
     if overwrite:
         write_json(join(work, _OVERWRITE), True)
 
@@ -250,7 +250,7 @@ def publish(work: Location, made: Sequence[MadeShard], manifest: Manifest) -> No
     """
     output, split = manifest.folder, manifest.split
     written = join(work, _MANIFEST)
-    manifest.write(written, output)
+    manifest.write(written)
     there = storage.list_files(work)
     names = [one.shard.name for one in made]
     for one in made:

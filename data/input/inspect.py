@@ -242,7 +242,8 @@ def _check_digests(source: Split) -> None:
 
 def _examples(source: Split) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Image and labels of every record."""
-    index = index_records(source.files)
+    remedy = "convert the split again with --resume"
+    index = index_records(source.files, remedy=remedy)
     num_classes = len(source.manifest.categories)
     numbers = tf.data.Dataset.range(index.num_records)
     read = example_reader(index, num_classes=num_classes)

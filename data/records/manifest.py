@@ -133,15 +133,13 @@ class Manifest:
     origin: Origin = Origin()
     contents: Contents = Contents()
 
-    def write(self, path: Location, folder: Location | None = None) -> None:
-        """Writes the json atomically.
+    def write(self, path: Location) -> None:
+        """Writes the json atomically, with source paths as seen from `folder`.
 
         Args:
-          path: of the file.
-          folder: local source paths are written relative to it; by default that of
-            `path`.
+          path: of the file, which may be moved to `folder` later.
         """
-        root = Path(path).parent if folder is None else folder
+        root = self.folder
         origin = self.origin._replace(
             images=_relative(self.origin.images, root),
             annotations=_relative(self.origin.annotations, root),
