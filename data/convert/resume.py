@@ -28,8 +28,9 @@ from cmt.io.files import locked, write_json
 from cmt.io.storage import Location, join
 
 KEPT = "finished shards are kept for --resume"
-# Files of the hidden folder: of the process that is in it; the manifest, of which only
-# the options are known until all shards are made; there if a split may be replaced.
+# Files of the hidden folder. The process that is in it holds the lock; until all shards
+# are made, the manifest tells the options of their run; the last is there if this run
+# may replace a complete split of another.
 LOCK = ".lock"
 _MANIFEST = "manifest"
 _OVERWRITE = "overwrite"
@@ -106,8 +107,8 @@ def kept_shards(
 ) -> dict[str, MadeShard]:
     """The shards of earlier runs that are whole and still current, by name.
 
-    They are in the hidden folder or in their final place. What the shards of this run
-    are of is noted in the hidden folder, for the next.
+    They are in the hidden folder or in their final place. Also notes in the hidden
+    folder which run its shards are of, for the next.
 
     Args:
       planned: manifest of this run, as far as it is known before the shards are made.
