@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +13,6 @@ from cmt.cli.data_inspect import inspect
 
 if TYPE_CHECKING:
     from cmt.data.convert.convert import Maker
-    from cmt.data.convert.shards import MadeShard, ShardTask
     from cmt.data.panoptic.registry import Paths
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
@@ -240,10 +238,10 @@ def convert(
       cmt data convert --dataset coco --root coco --output tfrecords --split val
     """
     from cmt.cli.data_convert import print_conversion, stoppable
-    from cmt.data.convert.convert import ConvertOptions, convert_paths
+    from cmt.data.convert import convert as conversion
 
     paths = _paths(images, annotations, masks, dataset, root, split, category_offset)
-    options = ConvertOptions(
+    options = conversion.ConvertOptions(
         shards=shards,
         limit=limit,
         keep_crowd=keep_crowd,
@@ -253,17 +251,11 @@ def convert(
         overwrite=overwrite,
     )
     maker = _maker(workers, beam)
-    made = []
-
-    def counting(tasks: Sequence[ShardTask], *rest: Any) -> list[MadeShard]:
-        made.extend(maker(tasks, *rest))
-        return made
-
-    with stoppable(overwrite):
-        manifest = convert_paths(
-            paths, output=output, split=split, options=options, maker=counting
+    with stoppable(output, split, overwrite):
+        done = conversion.convert(
+            paths, output=output, split=split, options=options, maker=maker
         )
-    print_conversion(manifest, output, len(made))
+    print_conversion(done, output)
 
 
 def _maker(workers: int, beam: str | None) -> Maker:

@@ -1,4 +1,4 @@
-"""What `cmt data convert` says, and how it ends when it is stopped."""
+"""What `cmt data convert` prints, and how it ends when it is stopped."""
 
 from __future__ import annotations
 
@@ -10,34 +10,51 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cmt.data.records.manifest import Manifest
+    from cmt.data.convert.convert import Conversion
 
 _SKIPPED_SHOWN = 10
 _TERMINATED = 128 + signal.SIGTERM
 
 
 @contextlib.contextmanager
-def stoppable(overwrite: bool) -> Iterator[None]:
-    """Says how to go on, as the last line, after Ctrl-C or SIGTERM.
+def stoppable(output: str, split: str, overwrite: bool) -> Iterator[None]:
+    """Says how to go on, as the last line, whatever ends a conversion.
 
     SIGTERM ends the block as Ctrl-C does, so that what is no use is cleared away.
 
     Args:
+      output: folder of the shards.
+      split: first part of their names.
       overwrite: the command was given --overwrite.
+
+    Raises:
+      CmtError: in place of other errors after which finished shards are kept.
     """
+    from cmt.cli.main import explain
+    from cmt.data.convert.resume import KEPT, has_finished
+    from cmt.errors import CmtError, InputError, WorkError
+
     with _terminated_by_exception():
         try:
             yield
-        except (KeyboardInterrupt, SystemExit) as stop:
+        except CmtError:
+            raise
+        except Exception as error:
+            if not has_finished(output, split):
+                raise
+            code, message = explain(error)
+            kind = InputError if code == InputError.exit_code else WorkError
+            raise kind(f"{message}; {KEPT}") from error
+        except (KeyboardInterrupt, SystemExit):
             instead = " in place of --overwrite" if overwrite else ""
-            if getattr(stop, "__notes__", None):
-                told = (
+            if has_finished(output, split):
+                advice = (
                     "finished shards are kept; run the same command with "
                     f"--resume{instead} to go on"
                 )
             else:
-                told = "this run finished no shard; run the same command again"
-            print(f"stopped: {told}", file=sys.stderr, flush=True)
+                advice = "this run finished no shard; run the same command again"
+            print(f"stopped: {advice}", file=sys.stderr, flush=True)
             raise
 
 
@@ -56,14 +73,14 @@ def _terminated_by_exception() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def print_conversion(manifest: Manifest, output: str, made: int) -> None:
+def print_conversion(conversion: Conversion, output: str) -> None:
     """Prints what was written and which images were left out.
 
     Args:
-      manifest: of the split.
-      output: its folder.
-      made: the shards that this run made; the others were there.
+      conversion: what was written.
+      output: the folder, as the user named it.
     """
+    manifest, made = conversion
     skipped = manifest.contents.skipped
     for image in skipped[:_SKIPPED_SHOWN]:
         print(f"left out: {image.image}: {image.kind}: {image.line}")

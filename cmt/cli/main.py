@@ -97,8 +97,6 @@ def explain(error: Exception) -> tuple[int, str]:
         first = next(iter(str(error).strip().splitlines()), "no message")
         code = 1
         message = f"{type(error).__name__}: {first}; run with --debug for the traceback"
-    # What the work that was cut off adds: what is kept of it.
-    message = "; ".join([message, *getattr(error, "__notes__", ())])
     return code, " ".join(message.split())
 
 

@@ -36,21 +36,17 @@ def num_workers(requested: int) -> int:
 def _prepare_worker() -> None:
     """Leaves Ctrl-C and other signals of the terminal to the parent; ends with it.
 
-    A worker that dies while it hands a result over leaves the pool waiting for the
-    rest of it.
+    A worker that a signal ends while it hands a result over leaves the pool waiting
+    for the rest of it; one whose parent is killed would wait for work for ever.
     """
+
+    def end_with_parent() -> None:
+        multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+        os._exit(1)
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.setpgid(0, 0)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Ends this process when the one that started it is killed.
-
-    The pool alone would leave it waiting for work for ever.
-    """
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
-    os._exit(1)
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def _result(future: Future, pool: ProcessPoolExecutor) -> Any:
@@ -61,13 +57,12 @@ def _result(future: Future, pool: ProcessPoolExecutor) -> Any:
     """
     while not concurrent.futures.wait([future], timeout=_LOOK_SECONDS).done:
         workers = list(pool._processes.values())
-        if all(worker.is_alive() for worker in workers):
-            continue
-        for worker in workers:
-            worker.kill()
-            worker.join()
-        pool._result_queue._writer.close()
-        break
+        if not all(worker.is_alive() for worker in workers):
+            for worker in workers:
+                worker.kill()
+                worker.join()
+            pool._result_queue._writer.close()
+            break
     return future.result()
 
 
@@ -95,16 +90,11 @@ def parallel_map(
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_worker)
     try:
-        remaining = iter(items)
-        futures = collections.deque(
-            pool.submit(function, item)
-            for item in itertools.islice(remaining, 2 * workers)
-        )
+        submitted = (pool.submit(function, item) for item in items)
+        futures = collections.deque(itertools.islice(submitted, 2 * workers))
         while futures:
             yield _result(futures.popleft(), pool)
-            futures.extend(
-                pool.submit(function, item) for item in itertools.islice(remaining, 1)
-            )
+            futures.extend(itertools.islice(submitted, 1))
     except BrokenProcessPool as error:
         raise WorkError(
             "a worker process died, perhaps for lack of memory; try fewer with "

@@ -27,10 +27,8 @@ def track(
     """
     if total is None and hasattr(iterable, "__len__"):
         total = len(iterable)
-    if sys.stderr.isatty():
-        yield from _bar(iterable, description, total)
-    else:
-        yield from _lines(iterable, description, total)
+    show = _bar if sys.stderr.isatty() else _lines
+    yield from show(iterable, description, total)
 
 
 def _bar(
@@ -44,15 +42,14 @@ def _bar(
             speed = task.finished_speed or task.speed
             return "" if speed is None else f"{speed:.1f}/s"
 
-    bar = progress.Progress(
+    with progress.Progress(
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
         Rate(),
         progress.TimeRemainingColumn(),
         console=Console(stderr=True),
-    )
-    with bar:
+    ) as bar:
         yield from bar.track(iterable, total=total, description=description)
 
 
@@ -68,17 +65,13 @@ def _lines(
         if now - last >= _LOG_EVERY_SECONDS:
             last = now
             print(_line(description, done, total, now - start), file=sys.stderr)
-    print(
-        _line(description, done, total, time.monotonic() - start) + ", done",
-        file=sys.stderr,
-        flush=True,
-    )
+    line = _line(description, done, total, time.monotonic() - start)
+    print(f"{line}, done", file=sys.stderr, flush=True)
 
 
 def _line(description: str, done: int, total: int | None, seconds: float) -> str:
     rate = done / max(seconds, 1e-9)
-    line = f"{description}: {done}" + ("" if total is None else f"/{total}")
-    line += f", {rate:.1f}/s"
-    if total is not None and done < total and rate > 0:
-        line += f", {(total - done) / rate:.0f} s left"
-    return line
+    if total is None:
+        return f"{description}: {done}, {rate:.1f}/s"
+    left = f", {(total - done) / rate:.0f} s left" if 0 < done < total else ""
+    return f"{description}: {done}/{total}, {rate:.1f}/s{left}"

@@ -1,20 +1,20 @@
-"""Files on this machine, and anywhere else `tf.io.gfile` reaches (gs://...).
+"""Files on this machine, and anywhere else `tf.io.gfile` reads (gs://...).
 
 TensorFlow is imported at the first path with a scheme, so that worker processes
-which read local files start at once and stay small.
+which read local files start at once and stay small. Why not `etils.epath`: tried with
+etils 1.15, it knows neither ram:// nor file://, has times in whole seconds (`--resume`
+compares nanoseconds), lets most errors of TensorFlow through, takes 43 us for the size
+and time of a local file (here 7), and adds 0.15 s to the start of a worker process.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import functools
 import glob
 import hashlib
 import json
 import os
 import posixpath
-import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,14 +22,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from cmt.errors import InputError
-from cmt.io.files import atomic_write
 
 Location = Path | str
 
-# File of a folder that one process has for itself.
-LOCK = ".lock"
 # Requests at a time to what is not on this machine: most of each is waiting.
 _REQUESTS = 32
+_BLOCK_BYTES = 2**20
 
 
 def is_remote(path: Location) -> bool:
@@ -53,33 +51,26 @@ def split(path: Location) -> tuple[str, str]:
     return folder or ".", name
 
 
-@functools.cache
-def _gfile() -> Any:
-    import tensorflow as tf
-
-    return tf.io.gfile
-
-
 @contextlib.contextmanager
-def _as_os_errors(path: Location) -> Iterator[None]:
-    """Turns TensorFlow's errors into those that opening a local file raises.
+def _remote(path: Location) -> Iterator[Any]:
+    """`tf.io.gfile`, whose errors become those of local files.
 
     Raises:
-      InputError: TensorFlow knows no file system of this scheme; where it only asks
-        whether there is something, it would say that there is not.
+      InputError: TensorFlow knows no file system of this scheme; where it is only
+        asked whether there is something, it would answer that there is not.
     """
     import tensorflow as tf
 
     scheme = str(path).partition("://")[0]
     known = tf.io.gfile.get_registered_schemes()
     if scheme not in known:
-        told = ", ".join(f"{name}://" for name in sorted(known) if name)
+        listed = ", ".join(f"{name}://" for name in sorted(known) if name)
         raise InputError(
-            f"{path}: TensorFlow here reads no {scheme}://, only {told}; copy the "
+            f"{path}: TensorFlow here reads no {scheme}://, only {listed}; copy the "
             "files to one of these, or to this machine"
         )
     try:
-        yield
+        yield tf.io.gfile
     except tf.errors.NotFoundError as error:
         raise FileNotFoundError(2, "No such file", str(path)) from error
     except tf.errors.PermissionDeniedError as error:
@@ -89,33 +80,36 @@ def _as_os_errors(path: Location) -> Iterator[None]:
         raise OSError(5, f"cannot be reached: {reason}", str(path)) from error
 
 
+def _ask(function: str, path: Location, *others: object, **options: bool) -> Any:
+    """The result of a function of `tf.io.gfile` for a path with a scheme."""
+    with _remote(path) as gfile:
+        return getattr(gfile, function)(str(path), *others, **options)
+
+
+@contextlib.contextmanager
+def open_file(path: Location, mode: str = "rb") -> Iterator[IO]:
+    """Opens a file as `open` does; text is UTF-8.
+
+    Raises:
+      OSError: it is missing or cannot be read or written, at any time in the block.
+    """
+    if is_remote(path):
+        with _remote(path) as gfile, gfile.GFile(str(path), mode) as file:
+            yield file
+        return
+    encoding = None if "b" in mode else "utf-8"
+    with open(path, mode, encoding=encoding) as file:  # noqa: PTH123 (faster)
+        yield file
+
+
 def read_bytes(path: Location) -> bytes:
     """The whole file.
 
     Raises:
       OSError: it is missing or cannot be read.
     """
-    if not is_remote(path):
-        with open(path, "rb") as file:  # noqa: PTH123 (ten times faster to open)
-            return file.read()
-    with _as_os_errors(path), _gfile().GFile(str(path), "rb") as file:
+    with open_file(path) as file:
         return file.read()
-
-
-def read_blocks(path: Location, size: int = 2**20) -> Iterator[bytes]:
-    """The file in pieces, for what need not be in memory at once.
-
-    Raises:
-      OSError: it is missing or cannot be read.
-    """
-    if not is_remote(path):
-        with Path(path).open("rb") as file:
-            while block := file.read(size):
-                yield block
-        return
-    with _as_os_errors(path), _gfile().GFile(str(path), "rb") as file:
-        while block := file.read(size):
-            yield block
 
 
 def read_json(path: Location) -> Any:
@@ -135,41 +129,34 @@ def sha256(path: Location) -> str:
       OSError: it is missing or cannot be read.
     """
     digest = hashlib.sha256()
-    for block in read_blocks(path):
-        digest.update(block)
+    with open_file(path) as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
     return digest.hexdigest()
 
 
 def is_file(path: Location) -> bool:
     """Whether there is a file of this name."""
-    if not is_remote(path):
-        return Path(path).is_file()
-    with _as_os_errors(path):
-        return _gfile().exists(str(path)) and not _gfile().isdir(str(path))
+    if is_remote(path):
+        return _ask("exists", path) and not _ask("isdir", path)
+    return Path(path).is_file()
 
 
 def is_folder(path: Location) -> bool:
     """Whether there is a folder of this name."""
-    if not is_remote(path):
-        return Path(path).is_dir()
-    with _as_os_errors(path):
-        return _gfile().isdir(str(path))
+    return _ask("isdir", path) if is_remote(path) else Path(path).is_dir()
 
 
 def stamp(path: Location) -> tuple[int, int] | None:
     """Size in bytes and time of the last change in ns; None if there is no file."""
-    if is_remote(path):
-        try:
-            with _as_os_errors(path):
-                status = _gfile().stat(str(path))
-        except FileNotFoundError:
-            return None
-        return int(status.length), int(getattr(status, "mtime_nsec", 0))
     try:
-        status = os.stat(path)  # noqa: PTH116 (called for every file of a data set)
+        if is_remote(path):
+            status = _ask("stat", path)
+            return int(status.length), int(getattr(status, "mtime_nsec", 0))
+        status = os.stat(path)  # noqa: PTH116 (faster)
+        return status.st_size, status.st_mtime_ns
     except FileNotFoundError:
         return None
-    return status.st_size, status.st_mtime_ns
 
 
 def stamps(paths: Sequence[Location]) -> list[tuple[int, int] | None]:
@@ -183,10 +170,7 @@ def list_files(folder: Location) -> dict[str, int | None]:
     The size is None where only a request for each file would tell it.
     """
     if is_remote(folder):
-        if not is_folder(folder):
-            return {}
-        with _as_os_errors(folder):
-            names = _gfile().listdir(str(folder))
+        names = _ask("listdir", folder) if is_folder(folder) else []
         return {name: None for name in sorted(names) if not name.endswith("/")}
     try:
         with os.scandir(folder) as entries:
@@ -210,17 +194,16 @@ def find_files(pattern: Location) -> list[str]:
         return [pattern]
     if is_remote(pattern):
         found = []
-        with contextlib.suppress(FileNotFoundError), _as_os_errors(pattern):
-            found = _gfile().glob(pattern)
+        with contextlib.suppress(FileNotFoundError):
+            found = _ask("glob", pattern)
     else:
         folder, name = posixpath.split(pattern)
         found = glob.glob(join(glob.escape(folder), name))  # noqa: PTH207
         # Where there is no such folder, its name is a pattern, too. (`Path` would
         # want it cut into root and rest.)
         found = found or glob.glob(pattern)  # noqa: PTH207
-    return sorted(
-        path for path, fits in zip(found, _each(is_file, found), strict=True) if fits
-    )
+    fits = _each(is_file, found)
+    return sorted(path for path, fit in zip(found, fits, strict=True) if fit)
 
 
 def _each(function: Callable[[str], Any], paths: Sequence[Location]) -> list[Any]:
@@ -231,61 +214,29 @@ def _each(function: Callable[[str], Any], paths: Sequence[Location]) -> list[Any
         return list(pool.map(function, paths))
 
 
-@contextlib.contextmanager
-def writing(path: Location) -> Iterator[IO[bytes]]:
-    """Opens a file that gets its name when the block ends, and only if it does well.
-
-    Raises:
-      OSError: the place cannot be written to.
-    """
-    if not is_remote(path):
-        with atomic_write(path) as file:
-            yield file
-        return
-    folder, name = split(path)
-    temporary = join(folder, f".{name}.{secrets.token_hex(4)}.partial")
-    make_folder(folder)
-    try:
-        with _as_os_errors(path):
-            with _gfile().GFile(temporary, "wb") as file:
-                yield file
-            _gfile().rename(temporary, str(path), overwrite=True)
-    except BaseException:
-        remove(temporary)
-        raise
-
-
-def write_json(path: Location, content: Any) -> None:
-    """Writes a json file as `writing` does."""
-    with writing(path) as file:
-        file.write(json.dumps(content, indent=1).encode("utf-8"))
-
-
 def move(source: Location, target: Location) -> None:
     """Gives a file another name, replacing what had it."""
-    if not is_remote(target):
+    if is_remote(target):
+        _ask("rename", source, str(target), overwrite=True)
+    else:
         Path(source).replace(target)
-        return
-    with _as_os_errors(source):
-        _gfile().rename(str(source), str(target), overwrite=True)
 
 
 def remove(path: Location) -> None:
     """Removes a file if it is there."""
-    if not is_remote(path):
-        Path(path).unlink(missing_ok=True)
-        return
-    with contextlib.suppress(FileNotFoundError), _as_os_errors(path):
-        _gfile().remove(str(path))
+    with contextlib.suppress(FileNotFoundError):
+        if is_remote(path):
+            _ask("remove", path)
+        else:
+            Path(path).unlink()
 
 
 def make_folder(path: Location) -> None:
     """Makes a folder and those above it, where they are missing."""
-    if not is_remote(path):
+    if is_remote(path):
+        _ask("makedirs", path)
+    else:
         Path(path).mkdir(parents=True, exist_ok=True)
-        return
-    with _as_os_errors(path):
-        _gfile().makedirs(str(path))
 
 
 def remove_folder(path: Location) -> None:
@@ -293,42 +244,5 @@ def remove_folder(path: Location) -> None:
     if not is_remote(path):
         shutil.rmtree(path, ignore_errors=True)
         return
-    with contextlib.suppress(FileNotFoundError), _as_os_errors(path):
-        _gfile().rmtree(str(path))
-
-
-def missing_folders(path: Location) -> list[Path]:
-    """A local folder and those above it that are not there, the innermost first."""
-    if is_remote(path):
-        return []
-    return [
-        folder for folder in (Path(path), *Path(path).parents) if not folder.exists()
-    ]
-
-
-def remove_empty(folders: list[Path]) -> None:
-    """Removes those of the folders that are empty."""
-    for folder in folders:
-        with contextlib.suppress(OSError):
-            folder.rmdir()
-
-
-@contextlib.contextmanager
-def locked(folder: Location) -> Iterator[None]:
-    """Keeps other processes of this machine out of a folder, as long as this one lives.
-
-    Raises:
-      InputError: another process is in it.
-    """
-    if is_remote(folder):
-        yield
-        return
-    with Path(folder, LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{folder}: another process is writing this split; wait for it, or "
-                "give another --output"
-            ) from None
-        yield
+    with contextlib.suppress(FileNotFoundError):
+        _ask("rmtree", path)

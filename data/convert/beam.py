@@ -22,16 +22,16 @@ from cmt.data.convert.shards import (
     Budget,
     MadeShard,
     ShardTask,
-    read_record,
+    read_receipt,
     write_shard,
 )
 from cmt.data.panoptic.json import PanopticImage, Segment
 from cmt.errors import CmtError, InputError, WorkError
 from cmt.io import storage
+from cmt.io.files import write_json
 from cmt.io.storage import join
 
 _PLAN = ".plan"
-_FAULT = ".fault"
 _REASON_LINES = 3
 
 
@@ -87,25 +87,24 @@ def _make_shards(
 
     if not tasks:
         return []
-    work, encoding = _absolute(work), _from_anywhere(encoding)
-    _check_reachable(options, (work, encoding.files.images, encoding.files.masks))
+    work, files = _absolute(work), encoding.files
+    files = files._replace(images=_absolute(files.images), masks=_absolute(files.masks))
+    _check_reachable(options, (work, files.images, files.masks))
     for task in tasks:
-        storage.remove(join(work, task.name + _FAULT))
-        storage.write_json(join(work, task.name + _PLAN), [task.source, task.entries])
+        write_json(join(work, task.name + _PLAN), task)
     with _one_line("be started", InputError, "correct the options of --beam"):
         pipeline = beam.Pipeline(options=options)
     _ = (
         pipeline
         | "Shards" >> beam.Create([task.name for task in tasks])
         | "Spread" >> beam.Reshuffle()
-        | "Write" >> beam.Map(_make_shard, work, encoding, budget.left)
+        | "Write" >> beam.Map(_make_shard, work, encoding._replace(files=files))
     )
     with _one_line("be finished", WorkError, "its log above says more"):
         pipeline.run().wait_until_finish()
     made = [_collect(join(work, task.name), task.source) for task in tasks]
-    # All shards may together leave out more images than each of them may.
-    budget.skipped += [image for one in made for image in one.skipped]
-    budget.check()
+    # Only here it is known how many images all shards leave out.
+    budget.add([image for one in made for image in one.skipped])
     return made
 
 
@@ -132,16 +131,12 @@ def _one_line(what: str, kind: type[CmtError], fix: str) -> Iterator[None]:
         raise kind(f"the pipeline could not {what} ({reason}); {fix}") from error
 
 
-def _make_shard(name: str, work: str, encoding: EncodingOptions, max_bad: int) -> None:
-    """Makes one shard; what is wrong with it is left in a file beside it."""
+def _make_shard(name: str, work: str, encoding: EncodingOptions) -> None:
     path = join(work, name)
-    source, entries = storage.read_json(path + _PLAN)
+    name, entries, source = storage.read_json(path + _PLAN)
     task = ShardTask(name, [_entry(entry) for entry in entries], source)
     encoded = (encode_image(encoding, entry) for entry in task.entries)
-    try:
-        write_shard(path, task, encoded, Budget(max_bad))
-    except InputError as error:
-        storage.write_json(path + _FAULT, str(error))
+    write_shard(path, task, encoded, Budget(len(entries)))
 
 
 def _entry(values: list) -> PanopticImage:
@@ -150,21 +145,13 @@ def _entry(values: list) -> PanopticImage:
 
 
 def _collect(path: str, source: str) -> MadeShard:
-    if storage.is_file(path + _FAULT):
-        raise InputError(storage.read_json(path + _FAULT))
-    made = read_record(path)
-    # An earlier run may have left a record of other files.
+    made = read_receipt(path)
+    # An earlier run may have left a shard of other files.
     if made is None or made.shard.source != source:
         raise WorkError(
             f"{path}: the pipeline ended without this shard; its log says why"
         )
     return made
-
-
-def _from_anywhere(encoding: EncodingOptions) -> EncodingOptions:
-    files = encoding.files
-    files = files._replace(images=_absolute(files.images), masks=_absolute(files.masks))
-    return encoding._replace(files=files)
 
 
 def _absolute(path: storage.Location) -> str:

@@ -10,22 +10,25 @@ import importlib.metadata
 import itertools
 import re
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from cmt.data.checks.problems import Problem
 from cmt.data.checks.reconcile import reconcile
 from cmt.data.checks.source import Source, open_source
 from cmt.data.convert.encode import EncodingOptions, encode_images
-from cmt.data.convert.resume import Run, begin, finished_shards, refuse_other_split
-from cmt.data.convert.shards import (
-    Budget,
-    MadeShard,
-    ShardTask,
-    left_out,
-    plan_shards,
+from cmt.data.convert.resume import (
+    kept_shards,
     publish,
     shard_files,
     shifted_json,
     work_folder,
+)
+from cmt.data.convert.shards import (
+    Budget,
+    ConvertOptions,
+    MadeShard,
+    ShardTask,
+    left_out,
+    plan_shards,
     write_shard,
 )
 from cmt.data.panoptic.json import PanopticImage, count_masks
@@ -34,11 +37,13 @@ from cmt.data.records.manifest import (
     Contents,
     Manifest,
     Origin,
+    Shard,
     Skipped,
     manifest_path,
 )
 from cmt.errors import InputError
 from cmt.io import storage
+from cmt.io.files import write_json
 from cmt.io.parallel import parallel_map
 from cmt.io.progress import track
 from cmt.io.storage import Location, join
@@ -54,84 +59,39 @@ _ALONE_IMAGES = 32
 Maker = Callable[[Sequence[ShardTask], EncodingOptions, str, Budget], list[MadeShard]]
 
 
-@dataclasses.dataclass(frozen=True)
-class ConvertOptions:
-    """How a data set is converted.
+class Conversion(NamedTuple):
+    """What a conversion wrote.
 
     Attributes:
-      shards: number of files; 0 for as many as 200 MB each needs.
-      limit: only the first images; 0 for all.
-      keep_crowd: crowd is its class with instance 0 instead of void.
-      exif: "auto", "apply" or "ignore", see `FileOptions`; None for what the data
-        set says.
-      max_bad: images with faults that are left out before it is refused.
-      resume: keep the finished shards of an earlier run that have not changed.
-      overwrite: replace the split if it exists.
+      manifest: of the split.
+      num_made: shards that this run made; it kept the others.
     """
 
-    shards: int = 0
-    limit: int = 0
-    keep_crowd: bool = False
-    exif: str | None = None
-    max_bad: int = 0
-    resume: bool = False
-    overwrite: bool = False
+    manifest: Manifest
+    num_made: int
 
 
 def convert(
-    *,
-    images: Location,
-    annotations: Location,
-    masks: Location,
-    output: Location,
-    split: str,
-    workers: int = 0,
-    **options: bool | int | str | None,
-) -> Manifest:
-    """Writes `{split}-00000-of-0000N.tfrecord` and `{split}.manifest.json`.
-
-    Folders and files may be local or what `tf.io.gfile` reads.
-
-    Args:
-      images: folder of the images.
-      annotations: COCO panoptic json.
-      masks: folder of its PNG files.
-      output: folder of the shards.
-      split: first part of their names.
-      workers: number of processes; 0 for one a processor.
-      **options: those of `ConvertOptions`.
-
-    Returns:
-      The manifest, as written.
-
-    Raises:
-      InputError: the data has faults (the first is named), or the split exists.
-    """
-    return convert_paths(
-        Paths(images, annotations, masks),
-        output=output,
-        split=split,
-        options=ConvertOptions(**options),
-        maker=functools.partial(make_shards, workers=workers),
-    )
-
-
-def convert_paths(
     paths: Paths,
     *,
     output: Location,
     split: str,
     options: ConvertOptions,
     maker: Maker,
-) -> Manifest:
-    """Converts a data set; see `convert`.
+) -> Conversion:
+    """Writes `{split}-00000-of-0000N.tfrecord` and `{split}.manifest.json`.
+
+    Folders and files may be local or what `tf.io.gfile` reads.
 
     Args:
-      paths: where it is.
+      paths: of the data set.
       output: folder of the shards.
       split: first part of their names.
-      options: how.
-      maker: makes the shards.
+      options: how it is converted.
+      maker: makes the shards: `make_shards`, or what `beam_maker` returns.
+
+    Raises:
+      InputError: the data has faults (the first is named), or the split exists.
     """
     _check_options(output, split, options)
     source = open_source(paths, options.exif)
@@ -140,63 +100,27 @@ def convert_paths(
     encoding = EncodingOptions(
         source.files, source.check.categories, options.keep_crowd
     )
-    num_images = len(entries) + len(budget.skipped)
-    resume, overwrite = options.resume, options.overwrite
-    with work_folder(output, split, resume=resume, overwrite=overwrite) as work:
-        tasks = _plan(source, entries, split, options.shards, encoding, budget)
-        early = list(budget.skipped)
-        run = begin(work, _run(source, tasks, options, num_images))
-        made = _kept(tasks, run, work, output, split) if resume else {}
-        budget.skipped += [image for one in made.values() for image in one.skipped]
-        budget.check()
+    with work_folder(output, split, options) as work:
+        kept = _with_files(source, entries, budget)
+        tasks = plan_shards(kept, split=split, shards=options.shards, encoding=encoding)
+        planned = dataclasses.replace(
+            _planned(source, tasks, budget),
+            split=split,
+            folder=output,
+            crowd_kept=options.keep_crowd,
+        )
+        made = kept_shards(planned, tasks, work, options)
+        budget.add([image for one in made.values() for image in one.skipped])
         needed = [task for task in tasks if task.name not in made]
-        new = maker(needed, encoding, work, budget)
-        made |= {one.shard.name: one for one in new}
+        made |= {one.shard.name: one for one in maker(needed, encoding, work, budget)}
         ordered = [made[task.name] for task in tasks]
-        # In the order of the shards, whichever of them were there before.
-        skipped = early + [image for one in ordered for image in one.skipped]
-        manifest = _manifest(source, tasks, ordered, skipped, options.keep_crowd)
-        if not manifest.num_images:
-            raise InputError(
-                f"no image is left to convert, all {len(skipped)} have faults; the "
-                f"first: {skipped[0].line}"
-            )
-        manifest = dataclasses.replace(manifest, split=split, folder=output)
+        manifest = _finished(planned, ordered, kept, source.check.is_thing)
         if source.shifted is not None:
-            storage.write_json(join(work, shifted_json(split)), source.shifted)
+            write_json(join(work, shifted_json(split)), source.shifted)
             path = join(output, shifted_json(split))
             manifest = dataclasses.replace(manifest, annotations=path)
         publish(work, ordered, manifest)
-    return Manifest.read(manifest_path(output, split))
-
-
-def _run(
-    source: Source,
-    tasks: Sequence[ShardTask],
-    options: ConvertOptions,
-    num_images: int,
-) -> Run:
-    return Run(
-        num_images=num_images,
-        num_shards=len(tasks),
-        keep_crowd=options.keep_crowd,
-        exif=source.files.exif,
-        category_offset=source.paths.category_offset,
-        annotations_sha256=source.annotations_sha256,
-        overwrite=options.overwrite,
-    )
-
-
-def _kept(
-    tasks: Sequence[ShardTask], run: Run, work: str, output: Location, split: str
-) -> dict[str, MadeShard]:
-    """The shards of an earlier run that this one keeps, by name."""
-    finished = finished_shards(tasks, work, output, split)
-    refuse_other_split(run, finished.made, output, split)
-    for path in finished.outdated:
-        # Or it would be moved over the one that is current.
-        storage.remove(path)
-    return finished.made
+    return Conversion(Manifest.read(manifest_path(output, split)), len(needed))
 
 
 def _check_options(output: Location, split: str, options: ConvertOptions) -> None:
@@ -221,56 +145,48 @@ def _check_options(output: Location, split: str, options: ConvertOptions) -> Non
 
 def _usable(source: Source, budget: Budget, limit: int) -> list[PanopticImage]:
     """The images whose entries have no fault; the others go to the budget."""
-    check = source.check
-    faulty: dict[str, Skipped] = {}
-    for problem in check.problems:
+    problems = source.check.problems
+    for problem in problems:
         if problem.image is None:
-            others = len(check.problems) - 1
-            more = f" ({others} more)" if others else ""
+            more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
             raise InputError(
                 f"{problem.line}{more}; `cmt data validate` lists all problems"
             )
-        faulty.setdefault(problem.image, left_out(problem.image, problem))
-    entries = check.images[:limit] if limit else check.images
-    names = {entry.file_name for entry in entries}
-    budget.skipped += [
-        skipped for skipped in faulty.values() if not limit or skipped.image in names
-    ]
-    budget.check()
-    return [entry for entry in entries if entry.file_name not in faulty]
+    images = source.check.images
+    names = {entry.file_name for entry in images[:limit]}
+    faulty = left_out(problems)
+    budget.add(image for image in faulty if not limit or image.image in names)
+    return _without(images[:limit] if limit else images, faulty)
 
 
-def _plan(
-    source: Source,
-    entries: list[PanopticImage],
-    split: str,
-    shards: int,
-    encoding: EncodingOptions,
-    budget: Budget,
-) -> list[ShardTask]:
-    """The shards to make of the images whose files are there."""
+def _without(
+    entries: Sequence[PanopticImage], skipped: Sequence[Skipped]
+) -> list[PanopticImage]:
+    names = {image.image for image in skipped}
+    return [entry for entry in entries if entry.file_name not in names]
+
+
+def _with_files(
+    source: Source, entries: list[PanopticImage], budget: Budget
+) -> list[PanopticImage]:
+    """The images whose files are there; the others go to the budget."""
     found = reconcile(source.files, entries)
-    # Of each image the first: if its mask is missing, too, that is no other image.
-    missing: dict[str, Problem] = {}
-    for problem in found.missing:
-        missing.setdefault(problem.image, problem)
+    missing = left_out(found.missing)
     summary = ""
     if len(missing) > 1:
-        counts = found.counts
         summary = (
             f"the json names {len(entries)} images and as many masks, of which "
-            f"{counts.missing_images} and {counts.missing_masks} are not there, such "
-            "as "
+            f"{found.counts.missing_images} and {found.counts.missing_masks} are not "
+            "there, such as "
         )
-    budget.skipped += [left_out(image, problem) for image, problem in missing.items()]
-    budget.check(summary)
-    kept = [entry for entry in entries if entry.file_name not in missing]
+    budget.add(missing, summary)
+    kept = _without(entries, missing)
     if not kept:
         raise InputError(
             f"{source.paths.annotations}: no image is left to convert; `cmt data "
             "validate` lists all problems"
         )
-    return plan_shards(kept, split=split, shards=shards, encoding=encoding)
+    return kept
 
 
 def make_shards(
@@ -314,46 +230,61 @@ def make_shards(
     return made
 
 
-def _manifest(
-    source: Source,
-    tasks: Sequence[ShardTask],
-    made: Sequence[MadeShard],
-    skipped: Sequence[Skipped],
-    keep_crowd: bool,
-) -> Manifest:
-    shards = [one.shard for one in made]
-    digests = "".join(shard.source_sha256 for shard in shards)
+def _planned(source: Source, tasks: Sequence[ShardTask], budget: Budget) -> Manifest:
+    """What the manifest will say, as far as it is known before shards are made."""
+    try:
+        version = importlib.metadata.version(_DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError:
+        version = "unknown"
+    paths = source.paths
     origin = Origin(
-        images=source.paths.images,
-        annotations=source.paths.annotations,
-        dataset=source.paths.dataset,
+        images=paths.images,
+        annotations=paths.annotations,
+        dataset=paths.dataset,
         exif=source.files.exif,
-        category_offset=source.paths.category_offset,
+        category_offset=paths.category_offset,
         annotations_sha256=source.annotations_sha256,
-        source_sha256=hashlib.sha256(digests.encode()).hexdigest(),
-        tool_version=_tool_version(),
-    )
-    names = {image.image for image in skipped}
-    kept = [
-        entry
-        for task in tasks
-        for entry in task.entries
-        if entry.file_name not in names
-    ]
-    contents = _contents(kept, source.check.is_thing)._replace(
-        num_bytes=sum(shard.num_bytes for shard in shards),
-        skipped=tuple(skipped),
+        tool_version=version,
     )
     return Manifest(
         split="",
         categories=source.check.categories,
+        num_images=sum(len(task.entries) for task in tasks),
+        shards=[Shard(task.name, len(task.entries), "") for task in tasks],
+        annotations=paths.annotations,
+        masks=paths.masks,
+        origin=origin,
+        contents=Contents(skipped=tuple(budget.skipped)),
+    )
+
+
+def _finished(
+    planned: Manifest,
+    made: Sequence[MadeShard],
+    entries: Sequence[PanopticImage],
+    is_thing: dict[int, bool | None],
+) -> Manifest:
+    """The manifest of shards that are made."""
+    shards = [one.shard for one in made]
+    # In the order of the shards, whichever of them were there before.
+    skipped = [image for one in made for image in one.skipped]
+    skipped = [*planned.contents.skipped, *skipped]
+    kept = _without(entries, skipped)
+    if not kept:
+        raise InputError(
+            f"no image is left to convert, all {len(skipped)} have faults; the "
+            f"first: {skipped[0].line}"
+        )
+    digests = "".join(shard.source_sha256 for shard in shards)
+    digest = hashlib.sha256(digests.encode()).hexdigest()
+    return dataclasses.replace(
+        planned,
         num_images=sum(shard.num_images for shard in shards),
         shards=shards,
-        annotations=source.paths.annotations,
-        masks=source.paths.masks,
-        crowd_kept=keep_crowd,
-        origin=origin,
-        contents=contents,
+        origin=planned.origin._replace(source_sha256=digest),
+        contents=_contents(kept, is_thing)._replace(
+            num_bytes=sum(shard.num_bytes for shard in shards), skipped=tuple(skipped)
+        ),
     )
 
 
@@ -369,10 +300,3 @@ def _contents(
         stuff += flat
         things += masks - flat
     return Contents(things + stuff + crowd, things, stuff, crowd, most)
-
-
-def _tool_version() -> str:
-    try:
-        return importlib.metadata.version(_DISTRIBUTION)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"

@@ -63,11 +63,12 @@ def encode_image(options: EncodingOptions, entry: PanopticImage) -> Encoded:
     files = check_files(options.files, entry)
     if files.problems:
         return Encoded(None, b"", files.problems)
-    is_thing = [category.is_thing for category in options.categories]
-    classes = class_of_id(options.categories)
     # The check of the json has refused what no label holds.
     values = label_values(
-        entry.segments, classes, is_thing, keep_crowd=options.keep_crowd
+        entry.segments,
+        class_of_id(options.categories),
+        [category.is_thing for category in options.categories],
+        keep_crowd=options.keep_crowd,
     )
     labels = np.array([0, 0, *values], np.uint16).take(files.index)
     try:
@@ -95,16 +96,13 @@ def _encoded_rgb(image: ImageFile) -> tuple[bytes, str]:
     buffer = io.BytesIO()
     # In the format that was checked; JPEG is that of an MPO, too.
     with Image.open(io.BytesIO(image.content), formats=[image.format]) as opened:
-        rgb = _to_rgb(opened if image.orientation == 1 else _turned(opened))
+        upright = opened if image.orientation == 1 else ImageOps.exif_transpose(opened)
+        rgb = _to_rgb(upright)
         if image.format == "JPEG":
             rgb.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
             return buffer.getvalue(), "jpeg"
         rgb.save(buffer, "PNG")
         return buffer.getvalue(), "png"
-
-
-def _turned(image: Image.Image) -> Image.Image:
-    return ImageOps.exif_transpose(image)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -1,183 +1,216 @@
-"""What a conversion finds of an earlier run, and whether it may go on with it."""
+"""The hidden folder that shards are made in, and going on with what a run left there.
+
+Shards are made beside their final place and moved when the last is done, so that a
+complete split stays until another is there. The folder stays where a run is cut off
+after it has finished a shard.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+import contextlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from cmt.data.convert.shards import (
+    RECEIPT_SUFFIX,
+    ConvertOptions,
     MadeShard,
     ShardTask,
-    has_finished,
-    holds,
-    read_record,
+    read_receipt,
+    write_receipt,
 )
-from cmt.data.records.manifest import Manifest, manifest_path
-from cmt.errors import InputError
+from cmt.data.records.manifest import Manifest, Shard, manifest_path
+from cmt.data.records.tfrecord import INDEX_SUFFIX
+from cmt.errors import CmtError, InputError
 from cmt.io import storage
+from cmt.io.files import locked, write_json
 from cmt.io.storage import Location, join
 
-# File of the hidden folder that says of which run its shards are.
-_RUN = "run"
+KEPT = "finished shards are kept for --resume"
+# Files of the hidden folder. The process that is in it holds the lock; until all shards
+# are made, the manifest tells the options of their run; the last is there if this run
+# may replace a complete split of another.
+LOCK = ".lock"
+_MANIFEST = "manifest"
+_OVERWRITE = "overwrite"
 
 
-class Run(NamedTuple):
-    """What a run was told, as far as its shards depend on it.
-
-    Attributes:
-      num_images: of the json and the limit, those left out for their faults, too.
-      num_shards: in how many files.
-      keep_crowd: crowd keeps its class.
-      exif: how EXIF orientations are taken.
-      category_offset: added to the category ids of the json.
-      annotations_sha256: of the json.
-      overwrite: it was told to replace the split that is there.
-    """
-
-    num_images: int
-    num_shards: int
-    keep_crowd: bool
-    exif: str
-    category_offset: int
-    annotations_sha256: str
-    overwrite: bool = False
-
-    @classmethod
-    def of(cls, manifest: Manifest) -> Run:
-        """The run that wrote a manifest."""
-        return cls(
-            num_images=manifest.num_images + len(manifest.contents.skipped),
-            num_shards=len(manifest.shards),
-            keep_crowd=manifest.crowd_kept,
-            exif=manifest.origin.exif,
-            category_offset=manifest.origin.category_offset,
-            annotations_sha256=manifest.origin.annotations_sha256,
-        )
-
-    def changes(self, now: Run) -> list[str]:
-        """What another run was told otherwise, in words; the json does not count."""
-        pairs = [
-            ("images", self.num_images, now.num_images),
-            ("shards", self.num_shards, now.num_shards),
-            ("--keep-crowd", self.keep_crowd, now.keep_crowd),
-            ("--exif", self.exif, now.exif),
-            ("--category-offset", self.category_offset, now.category_offset),
-        ]
-        return [
-            f"{name}: then {then}, now {present}"
-            for name, then, present in pairs
-            if then != present
-        ]
-
-
-class Finished(NamedTuple):
-    """The shards of an earlier run that are whole and still current.
-
-    Attributes:
-      made: by name.
-      outdated: files of the hidden folder in place of which a shard that has its
-        final place already is current.
-    """
-
-    made: dict[str, MadeShard]
-    outdated: list[str]
-
-
-def finished_shards(
-    tasks: Sequence[ShardTask], work: Location, output: Location, split: str
-) -> Finished:
-    """Looks for the shards in the hidden folder and in their final place.
+def has_finished(output: Location, split: str) -> bool:
+    """Whether a conversion that was cut off has left shards that are whole.
 
     Args:
-      tasks: the shards of this run.
-      work: the hidden folder.
-      output: where the split goes.
+      output: folder of the split.
+      split: its name.
+    """
+    ending = f".tfrecord{RECEIPT_SUFFIX}"
+    files = storage.list_files(_work_folder(output, split))
+    return any(name.endswith(ending) for name in files)
+
+
+def _work_folder(output: Location, split: str) -> str:
+    return join(output, f".{split}.partial")
+
+
+@contextlib.contextmanager
+def work_folder(output: Location, split: str, options: ConvertOptions) -> Iterator[str]:
+    """The hidden folder shards are made in; stays after a fault if one is finished.
+
+    Args:
+      output: where it is.
       split: first part of the shards' names.
-    """
-    recorded: dict[str, list[MadeShard]] = {}
-    for task in tasks:
-        made = read_record(join(work, task.name))
-        recorded[task.name] = [made] if made else []
-    path = manifest_path(output, split)
-    if storage.is_file(path):
-        manifest = Manifest.read(path)
-        by_image = {image.image: image for image in manifest.contents.skipped}
-        names = {task.name: task for task in tasks}
-        for shard in manifest.shards:
-            if shard.name in names:
-                entries = names[shard.name].entries
-                out = [by_image.get(entry.file_name) for entry in entries]
-                made = MadeShard(shard, [image for image in out if image])
-                recorded[shard.name].append(made)
-    finished, outdated = {}, []
-    for task in tasks:
-        for made in recorded[task.name]:
-            if made.shard.source != task.source:
-                continue
-            if holds(work, made.shard):
-                finished[task.name] = made
-            elif holds(output, made.shard):
-                finished[task.name] = made
-                outdated.append(join(work, task.name))
-    return Finished(finished, outdated)
-
-
-def begin(work: Location, run: Run) -> Run:
-    """Notes in the hidden folder which run its shards are of.
-
-    Args:
-      work: the folder.
-      run: this one.
-
-    Returns:
-      The run, with what the one it goes on with was told about overwriting.
+      options: whether finished shards of an earlier run are kept or removed.
 
     Raises:
-      InputError: the folder has finished shards of a run with other options, which
-        would be lost.
+      InputError: there are some and neither is wanted, or another process is in it.
     """
-    path = join(work, _RUN)
+    work = _work_folder(output, split)
+    remote = storage.is_remote(output)
+    above = [] if remote else [Path(output), *Path(output).parents]
+    missing = [folder for folder in above if not folder.exists()]
+    storage.make_folder(work)
+    busy = (
+        f"{work}: another process is writing this split; wait for it, or give another "
+        "--output"
+    )
+    with contextlib.nullcontext() if remote else locked(Path(work, LOCK), busy):
+        wanted = options.resume or options.overwrite
+        if has_finished(output, split) and not wanted:
+            raise InputError(
+                f"{work}: holds finished shards of a conversion that was cut off; give "
+                "--resume to go on with it, --overwrite to begin anew, or another "
+                "--output"
+            )
+        for name in storage.list_files(work):
+            # Those that end so are what a killed process was writing.
+            outdated = not options.resume or name.endswith(".partial")
+            if outdated and name != LOCK:
+                storage.remove(join(work, name))
+        try:
+            yield work
+        except BaseException as error:  # an interrupt, too
+            if not has_finished(output, split):
+                storage.remove_folder(work)
+                with contextlib.suppress(OSError):  # where others have put files
+                    for folder in missing:
+                        folder.rmdir()
+            elif isinstance(error, CmtError):
+                raise type(error)(f"{error}; {KEPT}") from error
+            raise
+
+
+def kept_shards(
+    planned: Manifest,
+    tasks: Sequence[ShardTask],
+    work: Location,
+    options: ConvertOptions,
+) -> dict[str, MadeShard]:
+    """The shards of earlier runs that are whole and still current, by name.
+
+    They are in the hidden folder or in their final place. Also notes in the hidden
+    folder which run its shards are of, for the next.
+
+    Args:
+      planned: manifest of this run, as far as it is known before the shards are made.
+      tasks: its shards.
+      work: the hidden folder.
+      options: whether any are kept, and a complete split may be replaced.
+
+    Raises:
+      InputError: finished shards, or a complete split, of a run with other options
+        would be lost, or a split of another json.
+    """
+    _note_run(planned, work, options.overwrite)
+    if not options.resume:
+        return {}
+    path = manifest_path(planned.folder, planned.split)
+    manifest = Manifest.read(path) if storage.is_file(path) else None
+    kept, outdated = {}, []
+    for task in tasks:
+        for made in (read_receipt(join(work, task.name)), _listed(manifest, task)):
+            if made is None or made.shard.source != task.source:
+                continue
+            if _holds(work, made.shard):
+                kept[task.name] = made
+            elif _holds(planned.folder, made.shard):
+                kept[task.name] = made
+                outdated.append(join(work, task.name))
+    # It was noted by this run, or by one that it goes on with.
+    if manifest is not None and not storage.is_file(join(work, _OVERWRITE)):
+        _refuse_other_split(manifest, planned, kept, path)
+    for file in outdated:
+        # Or it would be moved over the one that is current.
+        storage.remove(file)
+    return kept
+
+
+def _note_run(planned: Manifest, work: Location, overwrite: bool) -> None:
+    """Notes in the hidden folder which run its shards are of."""
+    path = join(work, _MANIFEST)
     if storage.is_file(path):
-        before = Run(**storage.read_json(path))
-        changes = before.changes(run)
-        if changes and has_finished(work):
+        changes = _changes(Manifest.read(path), planned)
+        if changes and has_finished(planned.folder, planned.split):
             raise InputError(
                 f"{work}: holds finished shards of a run with other options "
                 f"({'; '.join(changes)}); give those to go on with it, --overwrite to "
                 "begin anew, or another --output"
             )
-        run = run._replace(overwrite=run.overwrite or before.overwrite)
-    storage.write_json(path, run._asdict())
-    return run
+    planned.write(path)
+    if overwrite:
+        write_json(join(work, _OVERWRITE), True)
 
 
-def refuse_other_split(
-    run: Run, finished: Mapping[str, MadeShard], output: Location, split: str
+def _changes(before: Manifest, now: Manifest) -> list[str]:
+    """The options that a run has otherwise than one before; the json does not count."""
+
+    def options(manifest: Manifest) -> dict[str, object]:
+        return {
+            "images": manifest.num_images + len(manifest.contents.skipped),
+            "shards": len(manifest.shards),
+            "--keep-crowd": manifest.crowd_kept,
+            "--exif": manifest.origin.exif,
+            "--category-offset": manifest.origin.category_offset,
+        }
+
+    then, present = options(before), options(now)
+    return [
+        f"{option}: then {then[option]}, now {present[option]}"
+        for option in then
+        if then[option] != present[option]
+    ]
+
+
+def _listed(manifest: Manifest | None, task: ShardTask) -> MadeShard | None:
+    """The shard of this name that a manifest lists."""
+    for shard in manifest.shards if manifest else ():
+        if shard.name == task.name:
+            names = {entry.file_name for entry in task.entries}
+            skipped = manifest.contents.skipped
+            return MadeShard(shard, [one for one in skipped if one.image in names])
+    return None
+
+
+def _holds(folder: Location, shard: Shard) -> bool:
+    """Whether a shard is in a folder, with the bytes it was written with."""
+    path = join(folder, shard.name)
+    return storage.is_file(path) and storage.sha256(path) == shard.sha256
+
+
+def _refuse_other_split(
+    before: Manifest,
+    planned: Manifest,
+    kept: Mapping[str, MadeShard],
+    path: Location,
 ) -> None:
-    """Makes sure that going on replaces no complete split that is of another run.
+    """Stops where a complete split of another run would be replaced.
 
     Shards of which only files have changed, or that are damaged, are made again.
-
-    Args:
-      run: this one.
-      finished: the shards that stay, by name.
-      output: where the split is.
-      split: its name.
-
-    Raises:
-      InputError: shards would be lost that were made with other options, or of
-        another json.
     """
-    path = manifest_path(output, split)
-    if run.overwrite or not storage.is_file(path):
+    stay = {one.shard.sha256 for one in kept.values()}
+    if all(shard.sha256 in stay for shard in before.shards):
         return
-    manifest = Manifest.read(path)
-    stay = {one.shard.sha256 for one in finished.values()}
-    if all(shard.sha256 in stay for shard in manifest.shards):
-        return
-    before = Run.of(manifest)
-    changes = before.changes(run)
-    if before.annotations_sha256 != run.annotations_sha256:
+    changes = _changes(before, planned)
+    if before.origin.annotations_sha256 != planned.origin.annotations_sha256:
         changes.append("another json")
     if changes:
         raise InputError(
@@ -185,3 +218,57 @@ def refuse_other_split(
             "--resume keeps it as it is: give --overwrite to replace it, or another "
             "--split or --output"
         )
+
+
+def shifted_json(split: str) -> str:
+    """Name of the json that stands beside the shards if category ids were raised."""
+    return f"{split}.panoptic.json"
+
+
+def shard_files(output: Location, split: str, ending: str = "") -> list[str]:
+    """The shards of a split that are in their final place.
+
+    Args:
+      output: their folder.
+      split: first part of their names.
+      ending: of the files wanted in place of the shards, such as INDEX_SUFFIX.
+    """
+    pattern = re.escape(split) + r"-\d+-of-\d+\.tfrecord" + re.escape(ending)
+    names = sorted(storage.list_files(output))
+    return [join(output, name) for name in names if re.fullmatch(pattern, name)]
+
+
+def publish(work: Location, made: Sequence[MadeShard], manifest: Manifest) -> None:
+    """Moves the shards to their place; the manifest comes last.
+
+    It is written first, so that a full disk leaves the split that was there. If the
+    moves are cut off, there is no manifest, and `--resume` goes on from `work`.
+
+    Args:
+      work: the hidden folder.
+      made: the shards, in order; those that have their place already, too.
+      manifest: of the split.
+    """
+    output, split = manifest.folder, manifest.split
+    written = join(work, _MANIFEST)
+    manifest.write(written)
+    there = storage.list_files(work)
+    names = [one.shard.name for one in made]
+    for one in made:
+        # Until now the manifest that goes was all that told of it.
+        if one.shard.name not in there:
+            write_receipt(join(work, one.shard.name), one)
+    storage.remove(manifest_path(output, split))
+    if not manifest.origin.category_offset:
+        storage.remove(join(output, shifted_json(split)))
+    # First, so that no index of other records is ever beside a shard.
+    same = {join(output, name) for name in names if name not in there}
+    for ending in ("", INDEX_SUFFIX):
+        for file in shard_files(output, split, ending):
+            if file.removesuffix(INDEX_SUFFIX) not in same:
+                storage.remove(file)
+    for name in (*names, shifted_json(split)):
+        if name in there:
+            storage.move(join(work, name), join(output, name))
+    storage.move(written, manifest_path(output, split))
+    storage.remove_folder(work)

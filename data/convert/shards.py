@@ -1,34 +1,56 @@
-"""The shards of a split: what goes into each, writing them, putting them in place.
+"""The shards of a split: what goes into each, and writing them.
 
-Shards are made in a hidden folder beside their final place. Each gets its name there
-when it is whole, and then a record of itself; all are moved when the last is done.
-So whatever ends a conversion, `resume` finds what was finished.
+Each shard that is whole has a receipt beside it as long as others are made, so that
+`--resume` finds it whatever ends a conversion; see `resume.py`.
 """
 
 from __future__ import annotations
 
-import contextlib
+import bisect
+import dataclasses
 import hashlib
 import itertools
 import json
 import math
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from cmt.data.checks.problems import Problem
 from cmt.data.convert.encode import RECORD_VERSION, Encoded, EncodingOptions
 from cmt.data.panoptic.json import PanopticImage
-from cmt.data.records.manifest import Manifest, Shard, Skipped, manifest_path
-from cmt.data.records.tfrecord import INDEX_SUFFIX
-from cmt.errors import CmtError, InputError
+from cmt.data.records.manifest import Shard, Skipped
+from cmt.errors import InputError
 from cmt.io import storage
+from cmt.io.files import atomic_write, write_json
 from cmt.io.storage import Location, join
 
 _SHARD_BYTES = 200 * 10**6
-# Ending of the record that a whole shard has beside it while others are made.
-_RECORD = ".json"
-_KEPT = "finished shards are kept for --resume"
+# Ending of the receipt beside a whole shard.
+RECEIPT_SUFFIX = ".json"
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvertOptions:
+    """How a data set is converted.
+
+    Attributes:
+      shards: number of files; 0 for as many as 200 MB each needs.
+      limit: only the first images; 0 for all.
+      keep_crowd: crowd is its class with instance 0 instead of void.
+      exif: "auto", "apply" or "ignore", see `FileOptions`; None for what the data
+        set says.
+      max_bad: images with faults that are left out before it is refused.
+      resume: keep the finished shards of an earlier run that have not changed.
+      overwrite: replace the split if it exists.
+    """
+
+    shards: int = 0
+    limit: int = 0
+    keep_crowd: bool = False
+    exif: str | None = None
+    max_bad: int = 0
+    resume: bool = False
+    overwrite: bool = False
 
 
 class ShardTask(NamedTuple):
@@ -68,25 +90,22 @@ class Budget:
         self.skipped: list[Skipped] = []
         self._max_bad = max_bad
 
-    @property
-    def left(self) -> int:
-        """How many more images may be left out."""
-        return self._max_bad - len(self.skipped)
-
-    def check(self, summary: str = "") -> None:
-        """Stops when too many images are left out; the first of those is named.
+    def add(self, images: Iterable[Skipped], summary: str = "") -> None:
+        """Leaves images out.
 
         Args:
-          summary: what to say before its fault.
+          images: with the first fault of each.
+          summary: what the error begins with, before the fault it names.
 
         Raises:
-          InputError: they are too many.
+          InputError: too many are left out; it names the first of those.
         """
-        if self.left >= 0:
-            return
+        self.skipped += images
         earlier = self._max_bad
-        images = "image" if earlier == 1 else "images"
-        count = f" ({earlier} {images} with faults before it)" if earlier else ""
+        if len(self.skipped) <= earlier:
+            return
+        word = "image" if earlier == 1 else "images"
+        count = f" ({earlier} {word} with faults before it)" if earlier else ""
         raise InputError(
             f"{summary}{self.skipped[earlier].line}{count}; `cmt data validate` lists "
             "all problems, --max-bad N leaves out up to N images"
@@ -125,8 +144,7 @@ def plan_shards(
         sizes = [sum(stamp[0] for stamp in pair if stamp) for pair in stamps]
         count = min(len(entries), max(1, math.ceil(sum(sizes) / _SHARD_BYTES)))
     tasks = []
-    bounds = _bounds(sizes, count)
-    for number, (start, end) in enumerate(itertools.pairwise(bounds)):
+    for number, (start, end) in enumerate(itertools.pairwise(_bounds(sizes, count))):
         name = f"{split}-{number:05d}-of-{count:05d}.tfrecord"
         some = list(entries[start:end])
         source = _source_digest(some, stamps[start:end], encoding)
@@ -139,12 +157,9 @@ def _bounds(sizes: Sequence[int], count: int) -> list[int]:
     ends = list(itertools.accumulate(sizes))
     bounds = [0]
     for number in range(1, count):
-        wanted = ends[-1] * number / count
-        bound = bounds[-1] + 1
+        wanted = bisect.bisect(ends, ends[-1] * number / count)
         last = len(sizes) - (count - number)
-        while bound < last and ends[bound] <= wanted:
-            bound += 1
-        bounds.append(bound)
+        bounds.append(max(bounds[-1] + 1, min(wanted, last)))
     return [*bounds, len(sizes)]
 
 
@@ -169,18 +184,24 @@ def _source_digest(
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def left_out(image: str, problem: Problem) -> Skipped:
-    """An image that is left out for a fault."""
-    place, line = f"{problem.file}: ", problem.line
-    if not line.startswith(place):  # A path that is told as it can be printed.
-        return Skipped(image, problem.kind, line)
-    return Skipped(image, problem.kind, line.removeprefix(place), problem.file)
+def left_out(problems: Iterable[Problem]) -> list[Skipped]:
+    """The images that have faults, each with the first of its own."""
+    first: dict[str, Problem] = {}
+    for problem in problems:
+        first.setdefault(problem.image, problem)
+    skipped = []
+    for image, problem in first.items():
+        message = problem.line.removeprefix(f"{problem.file}: ")
+        # A path that is shown as it can be printed stays in the message.
+        file = "" if message == problem.line else problem.file
+        skipped.append(Skipped(image, problem.kind, message, file))
+    return skipped
 
 
 def write_shard(
     path: Location, task: ShardTask, encoded: Iterable[Encoded], budget: Budget
 ) -> MadeShard:
-    """Writes a shard and, when it is whole, the record of it beside it.
+    """Writes a shard and, when it is whole, its receipt beside it.
 
     Args:
       path: where.
@@ -193,13 +214,11 @@ def write_shard(
     """
     digest, source, num_bytes = hashlib.sha256(), hashlib.sha256(), 0
     skipped = []
-    with storage.writing(path) as file:
-        for entry, result in zip(task.entries, encoded, strict=True):
+    with atomic_write(path) as file:
+        for _, result in zip(task.entries, encoded, strict=True):
             if result.record is None:
-                first = result.problems[0]
-                skipped.append(left_out(entry.file_name, first))
-                budget.skipped.append(skipped[-1])
-                budget.check()
+                skipped += left_out(result.problems)
+                budget.add(skipped[-1:])
                 continue
             file.write(result.record)
             digest.update(result.record)
@@ -214,139 +233,27 @@ def write_shard(
         source_sha256=source.hexdigest(),
     )
     made = MadeShard(shard, skipped)
-    _write_record(path, made)
+    write_receipt(path, made)
     return made
 
 
-def _write_record(path: Location, made: MadeShard) -> None:
-    record = {
-        "shard": made.shard._asdict(),
-        "skipped": [
-            {**image._asdict(), "file": str(image.file)} for image in made.skipped
-        ],
-    }
-    storage.write_json(f"{path}{_RECORD}", record)
+def write_receipt(path: Location, made: MadeShard) -> None:
+    """Notes beside a shard that it is whole.
+
+    Args:
+      path: of the shard.
+      made: what it is.
+    """
+    skipped = [image._replace(file=str(image.file))._asdict() for image in made.skipped]
+    content = {"shard": made.shard._asdict(), "skipped": skipped}
+    write_json(f"{path}{RECEIPT_SUFFIX}", content)
 
 
-def read_record(path: Location) -> MadeShard | None:
-    """What `write_shard` recorded of a shard; None if it has not finished it."""
+def read_receipt(path: Location) -> MadeShard | None:
+    """What `write_shard` noted of a shard; None if it has not finished it."""
     try:
-        content = storage.read_json(f"{path}{_RECORD}")
+        content = storage.read_json(f"{path}{RECEIPT_SUFFIX}")
         skipped = [Skipped(**image) for image in content["skipped"]]
         return MadeShard(Shard(**content["shard"]), skipped)
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None
-
-
-def has_finished(work: Location) -> bool:
-    """Whether a folder holds a shard that is whole."""
-    ending = f".tfrecord{_RECORD}"
-    return any(name.endswith(ending) for name in storage.list_files(work))
-
-
-@contextlib.contextmanager
-def work_folder(
-    output: Location, split: str, *, resume: bool, overwrite: bool
-) -> Iterator[str]:
-    """The hidden folder shards are made in; stays after a fault if one is finished.
-
-    Args:
-      output: where it is.
-      split: first part of the shards' names.
-      resume: keep the shards of an earlier run that are finished.
-      overwrite: remove them.
-
-    Raises:
-      InputError: there are some and neither is wanted, or another process is in it.
-    """
-    above = storage.missing_folders(output)
-    work = join(output, f".{split}.partial")
-    storage.make_folder(work)
-    with storage.locked(work):
-        if has_finished(work) and not (resume or overwrite):
-            raise InputError(
-                f"{work}: holds finished shards of a conversion that was cut off; give "
-                "--resume to go on with it, --overwrite to begin anew, or another "
-                "--output"
-            )
-        for name in storage.list_files(work):
-            # Those that end so are what a killed process was writing.
-            outdated = not resume or name.endswith(".partial")
-            if outdated and name != storage.LOCK:
-                storage.remove(join(work, name))
-        try:
-            yield work
-        except BaseException as error:  # an interrupt, too
-            if not has_finished(work):
-                storage.remove_folder(work)
-                storage.remove_empty(above)
-                raise
-            if isinstance(error, CmtError):
-                error.args = (f"{error}; {_KEPT}",)
-                raise
-            # What `add_note` does from Python 3.11 on; the command line prints it.
-            error.__notes__ = [*getattr(error, "__notes__", ()), _KEPT]
-            raise
-
-
-def holds(folder: Location, shard: Shard) -> bool:
-    """Whether a shard is in a folder, with the bytes it was written with."""
-    path = join(folder, shard.name)
-    return storage.is_file(path) and storage.sha256(path) == shard.sha256
-
-
-def shifted_json(split: str) -> str:
-    """Name of the json that stands beside the shards if category ids were raised."""
-    return f"{split}.panoptic.json"
-
-
-def shard_files(output: Location, split: str, ending: str = "") -> list[str]:
-    """The shards of a split that are in their final place.
-
-    Args:
-      output: their folder.
-      split: first part of their names.
-      ending: of the files wanted in place of the shards, such as INDEX_SUFFIX.
-    """
-    pattern = re.escape(split) + r"-\d+-of-\d+\.tfrecord" + re.escape(ending)
-    names = sorted(storage.list_files(output))
-    return [join(output, name) for name in names if re.fullmatch(pattern, name)]
-
-
-def publish(work: Location, made: Sequence[MadeShard], manifest: Manifest) -> None:
-    """Moves the shards to their place; the manifest comes last.
-
-    It is written first, so that a full disk leaves the split that was there. If the
-    moves are cut off, there is no manifest, and `resume` goes on from `work`.
-
-    Args:
-      work: the hidden folder.
-      made: the shards, in order; those that have their place already, too.
-      manifest: of the split.
-    """
-    path = manifest_path(manifest.folder, manifest.split)
-    written = join(work, "manifest")
-    manifest.write(written, manifest.folder)
-    names = [one.shard.name for one in made]
-    there = storage.list_files(work)
-    for one in made:
-        # Until now the manifest that goes was all that told of it.
-        if one.shard.name not in there:
-            _write_record(join(work, one.shard.name), one)
-    storage.remove(path)
-    if not manifest.origin.category_offset:
-        storage.remove(join(manifest.folder, shifted_json(manifest.split)))
-    current = {join(manifest.folder, name) for name in names}
-    changed = {join(manifest.folder, name) for name in names if name in there}
-    # First, so that no index of other records is ever beside a shard.
-    for index in shard_files(manifest.folder, manifest.split, INDEX_SUFFIX):
-        if index.removesuffix(INDEX_SUFFIX) not in current - changed:
-            storage.remove(index)
-    for name in (*names, shifted_json(manifest.split)):
-        if name in there:
-            storage.move(join(work, name), join(manifest.folder, name))
-    for stale in shard_files(manifest.folder, manifest.split):
-        if stale not in current:
-            storage.remove(stale)
-    storage.move(written, path)
-    storage.remove_folder(work)

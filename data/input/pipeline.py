@@ -17,7 +17,7 @@ from cmt.data.panoptic.categories import Category
 from cmt.data.records.index import RecordIndex, index_records
 from cmt.data.records.manifest import Manifest
 from cmt.data.records.reader import ReadExample, example_reader, image_name, why_damaged
-from cmt.data.records.snapshot import remedy, snapshot
+from cmt.data.records.snapshot import snapshot
 from cmt.data.records.tfrecord import Example
 from cmt.errors import InputError, tensorflow_reason
 from cmt.io import storage
@@ -145,7 +145,6 @@ class Split:
         try:
             if options.snapshot_folder:
                 index = snapshot(index, options.snapshot_folder, **damage)
-                damage["remedy"] = remedy(index.files[0])
             read = example_reader(index, **damage, in_memory=options.cache_records)
         except tf.errors.OpError as error:
             raise InputError(tensorflow_reason(error)) from error

@@ -10,23 +10,23 @@ import contextlib
 import logging
 import stat
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
-from cmt.data.records.tfrecord import INDEX_SUFFIX, masked_crc32c
+from cmt.data.records.tfrecord import FRAME_BYTES, INDEX_SUFFIX, masked_crc32c
 from cmt.errors import InputError
 from cmt.io import storage
+from cmt.io.files import atomic_write
 
 _logger = logging.getLogger(__name__)
 
 _HEAD_BYTES = 12  # length, and its checksum
-_FRAME_BYTES = 16  # the head, and the checksum of the content
 _CONVERT_AGAIN = (
-    "convert the split again with --resume, or set data.skip_damaged_records"
+    "`cmt data inspect` says why; convert the split again with --resume, or set "
+    "data.skip_damaged_records"
 )
 _INDEX_FORMAT = b"CMTIDX\0\2"  # its last byte counts the formats there have been
 _INDEX_HEAD = struct.Struct("<8sqq")
@@ -41,6 +41,7 @@ class RecordIndex(NamedTuple):
       offsets: [R] int64, bytes before the record in its file.
       lengths: [R] int64, bytes of its content.
       record_numbers: [R] int64, records before it in its file.
+      remedy: what to do about damage in the files, for messages.
     """
 
     files: list[str]
@@ -48,6 +49,7 @@ class RecordIndex(NamedTuple):
     offsets: np.ndarray
     lengths: np.ndarray
     record_numbers: np.ndarray
+    remedy: str = _CONVERT_AGAIN
 
     @property
     def num_records(self) -> int:
@@ -64,7 +66,7 @@ def index_records(
     files: Sequence[str],
     *,
     skip_damaged: bool = False,
-    expected: dict | None = None,
+    expected: Mapping[str, int] | None = None,
     remedy: str = _CONVERT_AGAIN,
 ) -> RecordIndex:
     """Finds all records of some files.
@@ -95,7 +97,7 @@ def index_records(
         lengths.append(found)
     if not sum(map(len, lengths)):
         raise InputError(f"{files[0]}: no whole record in this split; {remedy}")
-    starts = [np.cumsum(one + _FRAME_BYTES) - one - _FRAME_BYTES for one in lengths]
+    starts = [np.cumsum(one + FRAME_BYTES) - one - FRAME_BYTES for one in lengths]
     counts = [len(one) for one in lengths]
     return RecordIndex(
         files=list(files),
@@ -103,70 +105,51 @@ def index_records(
         offsets=np.concatenate(starts),
         lengths=np.concatenate(lengths),
         record_numbers=np.concatenate([np.arange(n, dtype=np.int64) for n in counts]),
+        remedy=remedy,
     )
 
 
 def _lengths(file: str, skip_damaged: bool, remedy: str) -> np.ndarray:
     """[R] int64: content bytes of the records of a file, from its index if current."""
     try:
-        status = size_and_time(file)
-        lengths = _read_index(file, status)
-        if lengths is None:
-            lengths, damage = _scan(file, status[0])
-            if not damage:
-                _write_index(file, _index_content(lengths, status))
-            elif not skip_damaged:
-                raise InputError(f"{damage}; {remedy}")
-            else:
-                _logger.warning("%s; the rest of the file is left out", damage)
-    except tf.errors.OpError as error:
-        raise InputError(f"{file}: cannot be read ({error.message})") from error
+        stamp = storage.stamp(file)
+        if stamp is None:
+            raise FileNotFoundError(2, "No such file", file)
+        lengths = _read_index(file, stamp)
+        if lengths is not None:
+            return lengths
+        lengths, damage = _scan(file, stamp[0])
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+    if not damage:
+        _write_index(file, _index_content(lengths, stamp))
+    elif not skip_damaged:
+        raise InputError(f"{damage}; {remedy}")
+    else:
+        _logger.warning("%s; the rest of the file is left out", damage)
     return lengths
-
-
-def size_and_time(file: str) -> tuple[int, int]:
-    """Bytes of a file, and nanoseconds of its last change: whether it is the same.
-
-    Raises:
-      tf.errors.OpError: it is missing or cannot be reached.
-    """
-    status = tf.io.gfile.stat(file)
-    if storage.is_remote(file):
-        return status.length, status.mtime_nsec
-    # TensorFlow's time of local files is in whole seconds.
-    return status.length, Path(file).stat().st_mtime_ns
 
 
 def _scan(file: str, size: int) -> tuple[np.ndarray, str]:
     """Follows the heads; returns the lengths, and what is wrong or ""."""
     lengths: list[int] = []
-    place = 0
-    with _open(file) as opened:
+    place, damage = 0, ""
+    with storage.open_file(file) as opened:
         while place < size:
             opened.seek(place)
-            head = opened.read(_HEAD_BYTES)
-            damage = f"{file}: record {len(lengths)} is cut off or damaged"
-            if len(head) < _HEAD_BYTES:
-                return np.array(lengths, np.int64), damage
+            head = opened.read(_HEAD_BYTES).ljust(_HEAD_BYTES, b"\0")
             length, checksum = struct.unpack("<QI", head)
+            end = place + length + FRAME_BYTES
             # Also keeps a reader from making room for a length that is not there.
-            if (
-                checksum != masked_crc32c(head[:8])
-                or place + length + _FRAME_BYTES > size
-            ):
-                return np.array(lengths, np.int64), damage
+            if checksum != masked_crc32c(head[:8]) or end > size:
+                damage = f"{file}: record {len(lengths)} is cut off or damaged"
+                break
             lengths.append(length)
-            place += length + _FRAME_BYTES
-    return np.array(lengths, np.int64), ""
+            place = end
+    return np.array(lengths, np.int64), damage
 
 
-def _open(file: str) -> IO[bytes] | tf.io.gfile.GFile:
-    if storage.is_remote(file):
-        return tf.io.gfile.GFile(file, "rb")
-    return Path(file).open("rb")
-
-
-def _read_index(file: str, status: tuple[int, int]) -> np.ndarray | None:
+def _read_index(file: str, stamp: tuple[int, int]) -> np.ndarray | None:
     """The kept lengths, or None where they are missing or of another file."""
     try:
         content = storage.read_bytes(file + INDEX_SUFFIX)
@@ -175,12 +158,12 @@ def _read_index(file: str, status: tuple[int, int]) -> np.ndarray | None:
     lengths = np.frombuffer(content[_INDEX_HEAD.size : -4], np.uint8)
     lengths = lengths[: len(lengths) // 8 * 8].view("<i8").astype(np.int64)
     # Compared as a whole, no byte of it can be another.
-    return lengths if content == _index_content(lengths, status) else None
+    return lengths if content == _index_content(lengths, stamp) else None
 
 
-def _index_content(lengths: np.ndarray, status: tuple[int, int]) -> bytes:
+def _index_content(lengths: np.ndarray, stamp: tuple[int, int]) -> bytes:
     """Size and time of the shard, the lengths of its records, and a checksum."""
-    head = _INDEX_HEAD.pack(_INDEX_FORMAT, *status)
+    head = _INDEX_HEAD.pack(_INDEX_FORMAT, *stamp)
     content = head + lengths.astype("<i8").tobytes()
     return content + struct.pack("<I", masked_crc32c(content))
 
@@ -191,5 +174,5 @@ def _write_index(file: str, content: bytes) -> None:
     if not storage.is_remote(file) and not folder.stat().st_mode & stat.S_IWUSR:
         return
     # Where nothing can be written, the next run looks for the records again.
-    with contextlib.suppress(OSError), storage.writing(file + INDEX_SUFFIX) as opened:
+    with contextlib.suppress(OSError), atomic_write(file + INDEX_SUFFIX) as opened:
         opened.write(content)

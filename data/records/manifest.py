@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cmt.data.panoptic.categories import Category
 from cmt.errors import InputError
-from cmt.io.storage import Location, is_file, is_remote, join, read_json, writing
-from cmt.io.storage import split as split_path
+from cmt.io import storage
+from cmt.io.files import atomic_write
+from cmt.io.storage import Location, as_location, is_remote, join
 
 _FORMAT = 1
 
@@ -136,27 +138,21 @@ class Manifest:
         """Whether class 1..C is a thing, in order."""
         return [category.is_thing for category in self.categories]
 
-    def write(self, path: Location, folder: Location | None = None) -> None:
-        """Writes the json atomically.
+    def write(self, path: Location) -> None:
+        """Writes the json atomically, with source paths as seen from `folder`.
 
         Args:
-          path: of the file.
-          folder: local source paths are written relative to it; by default that of
-            `path`.
+          path: of the file, which may be moved to `folder` later.
         """
-        root = Path(path).parent if folder is None else folder
-        origin = {
-            **self.origin._asdict(),
-            "images": _relative(self.origin.images, root),
-            "annotations": _relative(self.origin.annotations, root),
-        }
-        contents = {
-            **self.contents._asdict(),
-            "skipped": [
-                {**image._asdict(), "file": _relative_file(image.file, root)}
-                for image in self.contents.skipped
-            ],
-        }
+        root = self.folder
+        origin = self.origin._replace(
+            images=_relative(self.origin.images, root),
+            annotations=_relative(self.origin.annotations, root),
+        )
+        skipped = [
+            image._replace(file=_relative_file(image.file, root))._asdict()
+            for image in self.contents.skipped
+        ]
         content = {
             "format": _FORMAT,
             "split": self.split,
@@ -164,15 +160,15 @@ class Manifest:
             "crowd_kept": self.crowd_kept,
             "annotations": _relative(self.annotations, root),
             "masks": _relative(self.masks, root),
-            "origin": origin,
-            "contents": contents,
+            "origin": origin._asdict(),
+            "contents": {**self.contents._asdict(), "skipped": skipped},
             "shards": [shard._asdict() for shard in self.shards],
             "categories": [
                 {**category.to_json(), "class": index + 1}
                 for index, category in enumerate(self.categories)
             ],
         }
-        with writing(path) as file:
+        with atomic_write(path) as file:
             file.write(json.dumps(content, indent=1).encode("utf-8") + b"\n")
 
     @classmethod
@@ -182,21 +178,22 @@ class Manifest:
         Raises:
           InputError: it is missing or damaged, or of another format.
         """
-        if not is_file(path):
+        if not storage.is_file(path):
             raise InputError(
                 f"{path}: no such manifest; `cmt data convert` writes it beside the "
                 "shards"
             )
         try:
-            content = read_json(path)
+            content = storage.read_json(path)
             if content["format"] != _FORMAT:
                 raise ValueError(f"format is {content['format']}, not {_FORMAT}")
-            folder = str(path).rpartition("/")[0] if is_remote(path) else None
-            return cls._from_json(content, folder or Path(path).parent)
-        except KeyError as error:
-            raise InputError(_damaged(path, f"{error} is missing")) from error
-        except (ValueError, TypeError, AttributeError) as error:
-            raise InputError(_damaged(path, error)) from error
+            return cls._from_json(content, as_location(storage.split(path)[0]))
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            missing = " is missing" if isinstance(error, KeyError) else ""
+            raise InputError(
+                f"{path}: not a manifest of `cmt data convert`: {error}{missing}; "
+                "convert the split again"
+            ) from error
 
     @classmethod
     def _from_json(cls, content: dict[str, Any], folder: Location) -> Manifest:
@@ -204,6 +201,7 @@ class Manifest:
         origin = Origin(**content.get("origin", {}))
         contents = Contents(**content.get("contents", {}))
         skipped = [Skipped(**image) for image in contents.skipped]
+        skipped = [s._replace(file=_resolved_file(folder, s.file)) for s in skipped]
         return cls(
             split=str(content["split"]),
             categories=[Category.from_json(entry) for entry in content["categories"]],
@@ -217,55 +215,31 @@ class Manifest:
                 images=_resolved(folder, origin.images),
                 annotations=_resolved(folder, origin.annotations),
             ),
-            contents=contents._replace(
-                skipped=tuple(
-                    image._replace(file=_resolved_file(folder, image.file))
-                    for image in skipped
-                )
-            ),
+            contents=contents._replace(skipped=tuple(skipped)),
         )
 
 
 def manifest_path(folder: Location, split: str) -> Location:
     """Where the manifest of a split is."""
-    name = f"{split}.manifest.json"
-    return join(folder, name) if is_remote(folder) else Path(folder) / name
-
-
-def _damaged(path: Location, reason: object) -> str:
-    return (
-        f"{path}: not a manifest of `cmt data convert`: {reason}; convert the split "
-        "again"
-    )
+    return as_location(join(folder, f"{split}.manifest.json"))
 
 
 def _relative(path: Location, folder: Location) -> str:
-    """`path` as seen from `folder`, with ".." where needed (Path has it from 3.12)."""
+    """A local path as seen from `folder`, with ".." where needed."""
     if is_remote(path) or path == "":
         return str(path)
-    parts = Path(path).resolve().parts
+    whole = Path(path).resolve()
     if is_remote(folder):
-        return Path(*parts).as_posix()
-    root = Path(folder).resolve().parts
-    common = 0
-    while common < min(len(parts), len(root)) and parts[common] == root[common]:
-        common += 1
-    return Path(*[".."] * (len(root) - common), *parts[common:]).as_posix()
+        return whole.as_posix()
+    return Path(os.path.relpath(whole, Path(folder).resolve())).as_posix()
 
 
 def _relative_file(path: Location, folder: Location) -> str:
     """`_relative` of a file that may be a link or not be there: it stays as named."""
     if is_remote(path) or path == "":
         return str(path)
-    above, name = split_path(path)
-    return f"{_relative(above, folder)}/{name}".removeprefix("./")
-
-
-def _resolved_file(folder: Location, path: str) -> Location:
-    if is_remote(path) or path == "":
-        return path
-    above, name = split_path(path)
-    return join(_resolved(folder, above), name)
+    above, name = storage.split(path)
+    return join(_relative(above, folder), name).removeprefix("./")
 
 
 def _resolved(folder: Location, path: str) -> Location:
@@ -274,3 +248,10 @@ def _resolved(folder: Location, path: str) -> Location:
     if is_remote(folder):
         return path if path.startswith("/") else join(folder, path)
     return (Path(folder).resolve() / path).resolve()
+
+
+def _resolved_file(folder: Location, path: str) -> Location:
+    if is_remote(path) or path == "":
+        return path
+    above, name = storage.split(path)
+    return join(_resolved(folder, above), name)

@@ -13,19 +13,13 @@ from typing import Any
 import tensorflow as tf
 
 from cmt.data.records.index import RecordIndex
-from cmt.data.records.tfrecord import Example, decode_example
+from cmt.data.records.tfrecord import FRAME_BYTES, Example, decode_example
 from cmt.errors import InputError, tensorflow_reason
-from cmt.labels import LABEL_DIVISOR
 
 ReadExample = Callable[[tf.Tensor], Example]
 
 # Records tried in place of a damaged one, where damage is skipped.
 _ATTEMPTS = 8
-_FRAME_BYTES = 16
-_CONVERT_AGAIN = (
-    "`cmt data inspect` says why; convert the split again, or set "
-    "data.skip_damaged_records"
-)
 _SPECS = Example(
     name=tf.TensorSpec([], tf.string),
     image=tf.TensorSpec([None, None, 3], tf.uint8),
@@ -40,7 +34,6 @@ def example_reader(
     num_classes: int,
     skip_damaged: bool = False,
     in_memory: bool = False,
-    remedy: str = _CONVERT_AGAIN,
 ) -> ReadExample:
     """Makes the function that reads and decodes one record.
 
@@ -51,7 +44,6 @@ def example_reader(
         warning names it; `Example.record` says which one it is. The result depends
         on the record number alone: a file that cannot be opened is no damage.
       in_memory: read all records now and keep them, still encoded.
-      remedy: what to do about damage, for messages.
 
     Returns:
       [] int64 record number -> Example; a function of TensorFlow operations, for
@@ -59,7 +51,7 @@ def example_reader(
       promise, ends it with an error that names file and record; a file that cannot
       be opened, with TensorFlow's, which names the file and says why.
     """
-    records = _Records(index, remedy)
+    records = _Records(index)
     content = _keep(records, index.num_records) if in_memory else records.content
 
     def read(number: tf.Tensor) -> Example:
@@ -69,7 +61,7 @@ def example_reader(
             place = (number + count) % index.num_records
 
             def decode(place: tf.Tensor) -> Example:
-                example = decode_known(content(place), num_classes)
+                example = decode_example(content(place), num_classes)
                 # A decoded copy knows what it was made from, and has as many records.
                 copied = (example.record >= 0) & (example.record < index.num_records)
                 return example._replace(record=tf.where(copied, example.record, place))
@@ -83,7 +75,8 @@ def example_reader(
         examples = attempts.flat_map(attempt)
         failed = tf.data.Dataset.from_tensors(number).map(records.fail)
         example = examples.concatenate(failed).take(1).get_single_element()
-        return Example(*map(_with_static_shape, example, _SPECS))
+        pairs = zip(example, _SPECS, strict=True)
+        return Example(*(tf.ensure_shape(value, spec.shape) for value, spec in pairs))
 
     return read
 
@@ -140,7 +133,7 @@ def why_damaged(index: RecordIndex, record: int, num_classes: int) -> str:
             "put the file back where it was, or make it readable"
         ) from error
     try:
-        decode_known(serialized, num_classes)
+        decode_example(serialized, num_classes)
     except tf.errors.OpError as error:
         return tensorflow_reason(error)
     except UnicodeDecodeError:  # TensorFlow's message quotes what it cannot parse.
@@ -151,8 +144,8 @@ def why_damaged(index: RecordIndex, record: int, num_classes: int) -> str:
 class _Records:
     """The index as tensors."""
 
-    def __init__(self, index: RecordIndex, remedy: str = _CONVERT_AGAIN):
-        self._remedy = remedy
+    def __init__(self, index: RecordIndex):
+        self._remedy = index.remedy
         self._files = tf.constant(index.files)
         self._file_numbers = tf.constant(index.file_numbers)
         self._offsets = tf.constant(index.offsets)
@@ -165,7 +158,7 @@ class _Records:
             filenames=self._files[self._file_numbers[number]],
             compression_type="",
             # All of the record, and nothing behind it.
-            buffer_size=self._lengths[number] + _FRAME_BYTES,
+            buffer_size=self._lengths[number] + FRAME_BYTES,
             byte_offsets=self._offsets[number],
         )
         spec = tf.TensorSpec([], tf.string)
@@ -191,12 +184,8 @@ class _Records:
 
     def fail(self, number: tf.Tensor) -> Example:
         """An example that cannot be made: running it raises an error."""
-        message = tf.strings.join(
-            [
-                self._name(number),
-                f" cannot be read or decoded; {self._remedy}",
-            ]
-        )
+        reason = f" cannot be read or decoded; {self._remedy}"
+        message = self._name(number) + reason
         check = tf.debugging.Assert(False, [message], summarize=1)
         with tf.control_dependencies([check]):
             return Example(
@@ -217,18 +206,3 @@ def _unless_damaged(
     """
     found = tf.data.Dataset.from_tensors(number).map(function)
     return found.apply(tf.data.Dataset.ignore_errors)
-
-
-def decode_known(record: tf.Tensor, num_classes: int) -> Example:
-    """`decode_example`, where labels of other classes than 0..C are an error too."""
-    example = decode_example(record)
-    largest = (num_classes + 1) * LABEL_DIVISOR - 1
-    labels = example.labels
-    known = (tf.reduce_min(labels) >= 0) & (tf.reduce_max(labels) <= largest)
-    check = tf.debugging.Assert(known, ["labels must be 0 to", largest])
-    with tf.control_dependencies([check]):
-        return example._replace(labels=tf.identity(labels))
-
-
-def _with_static_shape(value: tf.Tensor, spec: tf.TensorSpec) -> tf.Tensor:
-    return tf.ensure_shape(value, spec.shape)

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
-import logging
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import tensorflow as tf
 
-from cmt.data.records.index import RecordIndex, index_records, size_and_time
+from cmt.data.records.index import RecordIndex, index_records
 from cmt.data.records.reader import example_reader
 from cmt.data.records.tfrecord import Example, encode_decoded
 from cmt.errors import InputError
 from cmt.io import storage
-from cmt.io.files import atomic_directory
+from cmt.io.files import atomic_directory, locked
 from cmt.io.progress import track
-
-_logger = logging.getLogger(__name__)
 
 _FILE = "examples.tfrecord"
 # Of what the file holds; others are made again.
@@ -59,22 +54,20 @@ def snapshot(
             f"data.snapshot_folder must be a folder of this machine, because it is "
             f"there to be fast; got {folder}; give a local one"
         )
-    whole = Path(folder) / _digest(index) / _FILE
+    copy = whole = Path(folder) / _digest(index) / _FILE
     if not whole.is_file():
-        with _alone(whole.parent):
-            return _index(_find_or_make(index, whole, num_classes, skip_damaged), index)
-    return _index(whole, index)
-
-
-def remedy(file: str) -> str:
-    """What to do about damage in a copy, whose only file this is."""
-    return f"delete {Path(file).parent}, and the next run makes this copy again"
-
-
-def _index(path: Path, index: RecordIndex) -> RecordIndex:
-    file = str(path)
+        made = whole.parent
+        made.parent.mkdir(parents=True, exist_ok=True)
+        busy = f"waiting for another process that makes {made}"
+        with locked(made.with_name(f".{made.name}.lock"), busy, wait=True):
+            # What killed processes have left of it.
+            for unfinished in made.parent.glob(f".{made.name}*.partial"):
+                shutil.rmtree(unfinished, ignore_errors=True)
+            copy = _find_or_make(index, whole, num_classes, skip_damaged)
     return index_records(
-        [file], expected={file: index.num_records}, remedy=remedy(file)
+        [str(copy)],
+        expected={str(copy): index.num_records},
+        remedy=f"delete {copy.parent}, and the next run makes this copy again",
     )
 
 
@@ -100,25 +93,6 @@ def _find_or_make(
     return whole
 
 
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Waits until no other process makes this snapshot, and keeps others from it.
-
-    What killed processes have left of it is removed.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not removed, or one process could wait for a file that others no longer see.
-    with path.with_name(f".{path.name}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _logger.warning("waiting for another process that makes %s", path)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        for unfinished in path.parent.glob(f".{path.name}*.partial"):
-            shutil.rmtree(unfinished, ignore_errors=True)
-        yield
-
-
 def _write(path: Path, examples: Iterable[Example], total: int) -> int:
     """Writes the copy; returns how many records are there in place of others."""
     replaced = 0
@@ -134,5 +108,5 @@ def _digest(index: RecordIndex) -> str:
     """Of the files, as far as it can be known without reading them."""
     digest = hashlib.sha256(repr((_FORMAT, index.num_records)).encode())
     for file in index.files:
-        digest.update(repr((file, *size_and_time(file))).encode())
+        digest.update(repr((file, *(storage.stamp(file) or ()))).encode())
     return digest.hexdigest()[:16]

@@ -7,8 +7,8 @@ import shutil
 
 import pytest
 
-from cmt.data.convert.convert import convert
 from cmt.data.scenes.generate import generate_scenes
+from tests.data.conversions import convert
 
 
 def sources(folder: pathlib.Path, split: str) -> dict[str, pathlib.Path]:

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from cmt.cli.data import app
 from cmt.data.convert.beam import beam_maker
-from cmt.data.convert.convert import convert
 from cmt.data.convert.shards import write_shard
 from cmt.errors import InputError, WorkError
+from tests.data.conversions import convert
 
 needs_beam = pytest.mark.skipif(
     importlib.util.find_spec("apache_beam") is None,

@@ -12,12 +12,12 @@ import tensorflow as tf
 from PIL import Image
 
 from cmt.data.checks.report import validate
-from cmt.data.convert.convert import convert
 from cmt.data.panoptic.masks import write_ids
 from cmt.data.panoptic.registry import Paths
 from cmt.data.records.manifest import Manifest
 from cmt.data.records.tfrecord import decode_example
 from cmt.errors import InputError
+from tests.data.conversions import convert
 from tests.data.records import read_records
 
 

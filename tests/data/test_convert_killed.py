@@ -13,8 +13,8 @@ import time
 
 import pytest
 
-from cmt.data.convert.convert import convert
 from cmt.data.scenes.generate import generate_scenes
+from tests.data.conversions import convert
 
 # As many images as several processes are started for, in shards of four.
 _IMAGES = 48

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import pathlib
 import shutil
@@ -11,11 +10,12 @@ import pytest
 
 from cmt.data.convert import convert as convert_module
 from cmt.data.convert import encode as encode_module
-from cmt.data.convert.convert import ConvertOptions, convert, convert_paths, make_shards
+from cmt.data.convert.resume import LOCK
 from cmt.data.panoptic.registry import Paths
 from cmt.data.scenes.generate import generate_scenes
 from cmt.errors import InputError
 from cmt.io import storage
+from tests.data.conversions import convert, convert_paths
 
 
 def listing(folder: pathlib.Path) -> dict[str, str]:
@@ -24,7 +24,7 @@ def listing(folder: pathlib.Path) -> dict[str, str]:
             path.read_bytes()
         ).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != storage.LOCK
+        if path.is_file() and path.name != LOCK
     }
 
 
@@ -94,8 +94,8 @@ def test_raised_category_ids_are_another_run(broken, tmp_path):
             Paths(**broken, category_offset=offset),
             output=tmp_path / "out",
             split="val",
-            options=ConvertOptions(**options),
-            maker=functools.partial(make_shards, workers=1),
+            workers=1,
+            **options,
         )
 
     run(0)
@@ -197,9 +197,10 @@ def test_cut_off_at_the_end_no_shard_that_stayed_is_made_again(
     plain, calls = storage.move, []
 
     def move(source, target):
-        if len(calls) == moved:
-            raise KeyboardInterrupt
-        calls.append(target)
+        if pathlib.Path(target).parent == tmp_path / "out":
+            if len(calls) == moved:
+                raise KeyboardInterrupt
+            calls.append(target)
         plain(source, target)
 
     monkeypatch.setattr(storage, "move", move)

@@ -9,10 +9,12 @@ import shutil
 
 import pytest
 
-from cmt.data.convert.convert import convert
-from cmt.data.convert.shards import read_record
+from cmt.data.convert.resume import LOCK
+from cmt.data.convert.shards import read_receipt
 from cmt.errors import InputError
 from cmt.io import storage
+from cmt.io.files import atomic_write, locked
+from tests.data.conversions import convert
 
 
 def listing(folder: pathlib.Path) -> dict[str, str]:
@@ -31,9 +33,10 @@ def test_cut_off_while_shards_are_put_in_place(broken, tmp_path, monkeypatch, mo
     plain, calls = storage.move, []
 
     def move(source, target):
-        if len(calls) == moved:
-            raise KeyboardInterrupt
-        calls.append(target)
+        if pathlib.Path(target).parent == output:
+            if len(calls) == moved:
+                raise KeyboardInterrupt
+            calls.append(target)
         plain(source, target)
 
     monkeypatch.setattr(storage, "move", move)
@@ -61,7 +64,7 @@ def test_after_a_fault_finished_shards_are_kept_for_resume(broken, tmp_path):
     assert not list(output.glob("*.tfrecord"))
     path.write_bytes(content)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    made = read_record(output / ".val.partial" / "val-00000-of-00003.tfrecord")
+    made = read_receipt(output / ".val.partial" / "val-00000-of-00003.tfrecord")
     convert(**options, output=output, resume=True)
     assert listing(output) == listing(tmp_path / "reference")
     assert made.shard.sha256 == listing(output)["val-00000-of-00003.tfrecord"]
@@ -89,7 +92,7 @@ def test_two_conversions_of_a_split_keep_apart(broken, tmp_path):
     work.mkdir(parents=True)
     (work / "others").touch()
     with (
-        storage.locked(work),
+        locked(work / LOCK, "busy"),
         pytest.raises(InputError, match="another process is writing this split"),
     ):
         convert(**options)
@@ -132,7 +135,7 @@ def test_finished_shards_are_not_deleted_unasked(cut_off):
 def test_of_remote_shards_none_is_deleted_unasked(broken):
     output = "ram:///unasked/out"
     work = f"{output}/.val.partial"
-    with storage.writing(f"{work}/val-00000-of-00002.tfrecord.json") as file:
+    with atomic_write(f"{work}/val-00000-of-00002.tfrecord.json") as file:
         file.write(b"{}")
     options = dict(**broken, output=output, split="val", workers=1)
     with pytest.raises(InputError, match="holds finished shards"):

@@ -14,12 +14,12 @@ import tensorflow as tf
 
 from cmt.data.checks.report import validate
 from cmt.data.convert import shards
-from cmt.data.convert.convert import convert
 from cmt.data.panoptic.json import read_annotations
 from cmt.data.panoptic.registry import Paths
 from cmt.data.records.manifest import Manifest
 from cmt.data.records.tfrecord import decode_example
 from cmt.errors import InputError
+from tests.data.conversions import convert
 from tests.data.records import read_records
 
 

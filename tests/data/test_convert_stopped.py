@@ -14,8 +14,8 @@ import pytest
 from cmt.cli import main as front
 from cmt.data.convert import convert as convert_module
 from cmt.data.convert import shards as shards_module
-from cmt.data.convert.convert import convert
 from cmt.errors import WorkError
+from tests.data.conversions import convert
 
 # Does as `cmt`, but stays at an image, and makes a file when it is there.
 _SLOW = """
@@ -91,14 +91,14 @@ def test_afterwards_sigterm_is_what_it_was(broken, tmp_path, capsys):
 
 
 def test_a_full_disk(broken, tmp_path, capsys, monkeypatch):
-    output, plain = tmp_path / "out", shards_module.storage.writing
+    output, plain = tmp_path / "out", shards_module.atomic_write
 
     def writing(path):
         if "00002-of" in str(path):
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         return plain(path)
 
-    monkeypatch.setattr(shards_module.storage, "writing", writing)
+    monkeypatch.setattr(shards_module, "atomic_write", writing)
     code, _, err = run(capsys, arguments(broken, output))
     assert code == 1
     last = err.splitlines()[-1]

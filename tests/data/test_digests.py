@@ -13,10 +13,10 @@ from PIL import Image
 
 from cmt.data.convert import convert as convert_module
 from cmt.data.convert import shards
-from cmt.data.convert.convert import convert
 from cmt.data.panoptic.json import read_annotations
 from cmt.data.records.manifest import Manifest
 from cmt.errors import InputError
+from tests.data.conversions import convert
 
 _EXIF_ORIENTATION = 0x112
 

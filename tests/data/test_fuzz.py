@@ -14,7 +14,8 @@ from cmt.data.input.prepare import Changes, Preparation, Sizes
 from cmt.data.input.targets import unpack
 from cmt.data.panoptic.categories import Category
 from cmt.data.records.index import index_records
-from cmt.data.records.reader import decode_known, read_record
+from cmt.data.records.reader import read_record
+from cmt.data.records.tfrecord import decode_example
 from cmt.errors import InputError
 from tests.data import mutations
 
@@ -33,7 +34,7 @@ def prepare():
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
     def run(record):
-        example = decode_known(record, mutations.NUM_CLASSES)
+        example = decode_example(record, mutations.NUM_CLASSES)
         preparation = Preparation(
             lambda _: example,
             num_records=1,

@@ -23,6 +23,7 @@ def test_a_manifest_survives_a_move_with_its_sources(tmp_path):
         annotations=tmp_path / "a" / "json" / "val.json",
         masks=tmp_path / "a" / "json" / "val",
         crowd_kept=True,
+        folder=tmp_path / "a" / "records",
     )
     manifest.write(tmp_path / "a" / "records" / "val.manifest.json")
     shutil.move(tmp_path / "a", tmp_path / "b")
@@ -31,7 +32,7 @@ def test_a_manifest_survives_a_move_with_its_sources(tmp_path):
     read = Manifest.read(folder / "val.manifest.json")
     assert read.annotations == (tmp_path / "b" / "json" / "val.json").resolve()
     assert read.masks == (tmp_path / "b" / "json" / "val").resolve()
-    assert read.is_thing == [True, False]
+    assert [category.is_thing for category in read.categories] == [True, False]
     same = dataclasses.replace(
         manifest, annotations=read.annotations, masks=read.masks, folder=folder
     )
@@ -71,8 +72,9 @@ def test_files_of_images_left_out_are_told_from_the_manifest_on(tmp_path):
     (tmp_path / "a" / "images" / "1.jpg").symlink_to(tmp_path / "elsewhere" / "1.jpg")
     files = [tmp_path / "a" / "images" / "1.jpg", "gs://bucket/2.jpg", ""]
     skipped = tuple(Skipped("x", "damaged file", "no; mend it", f) for f in files)
-    manifest = Manifest("val", [], 0, [], "", "", contents=Contents(skipped=skipped))
     path = tmp_path / "a" / "records" / "val.manifest.json"
+    contents, folder = Contents(skipped=skipped), path.parent
+    manifest = Manifest("val", [], 0, [], "", "", folder=folder, contents=contents)
     manifest.write(path)
     assert str(tmp_path) not in path.read_text()
     shutil.move(tmp_path / "a", tmp_path / "b")

@@ -11,15 +11,14 @@ import tensorflow as tf
 from PIL import Image
 
 from cmt.data.checks.report import validate
-from cmt.data.convert.convert import ConvertOptions, convert, convert_paths, make_shards
 from cmt.data.panoptic import registry
 from cmt.data.panoptic.json import read_annotations
 from cmt.data.panoptic.masks import read_ids
-from cmt.data.panoptic.registry import Paths
 from cmt.data.records.manifest import Manifest
 from cmt.data.records.paths import find_paths
 from cmt.data.records.tfrecord import decode_example
 from cmt.errors import InputError
+from tests.data.conversions import convert, convert_paths
 from tests.data.records import read_records
 
 
@@ -51,16 +50,6 @@ def as_cityscapes(sources: dict, root: pathlib.Path) -> None:
     (root / "gtFine" / "cityscapes_panoptic_val.json").write_text(json.dumps(content))
 
 
-def convert_found(paths: Paths, output: pathlib.Path, split: str) -> Manifest:
-    return convert_paths(
-        paths,
-        output=output,
-        split=split,
-        options=ConvertOptions(),
-        maker=make_shards,
-    )
-
-
 def with_classes(monkeypatch, name: str, categories: list) -> None:
     """Makes these the number of classes of a data set."""
     things = sum(category.is_thing for category in categories)
@@ -75,11 +64,11 @@ def test_cityscapes(broken, tmp_path, monkeypatch):
     as_cityscapes(broken, root)
     paths = find_paths("cityscapes", root, "val")
     with pytest.raises(InputError, match="must have 8 things and 11 stuff; got"):
-        convert_found(paths, tmp_path / "out", "val")
+        convert_paths(paths, output=tmp_path / "out", split="val")
     entries = read_annotations(paths.annotations)
     with_classes(monkeypatch, "cityscapes", entries.categories)
     assert validate(paths).problems == []
-    manifest = convert_found(paths, tmp_path / "out", "val")
+    manifest = convert_paths(paths, output=tmp_path / "out", split="val")
     assert manifest.num_images == 6
     example = decode_example(
         tf.constant(list(read_records(tmp_path / "out" / manifest.shards[0].name))[2])
@@ -91,7 +80,7 @@ def test_cityscapes(broken, tmp_path, monkeypatch):
     # Once more, from nothing but its manifest.
     again = find_paths(str(tmp_path / "out" / "val.manifest.json"), None, "")
     assert again.dataset == "cityscapes"
-    copy = convert_found(again, tmp_path / "copy", "val")
+    copy = convert_paths(again, output=tmp_path / "copy", split="val")
     assert [s.sha256 for s in copy.shards] == [s.sha256 for s in manifest.shards]
 
 
@@ -115,7 +104,7 @@ def test_category_ids_from_zero(broken, tmp_path, monkeypatch):
     paths = find_paths("ade20k", root, "val")
     with_classes(monkeypatch, "ade20k", plain.categories)
     assert validate(paths).problems == []
-    convert_found(paths, tmp_path / "out", "val")
+    convert_paths(paths, output=tmp_path / "out", split="val")
     manifest = Manifest.read(tmp_path / "out" / "val.manifest.json")
     assert [s.sha256 for s in manifest.shards] == [s.sha256 for s in plain.shards]
     assert manifest.categories == plain.categories

@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 
 from cmt.cli.data import app
 from cmt.config import parse_experiment
-from cmt.data.convert.convert import convert
 from cmt.data.input.find import find_split, find_splits
 from cmt.data.input.inspect import inspect
 from cmt.data.input.open import open_data
@@ -21,15 +20,17 @@ from cmt.data.panoptic.json import read_annotations
 from cmt.data.records.tfrecord import INDEX_SUFFIX
 from cmt.errors import InputError
 from cmt.io import storage
+from cmt.io.files import atomic_write
 from cmt.protos import data_pb2, experiment_pb2
 from cmt.trainer import factory as trainer_factory
+from tests.data.conversions import convert
 
 
 def copy(source: pathlib.Path, target: str) -> None:
     """A file or a folder of files."""
     for path in sorted(source.iterdir()) if source.is_dir() else [source]:
         name = f"{target}/{path.name}" if source.is_dir() else target
-        with storage.writing(name) as file:
+        with atomic_write(name) as file:
             file.write(path.read_bytes())
 
 
@@ -130,7 +131,7 @@ def test_inspection(root, local, tmp_path):
     path = f"{root}/out/val-00001-of-00002.tfrecord"
     content = bytearray(storage.read_bytes(path))
     content[1000] ^= 1
-    with storage.writing(path) as file:
+    with atomic_write(path) as file:
         file.write(content)
     with pytest.raises(InputError, match=f"{path}: its SHA-256 differs"):
         inspect(split)

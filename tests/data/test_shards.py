@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import itertools
 import json
@@ -12,10 +11,11 @@ import pytest
 
 from cmt.data.checks.source import open_source
 from cmt.data.convert import shards
-from cmt.data.convert.convert import ConvertOptions, convert, convert_paths, make_shards
 from cmt.data.convert.encode import EncodingOptions
 from cmt.data.panoptic.registry import Paths
 from cmt.io import storage
+from cmt.io.files import atomic_write
+from tests.data.conversions import convert, convert_paths
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_sizes_and_digests_come_of_one_look_at_each_file(
     if scheme:
         sources = {name: f"{scheme}{path}" for name, path in broken.items()}
         for path in (tmp_path / "scenes").rglob("*.*"):
-            with storage.writing(f"{scheme}{path}") as file:
+            with atomic_write(f"{scheme}{path}") as file:
                 file.write(path.read_bytes())
     source = open_source(Paths(**sources))
     encoding = EncodingOptions(source.files, source.check.categories, False)
@@ -128,8 +128,8 @@ def test_a_json_with_raised_ids_goes_when_ids_are_not_raised(broken, tmp_path):
             Paths(**broken, category_offset=offset),
             output=tmp_path / "out",
             split="val",
-            options=ConvertOptions(**options),
-            maker=functools.partial(make_shards, workers=1),
+            workers=1,
+            **options,
         )
 
     raised = tmp_path / "out" / "val.panoptic.json"

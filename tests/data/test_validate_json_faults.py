@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from cmt.data.convert.convert import convert
 from cmt.errors import InputError
 from tests.data import faults
+from tests.data.conversions import convert
 
 
 @pytest.fixture

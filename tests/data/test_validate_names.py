@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from cmt.data.convert.convert import convert
 from cmt.data.panoptic.json import JsonFault, load_json
 from tests.data import faults
+from tests.data.conversions import convert
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from PIL import Image
 from cmt.cli import demo_run
 from cmt.cli.main import main
 from cmt.config import load_experiment, to_text
-from cmt.data.convert.convert import convert
 from cmt.data.input.open import open_data
 from cmt.data.panoptic.categories import write_categories
 from cmt.data.panoptic.masks import read_ids
@@ -32,6 +31,7 @@ from cmt.serving import factory
 from cmt.serving.predict import predict_files
 from cmt.serving.predictor import decode_picture
 from cmt.weights.files import find_checkpoint
+from tests.data.conversions import convert
 
 _CHANGES = (
     "model.backbone.stage2_blocks=1",

@@ -14,7 +14,6 @@ import pytest
 import tensorflow as tf
 
 from cmt.config import load_experiment, parse_experiment
-from cmt.data.convert.convert import convert
 from cmt.data.input.open import open_data
 from cmt.data.panoptic.categories import Category
 from cmt.data.scenes.generate import generate_scenes
@@ -22,6 +21,7 @@ from cmt.protos import experiment_pb2
 from cmt.trainer import factory, strategy
 from cmt.trainer import train as train_module
 from cmt.trainer.train import train
+from tests.data.conversions import convert
 
 _BATCH, _STEPS, _REPLICAS = 8, 3, 4
 

@@ -12,11 +12,11 @@ import tensorflow as tf
 import tf_keras
 
 from cmt.config import parse_experiment
-from cmt.data.convert.convert import convert
 from cmt.data.scenes.generate import generate_scenes
 from cmt.outputs import Predictions
 from cmt.trainer import factory
 from cmt.trainer.train import train
+from tests.data.conversions import convert
 
 _SPLITS = {"train": 4, "val": 3}
 
