@@ -16,6 +16,7 @@ import pytest
 from cmt.data.convert.convert import convert
 from cmt.data.scenes.generate import generate_scenes
 
+pytestmark = pytest.mark.check
 # As many images as several processes are started for, in shards of four.
 _IMAGES = 48
 _SHARDS = 12

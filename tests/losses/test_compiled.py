@@ -299,6 +299,8 @@ def test_auto_in_the_step_of_keras(jit_compile):
         return tf.reduce_mean(outputs - labels)
 
     model = tf_keras.Sequential([tf_keras.layers.Dense(1)])
+    # AutoGraph would rewrite all of tf_keras, to no effect.
+    model.train_step = tf.autograph.experimental.do_not_convert(model.train_step)
     model.compile("sgd", loss, jit_compile=jit_compile)
     model.fit(tf.ones([2, 3]), tf.ones([2, 1]), verbose=0)
     assert set(chosen) == {"IN_GRAPH" if jit_compile else "HOST"}
