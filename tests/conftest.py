@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pathlib
+from collections.abc import Callable
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# A program runs once or twice here: LLVM would optimise it for longer than that takes.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+)
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Each process has a core of its own.
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest  # noqa: E402
 
@@ -35,3 +46,26 @@ def shared() -> pathlib.Path:
             " missing); set CMT_SHARED to its folder"
         )
     return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory) -> Callable[..., pathlib.Path]:
+    """`once(name, make)`: a folder that `make(folder)` fills, once for all processes.
+
+    Who comes second waits. Nobody changes what is in it.
+    """
+
+    def build(name: str, make: Callable[[pathlib.Path], object]) -> pathlib.Path:
+        run = tmp_path_factory.getbasetemp()
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            run = run.parent
+        folder, done = run / name, run / f"{name}.done"
+        with (run / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return build

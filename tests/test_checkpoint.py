@@ -10,6 +10,7 @@ import tf_keras
 from cmt.errors import InputError
 from cmt.factory import build_model
 from cmt.weights.files import find_checkpoint
+from tests.test_model import miniature
 
 
 def refused(path: object) -> str:
@@ -43,7 +44,7 @@ def network() -> tf_keras.Model:
 
 
 def built() -> tf_keras.Model:
-    network = build_model("scenes/tiny")
+    network = build_model(miniature())
     network.build((None, 33, 33, 3))
     return network
 
@@ -52,7 +53,7 @@ def built() -> tf_keras.Model:
     ("name", "named"),
     [
         ("w.h5", "model.load_weights"),
-        ("w.weights.h5", "model.load_weights"),
+        pytest.param("w.weights.h5", "model.load_weights", marks=pytest.mark.slow),
         ("m.keras", "tf_keras.models.load_model"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -102,16 +104,36 @@ def test_a_center_starts_as_void():
         assert float(probability) == pytest.approx(0.9, abs=1e-6)
 
 
-@pytest.mark.parametrize("stronger", [True, False])
-@pytest.mark.parametrize("location", [True, False])
-@pytest.mark.parametrize("rule", ["CLUSTERING", "CROSS_ATTENTION", "KMEANS"])
-def test_switches(rule, location, stronger):
-    settings = miniature(
-        f"transformer {{ assignment: {rule} }}"
-        f"location {{ enabled: {str(location).lower()} }}"
-        f"decoder {{ stronger: {str(stronger).lower()} }}"
+@functools.cache
+def switched(rule: str, location: bool, stronger: bool) -> cmt.CMTDeepLab:
+    """A miniature that nobody changes."""
+    return build(
+        miniature(
+            f"transformer {{ assignment: {rule} }}"
+            f"location {{ enabled: {str(location).lower()} }}"
+            f"decoder {{ stronger: {str(stronger).lower()} }}"
+        )
     )
-    network = build(settings)
+
+
+# Each value of a switch meets each value of the other two.
+PAIRS = [
+    ("CLUSTERING", True, True),
+    ("CLUSTERING", False, False),
+    ("CROSS_ATTENTION", True, False),
+    ("CROSS_ATTENTION", False, True),
+    ("KMEANS", True, True),
+    ("KMEANS", False, False),
+]
+OTHERS = [(rule, location, not stronger) for rule, location, stronger in PAIRS]
+
+
+@pytest.mark.parametrize(
+    ("rule", "location", "stronger"),
+    [*PAIRS, *(pytest.param(*o, marks=pytest.mark.slow) for o in OTHERS)],
+)
+def test_switches(rule, location, stronger):
+    network = switched(rule, location, stronger)
     clustering = rule != "CROSS_ATTENTION"
     predictions = network(images(1), training=False)
     assert len(predictions.layers) == 2
@@ -133,9 +155,11 @@ def test_switches(rule, location, stronger):
 
 def test_the_last_affinity_is_part_of_the_mask_logits(model):
     """The residual path of Sec. 3.3 ends in the segmentation output."""
-    network = build(miniature())
-    network.head.mask_logits_norm.gamma.assign([0.0])
-    predictions = network(images(1), training=False)
+    gamma = model.head.mask_logits_norm.gamma
+    before = gamma.numpy()
+    gamma.assign([0.0])
+    predictions = model(images(1), training=False)
+    gamma.assign(before)
     affinity = predictions.layers[-1].affinity_logits
     np.testing.assert_allclose(
         predictions.mask_logits[:, ::4, ::4], affinity, atol=1e-5
@@ -167,9 +191,17 @@ def test_a_gradient_reaches_every_variable():
 
 
 def test_compile_and_fit():
-    network = build(miniature())
-    loss = build_loss(miniature(), losses_pb2.LossConfig())
-    network.compile(optimizer=tf_keras.optimizers.Adam(1e-3), loss=loss)
+    # To trace a step takes most of the time: a few parts and a plain optimizer, built
+    # already, since Keras would trace the step again after it made variables.
+    settings = miniature(
+        "auxiliary_semantic { enabled: false } location { enabled: false }"
+        "backbone { stage4_blocks: 1 drop_path_rate: 0 }"
+    )
+    network = build(settings)
+    loss = build_loss(settings, losses_pb2.LossConfig())
+    optimizer = tf_keras.optimizers.SGD(1e-3)
+    optimizer.build(network.trainable_variables)
+    network.compile(optimizer=optimizer, loss=loss)
     batch = tf.data.Dataset.from_tensors((images(2), targets(2)))
     before = float(loss(targets(2), network(images(2), training=True)))
     history = network.fit(batch.repeat(12), epochs=1, verbose=0)
@@ -184,8 +216,8 @@ def test_compile_and_fit():
 
 
 @pytest.mark.parametrize("rfn", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_config_and_keras_format_make_the_same_network_again(rfn, tmp_path):
-    network = build(miniature(f"rfn: {str(rfn).lower()}"))
+def test_config_and_keras_format_make_the_same_network_again(rfn, model, tmp_path):
+    network = build(miniature("rfn: true")) if rfn else model
     again = type(network).from_config(network.get_config())
     again.build((None, SIZE, SIZE, 3))
     again.set_weights(network.get_weights())
@@ -226,8 +258,8 @@ def test_rfn_is_two_networks(model):
     assert np.any(tape.gradient(total, stem).numpy())
 
 
-def test_the_second_pass_takes_the_average_of_both_stride_4_features():
-    backbone = build(miniature()).backbone
+def test_the_second_pass_takes_the_average_of_both_stride_4_features(model):
+    backbone = model.backbone
     pixels = images(1) / 255
     alone = backbone(pixels)
     given = tf.ones_like(alone.stage2)
@@ -278,14 +310,13 @@ def test_recomputation_changes_no_number():
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
-def test_mixed_precision():
+def test_mixed_precision(model):
     """bfloat16 inside; variables, predictions and their accumulation in float32."""
     network = build(miniature("precision: MIXED_BFLOAT16"))
-    exact = build(miniature("precision: FLOAT32"))
     assert tf_keras.mixed_precision.global_policy().name == "float32"
     assert {v.dtype for v in network.variables} == {tf.float32}
-    network.set_weights(exact.get_weights())
-    low, high = network(images(2)), exact(images(2))
+    network.set_weights(model.get_weights())
+    low, high = network(images(2)), model(images(2))
     assert low.stride4_features.dtype == tf.bfloat16
     for layer in low.layers:
         assert layer.affinity_logits.dtype == tf.float32
@@ -305,10 +336,11 @@ def test_mixed_precision():
 def test_keras_policy_is_followed():
     tf_keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
-        network = build(miniature())
+        network = build_model(miniature())
     finally:
         tf_keras.mixed_precision.set_global_policy("float32")
-    assert network(images(1)).stride4_features.dtype == tf.bfloat16
+    features = network.forward(images(1), training=False, stride4_features=None)
+    assert features.stride4_features.dtype == tf.bfloat16
 
 
 @pytest.mark.parametrize("classes", [0, -1, 2.5, "5", True])
@@ -326,7 +358,7 @@ def test_what_keras_cannot_do_is_named(model, tmp_path):
 
 def test_in_kmeans_nobody_attends_to_pixels():
     """Centers attend to centers, and pixels have no key that nothing would read."""
-    network = build(miniature("transformer { assignment: KMEANS }"))
+    network = switched("KMEANS", location=True, stronger=True)
     layer = network.decoder.first.transformers[0]
     sizes = layer.sizes
     assert layer.pixel_projection.dense.kernel.shape[1] == (
@@ -350,10 +382,8 @@ def test_list_models():
 
 
 def test_tiny_config_is_the_same_code():
-    experiment = load_experiment("scenes/tiny")
-    network = build(experiment.model, experiment.data.crop_height_pixels)
-    assert type(network) is cmt.CMTDeepLab
-    assert network(np.zeros([1, 97, 97, 3])).mask_logits.shape == (1, 25, 25, 24)
+    """The example of CMTDeepLab calls it."""
+    assert type(cmt.build_model("scenes/tiny")) is cmt.CMTDeepLab
 
 
 BASELINE = "transformer { assignment: CROSS_ATTENTION } location { enabled: false }"

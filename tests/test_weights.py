@@ -129,7 +129,7 @@ def test_all_but_the_heads_of_another_class_count(source, stored):
 
 
 def test_the_report(stored):
-    report = load_initial_checkpoint(_network("num_classes: 7"), stored)
+    report = load_initial_checkpoint(_network("num_classes: 7", seed=2), stored)
     lines = report.summary_lines()
     assert "100% of the backbone's" in lines[0] and str(stored) in lines[0]
     assert lines[1].startswith("  head of another class count, starts fresh: 4 (")

@@ -21,13 +21,22 @@ def sources(folder: pathlib.Path, split: str) -> dict[str, pathlib.Path]:
 
 
 @pytest.fixture(scope="session")
-def scenes(tmp_path_factory) -> pathlib.Path:
-    """24 scenes to train on and 6 to evaluate on, half with crowd or void."""
-    folder = tmp_path_factory.mktemp("data") / "scenes"
-    generate_scenes(
-        folder, train=24, val=6, size=65, seed=3, crowd_or_void=0.5, workers=1
-    )
-    return folder
+def scenes(once) -> pathlib.Path:
+    """24 scenes to train on and 6 to evaluate on, half with crowd or void.
+
+    Both splits are converted in `tfrecords`, the first one in three shards.
+    """
+
+    def make(folder: pathlib.Path) -> None:
+        generate_scenes(
+            folder, train=24, val=6, size=65, seed=3, crowd_or_void=0.5, workers=1
+        )
+        for split, shards in (("train", 3), ("val", 1)):
+            output = folder / "tfrecords"
+            options = dict(output=output, split=split, shards=shards, workers=1)
+            convert(**sources(folder, split), **options)
+
+    return once("scenes", make)
 
 
 @pytest.fixture(scope="session")
@@ -37,15 +46,14 @@ def scene_sources(scenes) -> dict[str, pathlib.Path]:
 
 @pytest.fixture
 def broken(scenes, tmp_path) -> dict[str, pathlib.Path]:
-    """A copy of the validation scenes that a test may damage."""
-    shutil.copytree(scenes, tmp_path / "scenes")
-    return sources(tmp_path / "scenes", "val")
+    """A copy of the validation scenes, without shards, that a test may damage."""
+    copy = sources(tmp_path / "scenes", "val")
+    for name, path in sources(scenes, "val").items():
+        copy[name].parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copy if path.is_file() else shutil.copytree)(path, copy[name])
+    return copy
 
 
 @pytest.fixture(scope="session")
-def shards(scenes, scene_sources) -> pathlib.Path:
-    """Both splits converted, the first one in three shards."""
-    output = scenes / "tfrecords"
-    convert(**scene_sources, output=output, split="train", shards=3, workers=1)
-    convert(**sources(scenes, "val"), output=output, split="val", workers=1)
-    return output
+def shards(scenes) -> pathlib.Path:
+    return scenes / "tfrecords"

@@ -18,6 +18,7 @@ from cmt.data.convert.shards import write_shard
 from cmt.errors import InputError, WorkError
 from tests.data.conversions import convert
 
+pytestmark = pytest.mark.check
 needs_beam = pytest.mark.skipif(
     importlib.util.find_spec("apache_beam") is None,
     reason="NOT VERIFIED: Apache Beam is not installed; pip install '.[beam]'",

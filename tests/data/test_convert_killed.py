@@ -16,6 +16,7 @@ import pytest
 from cmt.data.scenes.generate import generate_scenes
 from tests.data.conversions import convert
 
+pytestmark = pytest.mark.check
 # As many images as several processes are started for, in shards of four.
 _IMAGES = 48
 _SHARDS = 12

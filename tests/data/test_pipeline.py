@@ -18,6 +18,10 @@ from cmt.protos import data_pb2
 
 @pytest.fixture
 def config(shards) -> data_pb2.DataConfig:
+    return config_of(shards)
+
+
+def config_of(shards: pathlib.Path) -> data_pb2.DataConfig:
     return data_pb2.DataConfig(
         train=data_pb2.DatasetConfig(tfrecords=str(shards / "train-*.tfrecord")),
         validation=data_pb2.DatasetConfig(tfrecords=str(shards / "val-*.tfrecord")),
@@ -45,6 +49,12 @@ def same(some, others) -> bool:
         for batch, other_batch in zip(some, others, strict=True)
         for part, other in zip(batch, other_batch, strict=True)
     )
+
+
+@pytest.fixture(scope="module")
+def plain(shards):
+    """The first batches of `config`, which many tests compare with theirs."""
+    return batches(config_of(shards), 3)
 
 
 def test_training_shapes_are_static(config):
@@ -78,22 +88,31 @@ def test_targets_agree_with_each_other(config):
     assert num_masks > 50
 
 
-def test_order_and_augmentation_depend_on_the_seed(config):
-    first = batches(config, 3)
-    assert same(first, batches(config, 3))
-    assert not same(first[:1], batches(config, 1, seed=2))
+def test_order_and_augmentation_depend_on_the_seed(config, plain):
+    assert same(plain, batches(config, 3))
+    assert not same(plain[:1], batches(config, 1, seed=2))
 
 
 @pytest.mark.parametrize("global_seed", [0, 3])
-def test_the_global_seed_changes_nothing(config, global_seed):
-    expected = batches(config, 3)
+def test_the_global_seed_changes_nothing(config, plain, global_seed):
     tf.random.set_seed(global_seed)
-    assert same(expected, batches(config, 3))
+    assert same(plain, batches(config, 3))
 
 
 @pytest.fixture
-def everything(config) -> data_pb2.DataConfig:
+def everything(shards) -> data_pb2.DataConfig:
     """All random changes together."""
+    return everything_of(shards)
+
+
+@pytest.fixture(scope="module")
+def whole(shards):
+    """The first batches of `everything`, into the third epoch."""
+    return batches(everything_of(shards), 14)
+
+
+def everything_of(shards: pathlib.Path) -> data_pb2.DataConfig:
+    config = config_of(shards)
     augmentation = config.augmentation
     augmentation.scale_step = 0
     augmentation.color_jitter.brightness = augmentation.color_jitter.hue = 0.2
@@ -105,20 +124,20 @@ def everything(config) -> data_pb2.DataConfig:
 
 
 @pytest.mark.parametrize("step", [4, 11, 12])
-def test_a_continued_run_sees_what_it_would_have_seen(everything, step):
+def test_a_continued_run_sees_what_it_would_have_seen(everything, whole, step):
     """24 images in batches of 5: step 4 is in the first epoch, step 11 in the third."""
-    whole = batches(everything, 13)
-    assert same(whole[step:], batches(everything, 13 - step, first_step=step))
+    assert same(whole[step:13], batches(everything, 13 - step, first_step=step))
 
 
 @pytest.mark.parametrize("change", ["cache_records", "snapshot_folder"])
 @pytest.mark.parametrize("step", [0, 11])
-def test_how_records_are_kept_changes_nothing(everything, change, step, tmp_path):
+def test_how_records_are_kept_changes_nothing(
+    everything, whole, change, step, tmp_path
+):
     """With all random changes, from the first step and from one in the third epoch."""
-    expected = batches(everything, 3, first_step=step)
     value = str(tmp_path) if change == "snapshot_folder" else True
     setattr(everything, change, value)
-    assert same(expected, batches(everything, 3, first_step=step))
+    assert same(whole[step : step + 3], batches(everything, 3, first_step=step))
 
 
 def test_nothing_is_read_but_what_is_used(config, shards, tmp_path):
@@ -231,7 +250,7 @@ def test_hosts_have_equal_parts(config):
         )
 
 
-def test_replicas_get_their_part(config):
+def test_replicas_get_their_part(config, plain):
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])
     distributed = strategy.distribute_datasets_from_function(
         lambda context: open_data(config).train.batches(
@@ -239,7 +258,7 @@ def test_replicas_get_their_part(config):
         )
     )
     first = [part.numpy() for part in tf.nest.flatten(next(iter(distributed)))]
-    assert same([first], batches(config, 1))
+    assert same([first], plain[:1])
 
 
 def test_a_data_service_prepares_the_same_images(config):

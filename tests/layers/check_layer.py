@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection
 from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 import tensorflow as tf
@@ -40,15 +42,20 @@ def check_layer(
     *,
     without_gradient: Collection[str] = (),
     recomputes: bool = False,
+    jit_compile: bool = False,
     spread: bool = False,
 ) -> None:
     """Builds, runs, differentiates, compiles and saves a layer.
+
+    One compiled training step has to give what the eager one gives; that of a layer
+    with `recompute` is a step with recomputation.
 
     Args:
       make: the layer, from keywords for its constructor.
       inputs: first argument of its call, float32, of a batch of 2 or more.
       without_gradient: parts of the names of variables whose gradient is 0 by nature.
       recomputes: whether its constructor takes `recompute`.
+      jit_compile: XLA compiles the step, as is worth the time for composites.
       spread: `inputs` are all arguments of its call instead of the first.
     """
     if spread:
@@ -61,11 +68,10 @@ def check_layer(
     step = _step(layer, inputs)
     _check_symbolic(layer, inputs, expected)
     _check_gradients(layer, step, without_gradient)
-    _check_xla(layer, inputs)
     _check_saving(layer, inputs, expected)
     _check_bfloat16(make, layer, inputs, expected)
-    if recomputes:
-        _check_recompute(make, layer, inputs)
+    again = _with_recomputation(make, layer, inputs) if recomputes else layer
+    _check_compiled(again, inputs, step, jit_compile, without_gradient)
 
 
 def tensors(structure) -> list[tf.Tensor]:
@@ -106,40 +112,49 @@ def _weighted_sum(outputs: list[tf.Tensor]) -> tf.Tensor:
     )
 
 
-def _step(layer, inputs, wrap=lambda function: function, training=True) -> Step:
-    """One step; the moving statistics are put back after it."""
+def _step(layer, inputs, wrap=lambda function: function) -> Step:
+    """One training step; the moving statistics are put back after it."""
 
     def run(*flat):
         given = iter(flat)
         with tf.GradientTape() as tape:
             tape.watch(flat)
-            outputs = tensors(
-                layer(_map(lambda _: next(given), inputs), training=training)
-            )
+            outputs = tensors(layer(_map(lambda _: next(given), inputs), training=True))
             total = _weighted_sum(outputs)
         return outputs, *tape.gradient(total, (flat, layer.trainable_variables))
 
     before = [v.numpy() for v in layer.non_trainable_variables]
-    tf.random.set_seed(5)
-    outputs, of_inputs, of_variables = wrap(run)(*tensors(inputs))
+    with mock.patch.object(tf.random, "uniform", _numbers()):
+        outputs, of_inputs, of_variables = wrap(run)(*tensors(inputs))
     moving = [v.numpy() for v in layer.non_trainable_variables]
     for variable, value in zip(layer.non_trainable_variables, before, strict=True):
         variable.assign(value)
     return Step(outputs, list(of_inputs), list(of_variables), moving)
 
 
-def _graph(function):
-    return tf.function(function, autograph=False)
+def _numbers() -> Callable[..., tf.Tensor]:
+    """Draws in place of tf.random.uniform: others each time, the same in every step.
+
+    Eager, in a graph and in XLA, which else draw differently.
+    """
+    seeds = itertools.count()
+
+    def uniform(shape):
+        seed = [next(seeds), 0]
+        return tf.random.stateless_uniform(shape, seed, alg="philox")
+
+    return uniform
 
 
-def _xla(function):
-    return tf.function(function, autograph=False, jit_compile=True)
+def _graph(function, **options):
+    # AutoGraph would rewrite all of tf_keras, to no effect.
+    plain = tf.autograph.experimental.do_not_convert(function)
+    return tf.function(plain, autograph=False, **options)
 
 
 def _check_symbolic(layer, inputs, expected) -> None:
     """A traced call with unknown batch size gives what the eager one does."""
 
-    @_graph
     def traced(given):
         outputs = tensors(layer(given))
         for one, other in zip(outputs, tensors(expected), strict=True):
@@ -149,7 +164,7 @@ def _check_symbolic(layer, inputs, expected) -> None:
         return outputs
 
     specification = _map(lambda x: tf.TensorSpec([None, *x.shape[1:]], x.dtype), inputs)
-    function = traced.get_concrete_function(specification)
+    function = _graph(traced).get_concrete_function(specification)
     _close(function(*tensors(inputs)), expected, 1e-5)
 
 
@@ -163,13 +178,26 @@ def _check_gradients(layer, step: Step, without_gradient) -> None:
             assert np.any(gradient.numpy()), variable.name
 
 
-def _check_xla(layer, inputs) -> None:
-    """Forward and backward in one XLA program, equal to the same without XLA."""
-    compiled = _step(layer, inputs, _xla, training=False)
-    _close(compiled, _step(layer, inputs, training=False), 1e-4)
-    # What is drawn at random differs in training; it has to compile and be finite.
-    for array in tensors(_step(layer, inputs, _xla)):
-        assert np.all(np.isfinite(array))
+def _check_compiled(
+    layer, inputs, expected: Step, jit_compile: bool, without_gradient
+) -> None:
+    """Forward and backward in one program do what they do eagerly."""
+    found = _step(layer, inputs, lambda run: _graph(run, jit_compile=jit_compile))
+
+    def informative(step: Step) -> Step:
+        """Less gradients that are nothing but rounding."""
+        named = zip(layer.trainable_variables, step.gradients, strict=True)
+        return step._replace(
+            gradients=[
+                gradient
+                for variable, gradient in named
+                if not any(part in variable.name for part in without_gradient)
+            ]
+        )
+
+    # Norms over a few values make rounding larger from one layer to the next.
+    tolerance = 3e-4 if jit_compile else 3e-5
+    _close(informative(found), informative(expected), tolerance)
 
 
 def _names(layer) -> list[str]:
@@ -206,13 +234,10 @@ def _check_bfloat16(make, layer, inputs, expected) -> None:
         assert np.all(np.isfinite(tf.cast(array, tf.float32)))
 
 
-def _check_recompute(make, layer, inputs) -> None:
-    """With recomputation: the same outputs, gradients and moving statistics."""
+def _with_recomputation(make, layer, inputs):
+    """The same layer with recomputation."""
     again = make(recompute=True)
     again(inputs)
     assert _names(again) == _names(layer)
     again.set_weights(layer.get_weights())
-    for wrap in (lambda function: function, _graph):
-        _close(_step(again, inputs, wrap), _step(layer, inputs, wrap), 3e-5)
-    for array in tensors(_step(again, inputs, _xla)):
-        assert np.all(np.isfinite(array))
+    return again

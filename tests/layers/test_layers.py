@@ -179,7 +179,7 @@ PARTS = {
             3,
             8,
             projection_channels=(4, 4),
-            dropout_rate=0.1,
+            dropout_rate=0.0,
             style=STYLE,
         ),
         (normal(2, 3, 3, 24), STAGES),
@@ -213,13 +213,22 @@ VARIANTS = {
         state(with_points=True),
     ),
 }
+# Of the same parts as another case.
+WITHOUT_XLA = ["axial_identity", "relu", "synchronized", "points_alone"]
+WITHOUT_XLA += [f"transformer_{rule}" for rule in dual_path.ASSIGNMENT_RULES]
 
 
 @pytest.mark.parametrize("case", [*LAYERS, *RULES, *VARIANTS])
 def test_layer(case):
     kind, inputs = {**LAYERS, **RULES, **VARIANTS}[case]
-    recomputes = isinstance(kind(), blocks.ResidualBlock | dual_path.TransformerLayer)
-    check_layer(kind, inputs, without_gradient=NO_GRADIENT, recomputes=recomputes)
+    composite = isinstance(kind(), blocks.ResidualBlock | dual_path.TransformerLayer)
+    check_layer(
+        kind,
+        inputs,
+        without_gradient=NO_GRADIENT,
+        recomputes=composite,
+        jit_compile=composite and case not in WITHOUT_XLA,
+    )
 
 
 @pytest.mark.parametrize(
@@ -230,7 +239,18 @@ def test_part(case):
     kind, inputs = PARTS[case]
     # A norm takes a constant away, such as what the offset of the one before adds.
     constant = (*NO_GRADIENT, "aspp_pool/norm/gamma", "aspp_pool/conv/kernel")
-    check_layer(kind, inputs, without_gradient=constant, spread=True)
+    constant += ("pixel/last/bias",)
+    check_layer(kind, inputs, without_gradient=constant, jit_compile=True, spread=True)
+
+
+def test_the_semantic_branch_drops_in_training_only():
+    branch = SemanticBranch(
+        3, 8, projection_channels=(4, 4), dropout_rate=0.5, style=STYLE
+    )
+    one, other = (branch(normal(2, 3, 3, 24), STAGES) for _ in range(2))
+    np.testing.assert_array_equal(one, other)
+    one, other = (branch(normal(2, 3, 3, 24), STAGES, training=True) for _ in range(2))
+    assert np.abs(one - other).max() > 1e-6
 
 
 def _all_subclasses(kind: type) -> set[type]:
@@ -279,14 +299,19 @@ def test_defaults_of_layers_are_those_of_configs():
     assert norm_layer.epsilon == style.norm_epsilon
 
 
+def _plainly(function, *arguments):
+    """A call that AutoGraph leaves alone: rewriting all of tf_keras takes seconds."""
+    return tf.autograph.experimental.do_not_convert(function)(*arguments)
+
+
 def test_a_transformer_layer_in_a_functional_model_is_saved(tmp_path):
     pixels = tf_keras.Input([5, 7, 20], batch_size=2)
     centers = tf_keras.Input([6, 12], batch_size=2)
     layer = dual_path.TransformerLayer(SIZES, style=STYLE)
-    after = layer(dual_path.DualPathState(pixels, centers))
+    after = _plainly(layer, dual_path.DualPathState(pixels, centers))
     model = tf_keras.Model([pixels, centers], after.pixel_features)
     model.save(tmp_path / "model.keras")
-    loaded = tf_keras.models.load_model(tmp_path / "model.keras")
+    loaded = _plainly(tf_keras.models.load_model, tmp_path / "model.keras")
     inputs = [normal(2, 5, 7, 20), normal(2, 6, 12)]
     np.testing.assert_allclose(loaded(inputs), model(inputs), atol=1e-6)
 

@@ -186,7 +186,10 @@ class RandomCase:
         )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def random_case() -> RandomCase:
-    """A batch of random labels and predictions; layers at half the resolution."""
+    """A batch of random labels and predictions; layers at half the resolution.
+
+    Nobody changes it.
+    """
     return RandomCase()
