@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 
 from cmt.data.input.augment import Augmentation
-from cmt.data.input.prepare import Changes, Preparation, Sizes
+from cmt.data.input.copy_paste import paste_shares
+from cmt.data.input.prepare import Changes, Options, Preparation
 from cmt.data.input.targets import unpack
 from cmt.data.panoptic.categories import Category
 from cmt.data.records.index import index_records
@@ -19,7 +20,8 @@ from cmt.data.records.tfrecord import decode_example
 from cmt.errors import InputError
 from tests.data import mutations
 
-SIZES = Sizes(crop=(33, 49), max_masks=7)
+CHANGES = Changes(Augmentation(0.5, 1.5, 0.1, 0.5))
+OPTIONS = Options((33, 49), max_masks=7, changes=CHANGES)
 CATEGORIES = [
     Category(number + 1, f"c{number}", number < 5, (0, 0, 0))
     for number in range(mutations.NUM_CLASSES)
@@ -38,12 +40,12 @@ def prepare():
         preparation = Preparation(
             lambda _: example,
             num_records=1,
-            categories=CATEGORIES,
-            sizes=SIZES,
-            changes=Changes(Augmentation(0.5, 1.5, 0.1, 0.5)),
+            is_thing=[category.is_thing for category in CATEGORIES],
+            shares=paste_shares(CHANGES.copy_paste, CATEGORIES),
+            options=OPTIONS,
             seed=1,
         )
-        image, masks = preparation(tf.constant(3, tf.int64))
+        image, masks, _ = preparation(tf.constant(3, tf.int64))
         shapes = tf.shape(example.image), tf.shape(example.labels)
         return shapes, image, unpack(masks)
 
@@ -56,15 +58,15 @@ def check(result) -> None:
     assert labels_shape.numpy().tolist() == [height, width]
     assert channels == 3
     assert min(height, width) >= 1
-    assert image.shape == (*SIZES.crop, 3)
+    assert image.shape == (*OPTIONS.crop_size, 3)
     assert np.isfinite(image).all()
     assert 0 <= image.numpy().min() <= image.numpy().max() <= 255
-    assert targets.semantic.shape == targets.mask_ids.shape == SIZES.crop
-    assert targets.mask_classes.shape == (SIZES.max_masks,)
+    assert targets.semantic.shape == targets.mask_ids.shape == OPTIONS.crop_size
+    assert targets.mask_classes.shape == (OPTIONS.max_masks,)
     assert targets.semantic.numpy().min() >= 0
     assert targets.semantic.numpy().max() <= mutations.NUM_CLASSES
     assert targets.mask_ids.numpy().min() >= -1
-    assert targets.mask_ids.numpy().max() < SIZES.max_masks
+    assert targets.mask_ids.numpy().max() < OPTIONS.max_masks
 
 
 def run_records(prepare, count: int, seed: int) -> int:
