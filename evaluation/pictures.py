@@ -14,9 +14,9 @@ import tensorflow as tf
 from PIL import Image, ImageDraw
 
 from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.overlay import GOLDEN_RATIO, draw_overlay, enlargement
-from cmt.data.panoptic.sheet import contact_sheet
 from cmt.outputs import Predictions
+from cmt.pictures.overlay import GOLDEN_RATIO, draw_overlay, enlargement
+from cmt.pictures.sheet import contact_sheet
 
 
 class SheetRow(NamedTuple):

@@ -11,12 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.overlay import draw_overlay
 from cmt.data.panoptic.predictions import PredictionWriter
-from cmt.data.panoptic.sheet import save_picture
 from cmt.errors import InputError
 from cmt.io.files import atomic_write
 from cmt.io.progress import track
+from cmt.pictures.overlay import draw_overlay
+from cmt.pictures.sheet import save_picture
 from cmt.serving.predictor import decode_picture
 from cmt.serving.saved_model import Segmenter
 

@@ -14,9 +14,8 @@ import tensorflow as tf
 
 from cmt.data.input.preprocess import decode_image, resize_and_pad, resize_labels_back
 from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.json import CATEGORY_DIVISOR
 from cmt.data.panoptic.predictions import check_category_ids
-from cmt.labels import LABEL_DIVISOR
+from cmt.labels import CATEGORY_DIVISOR, LABEL_DIVISOR
 from cmt.postprocess import merge_masks
 
 

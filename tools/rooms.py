@@ -19,7 +19,7 @@ PACKAGES = {"cmt": "cmt"} | {
     for folder in ("data", "evaluation", "serving", "trainer", "protos", "configs")
 }
 _CORE = ("cmt", "cmt.layers", "cmt.losses", "cmt.matching", "cmt.weights", "cmt.zoo")
-_PLUMBING = ("cmt.io", "cmt.errors", "cmt.labels", "cmt.outputs")
+_PLUMBING = ("cmt.io", "cmt.pictures", "cmt.errors", "cmt.labels", "cmt.outputs")
 _USED_DATA = ("cmt.data.input", "cmt.data.panoptic")
 _RECORDS = ("cmt.data.checks", "cmt.data.records", "cmt.data.panoptic")
 # What a room may import besides itself: rooms, or single files where so named.
@@ -31,6 +31,7 @@ ARROWS = {
     "cmt.weights": ("cmt",),
     "cmt.zoo": ("cmt",),
     "cmt.io": ("cmt.errors",),
+    "cmt.pictures": ("cmt.io", "cmt.labels"),
     "cmt.data": (),
     "cmt.data.panoptic": _PLUMBING,
     "cmt.data.checks": ("cmt.data.panoptic", *_PLUMBING),
@@ -38,9 +39,16 @@ ARROWS = {
     "cmt.data.convert": (*_RECORDS, *_PLUMBING),
     "cmt.data.input": (*_RECORDS, *_PLUMBING),
     "cmt.data.scenes": ("cmt.data.panoptic", *_PLUMBING),
-    "cmt.evaluation": (*_CORE, "cmt.io", *_USED_DATA),
-    "cmt.serving": (*_CORE, "cmt.io", *_USED_DATA),
-    "cmt.trainer": (*_CORE, "cmt.io", *_USED_DATA, "cmt.evaluation", "cmt.serving"),
+    "cmt.evaluation": (*_CORE, "cmt.io", "cmt.pictures", *_USED_DATA),
+    "cmt.serving": (*_CORE, "cmt.io", "cmt.pictures", *_USED_DATA),
+    "cmt.trainer": (
+        *_CORE,
+        "cmt.io",
+        "cmt.pictures",
+        *_USED_DATA,
+        "cmt.evaluation",
+        "cmt.serving",
+    ),
     "cmt.protos": (),
     "cmt.configs": (),
 }

@@ -20,13 +20,13 @@ from cmt.config import load_experiment
 from cmt.data.input.open import open_data
 from cmt.data.panoptic.masks import read_ids
 from cmt.data.panoptic.predictions import MASKS_FOLDER, panoptic_ids
-from cmt.data.panoptic.sheet import save_picture
 from cmt.errors import InputError, WorkError
 from cmt.evaluation.curves import plot_learning_curve
 from cmt.evaluation.evaluate import METRICS_FILE, PREDICTIONS_FOLDER
 from cmt.evaluation.pictures import clustering_sheet, make_row
 from cmt.io.files import atomic_write
 from cmt.labels import LABEL_DIVISOR
+from cmt.pictures.sheet import save_picture
 from cmt.serving.factory import load_predictor
 
 CONFIG = "scenes/tiny"

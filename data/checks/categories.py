@@ -7,8 +7,8 @@ from typing import Any
 from cmt.data.checks.entries import EntryCheck, is_of
 from cmt.data.checks.problems import Kind, is_printable
 from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.json import CATEGORY_DIVISOR, MAX_CATEGORY_ID, shown
-from cmt.labels import MAX_LABEL_PART
+from cmt.data.panoptic.json import MAX_CATEGORY_ID, shown
+from cmt.labels import CATEGORY_DIVISOR, MAX_LABEL_PART
 
 
 class CategoriesCheck(EntryCheck):

@@ -11,14 +11,14 @@ import tensorflow as tf
 
 from cmt.data.input.pipeline import Split
 from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.overlay import draw_overlay
 from cmt.data.panoptic.predictions import panoptic_ids
-from cmt.data.panoptic.sheet import contact_sheet, save_picture
 from cmt.errors import InputError
 from cmt.io import storage
 from cmt.io.progress import track
 from cmt.labels import LABEL_DIVISOR
 from cmt.outputs import Targets
+from cmt.pictures.overlay import draw_overlay
+from cmt.pictures.sheet import contact_sheet, save_picture
 
 SHEET_IMAGES = 24
 _SHEET_COLUMNS = 6

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 from cmt.data.panoptic.categories import Category
 from cmt.errors import InputError
 from cmt.io.storage import Location, read_bytes
+from cmt.labels import CATEGORY_DIVISOR
 
 ImageId = int | str
 
 # A segment id is a colour, R + 256 G + 65536 B.
 MAX_SEGMENT_ID = 2**24 - 1
-# That of a prediction is category id * CATEGORY_DIVISOR + instance.
-CATEGORY_DIVISOR = 1000
+# So that the ids of predicted segments fit.
 MAX_CATEGORY_ID = MAX_SEGMENT_ID // CATEGORY_DIVISOR
 _JSON_AGAIN = "download it again or correct it"
 # The default of a key that must be there.

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.json import CATEGORY_DIVISOR, MAX_CATEGORY_ID, MAX_SEGMENT_ID
+from cmt.data.panoptic.json import MAX_CATEGORY_ID, MAX_SEGMENT_ID
 from cmt.data.panoptic.masks import write_ids
 from cmt.errors import InputError
 from cmt.io.files import atomic_directory, atomic_write
+from cmt.labels import CATEGORY_DIVISOR
 
 PREDICTIONS_FILE = "panoptic.json"
 MASKS_FOLDER = "panoptic"

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from cmt.data.panoptic import overlay
-from cmt.data.panoptic.sheet import contact_sheet, save_picture
 from cmt.errors import InputError
 from cmt.evaluation import pictures
 from cmt.evaluation.curves import plot_learning_curve
+from cmt.pictures.sheet import contact_sheet, save_picture
 from tests import fakes
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from cmt.data.panoptic.overlay import font_of
 from cmt.io.files import atomic_write
+from cmt.pictures.overlay import font_of
 
 _TITLE_PIXELS = 24
 

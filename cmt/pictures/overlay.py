@@ -6,14 +6,23 @@ import colorsys
 import functools
 import math
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.json import CATEGORY_DIVISOR
+from cmt.labels import CATEGORY_DIVISOR
 
 Color = tuple[int, int, int]
+
+
+class Class(Protocol):
+    """What a picture shows of a class."""
+
+    id: int
+    name: str
+    color: Color
+
 
 GOLDEN_RATIO = 0.618034
 _OPACITY = 0.55
@@ -28,7 +37,7 @@ _LARGEST_FONT_PIXELS = 28
 
 
 def segment_colors(
-    panoptic: np.ndarray, categories: Sequence[Category]
+    panoptic: np.ndarray, categories: Sequence[Class]
 ) -> dict[int, Color]:
     """Gives each segment a colour near its class's, different from all others.
 
@@ -80,7 +89,7 @@ def _most_distinct(candidates: Sequence[Color], taken: set[Color]) -> Color:
 def draw_overlay(
     image: np.ndarray,
     panoptic: np.ndarray,
-    categories: Sequence[Category],
+    categories: Sequence[Class],
     *,
     names: bool = True,
     enlarge: bool = True,

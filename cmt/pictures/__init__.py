@@ -1,0 +1,1 @@
+"""Pictures of label maps: segments over an image, and sheets of pictures."""
