@@ -20,7 +20,7 @@ PACKAGES = {"cmt": "cmt"} | {
 }
 _CORE = ("cmt", "cmt.layers", "cmt.losses", "cmt.matching", "cmt.weights", "cmt.zoo")
 _PLUMBING = ("cmt.io", "cmt.pictures", "cmt.errors", "cmt.labels", "cmt.outputs")
-_USED_DATA = ("cmt.data.input", "cmt.data.panoptic")
+_USED = (*_CORE, "cmt.io", "cmt.pictures", "cmt.data.input", "cmt.data.panoptic")
 _RECORDS = ("cmt.data.checks", "cmt.data.records", "cmt.data.panoptic")
 # What a room may import besides itself: rooms, or single files where so named.
 ARROWS = {
@@ -39,16 +39,9 @@ ARROWS = {
     "cmt.data.convert": (*_RECORDS, *_PLUMBING),
     "cmt.data.input": (*_RECORDS, *_PLUMBING),
     "cmt.data.scenes": ("cmt.data.panoptic", *_PLUMBING),
-    "cmt.evaluation": (*_CORE, "cmt.io", "cmt.pictures", *_USED_DATA),
-    "cmt.serving": (*_CORE, "cmt.io", "cmt.pictures", *_USED_DATA),
-    "cmt.trainer": (
-        *_CORE,
-        "cmt.io",
-        "cmt.pictures",
-        *_USED_DATA,
-        "cmt.evaluation",
-        "cmt.serving",
-    ),
+    "cmt.evaluation": _USED,
+    "cmt.serving": _USED,
+    "cmt.trainer": (*_USED, "cmt.evaluation", "cmt.serving"),
     "cmt.protos": (),
     "cmt.configs": (),
 }

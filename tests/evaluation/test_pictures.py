@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cmt.data.panoptic import overlay
 from cmt.errors import InputError
 from cmt.evaluation import pictures
 from cmt.evaluation.curves import plot_learning_curve
+from cmt.pictures import overlay
 from cmt.pictures.sheet import contact_sheet, save_picture
 from tests import fakes
 
