@@ -310,20 +310,27 @@ def test_small_things_become_void(config):
     assert len(limited) < len(plain)
 
 
+@pytest.fixture(scope="module")
+def labels_of(shards) -> list[np.ndarray]:
+    """The label map of each record of the training split."""
+    index = index_records(find_split(config_of(shards).train.tfrecords).files)
+    read = example_reader(index, num_classes=10)
+    examples = tf.data.Dataset.range(index.num_records).map(read)
+    return [example.labels.numpy() for example in examples]
+
+
 @pytest.mark.parametrize("change", ["min_thing_pixels", "max_masks"])
-def test_masks_of_enlarged_images_are_counted_before(config, change):
+def test_masks_of_enlarged_images_are_counted_before(config, labels_of, change):
     """As the config says: pixels of the part that is seen, times its growth."""
     config.crop_height_pixels = config.crop_width_pixels = 97
     config.augmentation.min_scale = config.augmentation.max_scale = 1
     config.augmentation.flip_probability = 0
     config.max_masks, limit = 40, 250
     setattr(config, change, limit if change == "min_thing_pixels" else 4)
-    index = index_records(find_split(config.train.tfrecords).files)
-    read = example_reader(index, num_classes=10)
     growth, dropped = (97 / 65) ** 2, 0
     for _, _, mask_ids, classes, records in batches(config, 5):
         for row, record in enumerate(records):
-            labels = read(tf.constant(record, tf.int64)).labels.numpy()
+            labels = labels_of[record]
             values, areas = np.unique(labels[labels > 0], return_counts=True)
             crowd = (values % 256 == 0) & (values // 256 <= 6)
             values, areas = values[~crowd], areas[~crowd]
