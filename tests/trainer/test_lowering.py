@@ -30,7 +30,7 @@ def specs(size: int, num_masks: int) -> tuple[tf.TensorSpec, Targets]:
     )
 
 
-def build(monkeypatch, *overrides: str, model: str = "") -> Trainer:
+def build(*overrides: str, model: str = "") -> Trainer:
     """The trainer of a config, with made-up classes; `model` replaces its network."""
     overrides = (f"trainer.global_batch_size={BATCH}", *overrides)
     experiment = load_experiment("scenes/tiny", overrides)
@@ -41,13 +41,12 @@ def build(monkeypatch, *overrides: str, model: str = "") -> Trainer:
         Category(i, f"c{i}", i % 2 == 0, (i, 0, 0))
         for i in range(1, experiment.model.num_classes + 1)
     ]
-    monkeypatch.setattr(factory, "training_categories", lambda _: categories)
-    return factory.build_trainer(experiment, factory.build_network(experiment))
+    network = factory.build_network(experiment)
+    return factory.build_trainer(experiment, network, categories)
 
 
-def test_step_of_a_miniature(monkeypatch):
+def test_step_of_a_miniature():
     trainer = build(
-        monkeypatch,
         "data.crop_height_pixels=33",
         "data.crop_width_pixels=33",
         model=MINIATURE,
@@ -61,8 +60,8 @@ def test_step_of_a_miniature(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ADAM", "ADAMW", RADAM_LOOKAHEAD])
-def test_step_of_the_tiny_config(kind, monkeypatch):
-    trainer = build(monkeypatch, f"trainer.optimizer.kind={kind}")
+def test_step_of_the_tiny_config(kind):
+    trainer = build(f"trainer.optimizer.kind={kind}")
     assert "ENTRY" in lower(trainer, *specs(97, 16))
 
 
