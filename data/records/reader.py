@@ -155,7 +155,7 @@ class _Records:
     def content(self, number: tf.Tensor) -> tf.Tensor:
         """[] string: a serialised record, whose checksums are compared."""
         variant = tf.raw_ops.TFRecordDatasetV2(
-            filenames=self._files[self._file_numbers[number]],
+            filenames=self._file(number),
             compression_type="",
             # All of the record, and nothing behind it.
             buffer_size=self._lengths[number] + FRAME_BYTES,
@@ -167,14 +167,16 @@ class _Records:
 
     def opened(self, number: tf.Tensor) -> tf.data.Dataset:
         """No element [] int64, but TensorFlow's error where the file does not open."""
-        file = self._files[self._file_numbers[number]]
+        file = self._file(number)
         first_byte = tf.data.FixedLengthRecordDataset(file, 1, buffer_size=1)
         return first_byte.take(1).skip(1).map(lambda _: number)
 
+    def _file(self, number: tf.Tensor) -> tf.Tensor:
+        return self._files[self._file_numbers[number]]
+
     def _name(self, number: tf.Tensor) -> tf.Tensor:
         record = tf.strings.as_string(self._record_numbers[number])
-        file = self._files[self._file_numbers[number]]
-        return tf.strings.join([file, ": record ", record])
+        return tf.strings.join([self._file(number), ": record ", record])
 
     def warn_of(self, number: tf.Tensor, condition: tf.Tensor) -> None:
         """Says on standard error that a record is skipped, where `condition`."""
@@ -184,8 +186,7 @@ class _Records:
 
     def fail(self, number: tf.Tensor) -> Example:
         """An example that cannot be made: running it raises an error."""
-        reason = f" cannot be read or decoded; {self._remedy}"
-        message = self._name(number) + reason
+        message = self._name(number) + f" cannot be read or decoded; {self._remedy}"
         check = tf.debugging.Assert(False, [message], summarize=1)
         with tf.control_dependencies([check]):
             return Example(
