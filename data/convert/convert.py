@@ -50,7 +50,8 @@ _CHUNK_IMAGES = 8
 # Starting processes takes as long as converting so many.
 _ALONE_IMAGES = 32
 
-# Makes shards: (tasks, encoding, work folder, budget) -> the shards, in order.
+# Makes shards: (tasks, encoding, folder to write to, budget for images with faults)
+# -> the shards, in order.
 Maker = Callable[[Sequence[ShardTask], EncodingOptions, str, Budget], list[MadeShard]]
 
 
@@ -71,10 +72,8 @@ def convert(
 ) -> Conversion:
     """Writes `{split}-00000-of-0000N.tfrecord` and `{split}.manifest.json`.
 
-    Folders and files may be local or what `tf.io.gfile` reads.
-
     Args:
-      paths: of the data set.
+      paths: of the data set; local, or what `tf.io.gfile` reads.
       output: folder of the shards.
       split: first part of their names.
       options: how it is converted.
@@ -197,10 +196,7 @@ def plan_shards(
     """Deals the images out, in order: as many to each shard, or as many bytes.
 
     Args:
-      entries: the images.
-      split: first part of the shards' names.
       shards: their number; 0 for shards of up to about 200 MB.
-      encoding: how records are made.
 
     Raises:
       InputError: more shards than images.
@@ -266,13 +262,9 @@ def make_shards(
     *,
     workers: int = 0,
 ) -> list[MadeShard]:
-    """Makes the shards one after the other, each by all processes.
+    """A `Maker`: makes the shards one after the other, each by all processes.
 
     Args:
-      tasks: the shards.
-      encoding: how records are made.
-      work: folder to write them to.
-      budget: takes the images that have faults.
       workers: number of processes; 0 for one a processor.
     """
     if not tasks:
@@ -285,9 +277,8 @@ def make_shards(
     total = sum(len(task.entries) for task in tasks)
     if total < _ALONE_IMAGES:
         workers = 1
-    results = parallel_map(
-        functools.partial(encode_images, encoding), chunks, workers=workers
-    )
+    encode = functools.partial(encode_images, encoding)
+    results = parallel_map(encode, chunks, workers=workers)
     flat = itertools.chain.from_iterable(results)
     encoded = track(flat, description="convert", total=total)
     made = []
@@ -322,9 +313,9 @@ def _finished(
     is_thing: dict[int, bool | None],
 ) -> Manifest:
     """The manifest of shards that are made of these images."""
-    # In the order of the shards, whichever of them were there before.
-    skipped = [image for one in made for image in one.skipped]
-    skipped = [*planned.contents.skipped, *skipped]
+    skipped = list(planned.contents.skipped)
+    for one in made:  # in the order of the shards, whichever were there before
+        skipped += one.skipped
     kept = _without(entries, skipped)
     if not kept:
         raise InputError(

@@ -81,11 +81,7 @@ class Budget:
         self._max_bad = max_bad
 
     def add(self, images: Iterable[Skipped], summary: str = "") -> None:
-        """Leaves images out.
-
-        Args:
-          images: with the first fault of each.
-          summary: what the error begins with, before the fault it names.
+        """Leaves images out; an error begins with the summary, if there is one.
 
         Raises:
           InputError: too many are left out; it names the first of those.
@@ -105,13 +101,9 @@ class Budget:
 def write_shard(
     path: Location, task: ShardTask, encoded: Iterable[Encoded], budget: Budget
 ) -> MadeShard:
-    """Writes a shard and, when it is whole, its receipt beside it.
+    """Writes a shard to `path` and, when it is whole, its receipt beside it.
 
-    Args:
-      path: where.
-      task: what it is.
-      encoded: what became of each of its images, in order.
-      budget: takes the images that have faults.
+    `encoded` is what became of its images, in order; `budget` takes those with faults.
 
     Raises:
       InputError: too many images have faults; nothing is left at `path`.
@@ -171,11 +163,6 @@ def _work_folder(output: Location, split: str) -> str:
 def work_folder(output: Location, split: str, options: ConvertOptions) -> Iterator[str]:
     """The hidden folder shards are made in; stays after a fault if one is finished.
 
-    Args:
-      output: where it is.
-      split: first part of the shards' names.
-      options: whether finished shards of an earlier run are kept or removed.
-
     Raises:
       InputError: there are some and neither is wanted, or another process is in it.
     """
@@ -189,8 +176,7 @@ def work_folder(output: Location, split: str, options: ConvertOptions) -> Iterat
         "--output"
     )
     with contextlib.nullcontext() if remote else locked(Path(work, LOCK), busy):
-        wanted = options.resume or options.overwrite
-        if has_finished(output, split) and not wanted:
+        if has_finished(output, split) and not (options.resume or options.overwrite):
             raise InputError(
                 f"{work}: holds finished shards of a conversion that was cut off; give "
                 "--resume to go on with it, --overwrite to begin anew, or another "
@@ -222,14 +208,8 @@ def kept_shards(
 ) -> dict[str, MadeShard]:
     """The shards of earlier runs that are whole and still current, by name.
 
-    They are in the hidden folder or in their final place. Also notes in the hidden
-    folder which run its shards are of.
-
-    Args:
-      planned: what the manifest of this run will say.
-      tasks: its shards.
-      work: the hidden folder.
-      options: whether any are kept, and a complete split may be replaced.
+    They are in the hidden folder `work`, which also gets a note of this run, or in
+    their final place. `planned` is what the manifest of this run will say.
 
     Raises:
       InputError: finished shards, or a complete split, of a run with other options
@@ -344,32 +324,27 @@ def publish(work: Location, made: Sequence[MadeShard], manifest: Manifest) -> No
     """Moves the shards to their place; the manifest comes last.
 
     It is written first, so that a full disk leaves the split that was there. If the
-    moves are cut off, there is no manifest, and `--resume` goes on from `work`.
-
-    Args:
-      work: the hidden folder.
-      made: all shards of the split, those that have their place already, too.
-      manifest: of the split.
+    moves are cut off, there is no manifest, and `--resume` goes on from the hidden
+    folder `work`. `made` are all shards, also those that have their place already.
     """
     output, split = manifest.folder, manifest.split
     written = join(work, _MANIFEST)
     manifest.write(written)
     there = storage.list_files(work)
-    names = [one.shard.name for one in made]
-    for one in made:
+    stay = [one for one in made if one.shard.name not in there]
+    for one in stay:
         # Until now the manifest that goes was all that told of it.
-        if one.shard.name not in there:
-            _write_receipt(join(work, one.shard.name), one)
+        _write_receipt(join(work, one.shard.name), one)
     storage.remove(manifest_path(output, split))
     if not manifest.origin.category_offset:
         storage.remove(join(output, shifted_json(split)))
     # First, so that no index of other records is ever beside a shard.
-    same = {join(output, name) for name in names if name not in there}
+    same = {join(output, one.shard.name) for one in stay}
     for ending in ("", INDEX_SUFFIX):
         for file in shard_files(output, split, ending):
             if file.removesuffix(INDEX_SUFFIX) not in same:
                 storage.remove(file)
-    for name in (*names, shifted_json(split)):
+    for name in (*(one.shard.name for one in made), shifted_json(split)):
         if name in there:
             storage.move(join(work, name), join(output, name))
     storage.move(written, manifest_path(output, split))

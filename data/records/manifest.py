@@ -25,11 +25,8 @@ class Shard(NamedTuple):
 
     Attributes:
       name: file name, without folder.
-      num_images: records in it.
-      sha256: of the whole file, hexadecimal.
       source: digest of what it was made from (entries, options, sizes and times of
         the files), so that a later run can tell whether it is still current.
-      num_bytes: of the file.
       source_sha256: of the image and mask files it was made from, in order.
     """
 
@@ -46,8 +43,7 @@ class Skipped(NamedTuple):
 
     Attributes:
       image: its name in the json, or its place there.
-      kind: of its first fault.
-      message: the fault and what to do about it.
+      message: its first fault and what to do about it.
       file: that has it; "" in older manifests, whose message begins with it.
     """
 
@@ -83,13 +79,10 @@ class Origin(NamedTuple):
     """What the split was made from, and how, so that it can be made again.
 
     Attributes:
-      images: folder of the images.
       annotations: the json as it was given.
       dataset: name of a registered data set, "" for none.
-      exif: how EXIF orientations were taken.
       category_offset: what was added to the category ids of the json.
       source_sha256: of the image and mask files, in order.
-      tool_version: of this package.
     """
 
     images: Location = ""
@@ -109,14 +102,10 @@ class Manifest:
     Attributes:
       split: the first part of the shards' names.
       categories: the classes; contiguous class = index + 1.
-      num_images: images in all shards.
-      shards: the TFRecord files, in order.
       annotations: the COCO panoptic json with these categories.
       masks: the folder of its PNG files.
       crowd_kept: crowd is its class with instance 0 instead of void.
       folder: where the manifest and the shards are.
-      origin: what the split was made from.
-      contents: counts, and the images left out.
     """
 
     split: str
