@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -230,9 +230,20 @@ def kept_shards(
             elif _holds(planned.folder, made.shard):
                 kept[task.name] = made
                 outdated.append(join(work, task.name))
-    # It was noted by this run, or by one that it goes on with.
-    if before is not None and not storage.is_file(join(work, _OVERWRITE)):
-        _refuse_other_split(before, planned, kept)
+    stay = {one.shard.sha256 for one in kept.values()}
+    lost = before and any(shard.sha256 not in stay for shard in before.shards)
+    # The file says that this run, or one that it goes on with, may replace the split.
+    if lost and not storage.is_file(join(work, _OVERWRITE)):
+        # Shards of which only files have changed, or that are damaged, are made again.
+        changes = _changes(before, planned)
+        if before.origin.annotations_sha256 != planned.origin.annotations_sha256:
+            changes.append("another json")
+        if changes:
+            raise InputError(
+                f"{path}: a complete split of another run ({'; '.join(changes)}); "
+                "--resume keeps it as it is: give --overwrite to replace it, or "
+                "another --split or --output"
+            )
     for file in outdated:
         # Or it would be moved over the one that is current.
         storage.remove(file)
@@ -285,27 +296,6 @@ def _holds(folder: Location, shard: Shard) -> bool:
     """Whether a shard is in a folder, with the bytes it was written with."""
     path = join(folder, shard.name)
     return storage.is_file(path) and storage.sha256(path) == shard.sha256
-
-
-def _refuse_other_split(
-    before: Manifest, planned: Manifest, kept: Mapping[str, MadeShard]
-) -> None:
-    """Stops where a complete split of another run would be replaced.
-
-    Shards of which only files have changed, or that are damaged, are made again.
-    """
-    stay = {one.shard.sha256 for one in kept.values()}
-    if all(shard.sha256 in stay for shard in before.shards):
-        return
-    changes = _changes(before, planned)
-    if before.origin.annotations_sha256 != planned.origin.annotations_sha256:
-        changes.append("another json")
-    if changes:
-        raise InputError(
-            f"{manifest_path(planned.folder, planned.split)}: a complete split of "
-            f"another run ({'; '.join(changes)}); --resume keeps it as it is: give "
-            "--overwrite to replace it, or another --split or --output"
-        )
 
 
 def shifted_json(split: str) -> str:
