@@ -251,7 +251,22 @@ def find_paths(dataset: str, root: Location | None, split: str) -> Paths:
             raise InputError(
                 f"--root {root}: a manifest names its own folders; leave --root out"
             )
-        return _paths_of(Manifest.read(dataset), dataset)
+        manifest = Manifest.read(dataset)
+        origin = manifest.origin
+        if not (origin.images and origin.annotations):
+            raise InputError(
+                f"{dataset}: an older manifest, which does not say where the images "
+                "are; give --images, --annotations and --masks"
+            )
+        return Paths(
+            images=origin.images,
+            annotations=origin.annotations,
+            masks=manifest.masks,
+            dataset=origin.dataset,
+            category_offset=origin.category_offset,
+            exif=origin.exif,
+            advice="give --images, --annotations and --masks in place of the manifest",
+        )
     if dataset not in LAYOUTS:
         raise InputError(
             f"--dataset must be one of {', '.join(sorted(LAYOUTS))} or a path ending "
@@ -267,22 +282,4 @@ def find_paths(dataset: str, root: Location | None, split: str) -> Paths:
         dataset=dataset,
         category_offset=layout.category_offset,
         advice=f"check --root {root} and --split {split}",
-    )
-
-
-def _paths_of(manifest: Manifest, path: str) -> Paths:
-    origin = manifest.origin
-    if not (origin.images and origin.annotations):
-        raise InputError(
-            f"{path}: an older manifest, which does not say where the images are; "
-            "give --images, --annotations and --masks"
-        )
-    return Paths(
-        images=origin.images,
-        annotations=origin.annotations,
-        masks=manifest.masks,
-        dataset=origin.dataset,
-        category_offset=origin.category_offset,
-        exif=origin.exif,
-        advice="give --images, --annotations and --masks in place of the manifest",
     )
