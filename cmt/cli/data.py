@@ -173,7 +173,7 @@ def _paths(
 ) -> Paths:
     """The three paths, or those of a registered data set."""
     from cmt.data.panoptic.registry import Paths
-    from cmt.data.records.paths import find_paths
+    from cmt.data.records.manifest import find_paths
     from cmt.errors import InputError
 
     given = {"--images": images, "--annotations": annotations, "--masks": masks}

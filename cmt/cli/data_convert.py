@@ -31,7 +31,7 @@ def stoppable(output: str, split: str, overwrite: bool) -> Iterator[None]:
       CmtError: in place of other errors after which finished shards are kept.
     """
     from cmt.cli.main import explain
-    from cmt.data.convert.resume import KEPT, has_finished
+    from cmt.data.convert.shards import KEPT, has_finished
     from cmt.errors import CmtError, InputError, WorkError
 
     with _terminated_by_exception():

@@ -107,11 +107,11 @@ def _refuse_existing(path: Path, overwrite: bool) -> None:
 
 def _replace_directory(new: Path, path: Path) -> None:
     if not path.exists():
-        new.rename(path)
+        storage.move(new, path)
         return
     old = path.rename(_temporary_beside(path))
     try:
-        new.rename(path)
+        storage.move(new, path)
     except BaseException:
         old.rename(path)
         raise

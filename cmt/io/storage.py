@@ -215,11 +215,18 @@ def _each(function: Callable[[str], Any], paths: Sequence[Location]) -> list[Any
 
 
 def move(source: Location, target: Location) -> None:
-    """Gives a file another name, replacing what had it."""
+    """Gives a file or a folder another name, replacing the file that had it."""
     if is_remote(target):
         _ask("rename", source, str(target), overwrite=True)
-    else:
-        Path(source).replace(target)
+        return
+    Path(source).replace(target)
+    # Or a crash of the machine could undo it; not all file systems can be asked.
+    with contextlib.suppress(OSError):
+        folder = os.open(Path(target).parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def remove(path: Location) -> None:

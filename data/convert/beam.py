@@ -89,7 +89,13 @@ def _make_shards(
         return []
     work, files = _absolute(work), encoding.files
     files = files._replace(images=_absolute(files.images), masks=_absolute(files.masks))
-    _check_reachable(options, (work, files.images, files.masks))
+    runner = options.get_all_options()["runner"]
+    for folder in (work, files.images, files.masks):
+        if runner.endswith("DataflowRunner") and not storage.is_remote(folder):
+            raise InputError(
+                f"{folder}: workers of {runner} cannot reach a folder of this machine; "
+                "give gs:// paths for the data set and --output"
+            )
     for task in tasks:
         write_json(join(work, task.name + _PLAN), task)
     with _one_line("be started", InputError, "correct the options of --beam"):
@@ -102,22 +108,19 @@ def _make_shards(
     )
     with _one_line("be finished", WorkError, "its log above says more"):
         pipeline.run().wait_until_finish()
-    made = [_collect(join(work, task.name), task.source) for task in tasks]
+    made = []
+    for task in tasks:
+        path = join(work, task.name)
+        one = read_receipt(path)
+        # An earlier run may have left a shard of other files.
+        if one is None or one.shard.source != task.source:
+            raise WorkError(
+                f"{path}: the pipeline ended without this shard; its log says why"
+            )
+        made.append(one)
     # Only here it is known how many images all shards leave out.
     budget.add([image for one in made for image in one.skipped])
     return made
-
-
-def _check_reachable(options: Any, folders: Sequence[str]) -> None:
-    runner = options.get_all_options()["runner"]
-    if not runner.endswith("DataflowRunner"):
-        return
-    for folder in folders:
-        if not storage.is_remote(folder):
-            raise InputError(
-                f"{folder}: workers of {runner} cannot reach a folder of this machine; "
-                "give gs:// paths for the data set and --output"
-            )
 
 
 @contextlib.contextmanager
@@ -134,24 +137,12 @@ def _one_line(what: str, kind: type[CmtError], fix: str) -> Iterator[None]:
 def _make_shard(name: str, work: str, encoding: EncodingOptions) -> None:
     path = join(work, name)
     name, entries, source = storage.read_json(path + _PLAN)
-    task = ShardTask(name, [_entry(entry) for entry in entries], source)
-    encoded = (encode_image(encoding, entry) for entry in task.entries)
-    write_shard(path, task, encoded, Budget(len(entries)))
-
-
-def _entry(values: list) -> PanopticImage:
-    entry = PanopticImage(*values)
-    return entry._replace(segments=[Segment(*segment) for segment in entry.segments])
-
-
-def _collect(path: str, source: str) -> MadeShard:
-    made = read_receipt(path)
-    # An earlier run may have left a shard of other files.
-    if made is None or made.shard.source != source:
-        raise WorkError(
-            f"{path}: the pipeline ended without this shard; its log says why"
-        )
-    return made
+    entries = [PanopticImage(*values) for values in entries]
+    for number, entry in enumerate(entries):
+        segments = [Segment(*segment) for segment in entry.segments]
+        entries[number] = entry._replace(segments=segments)
+    encoded = (encode_image(encoding, entry) for entry in entries)
+    write_shard(path, ShardTask(name, entries, source), encoded, Budget(len(entries)))
 
 
 def _absolute(path: storage.Location) -> str:

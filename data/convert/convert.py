@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import dataclasses
 import functools
 import hashlib
 import importlib.metadata
 import itertools
+import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from cmt.data.checks.reconcile import reconcile
 from cmt.data.checks.source import Source, open_source
-from cmt.data.convert.encode import EncodingOptions, encode_images
-from cmt.data.convert.resume import (
-    kept_shards,
-    publish,
-    shard_files,
-    shifted_json,
-    work_folder,
-)
-from cmt.data.convert.shards import (
-    Budget,
-    ConvertOptions,
-    MadeShard,
-    ShardTask,
+from cmt.data.convert import shards
+from cmt.data.convert.encode import (
+    RECORD_VERSION,
+    EncodingOptions,
+    encode_images,
     left_out,
-    plan_shards,
-    write_shard,
 )
+from cmt.data.convert.shards import Budget, ConvertOptions, MadeShard, ShardTask
 from cmt.data.panoptic.json import PanopticImage, count_masks
 from cmt.data.panoptic.registry import Paths
 from cmt.data.records.manifest import (
@@ -48,6 +42,7 @@ from cmt.io.parallel import parallel_map
 from cmt.io.progress import track
 from cmt.io.storage import Location, join
 
+_SHARD_BYTES = 200 * 10**6
 _DISTRIBUTION = "cmt-deeplab"
 # Images a process works on before it hands over: enough that handing over is cheap,
 # few enough that no process waits for the last one.
@@ -55,17 +50,13 @@ _CHUNK_IMAGES = 8
 # Starting processes takes as long as converting so many.
 _ALONE_IMAGES = 32
 
-# Makes shards: (tasks, encoding, work folder, budget) -> the shards, in order.
+# Makes shards: (tasks, encoding, folder to write to, budget for images with faults)
+# -> the shards, in order.
 Maker = Callable[[Sequence[ShardTask], EncodingOptions, str, Budget], list[MadeShard]]
 
 
 class Conversion(NamedTuple):
-    """What a conversion wrote.
-
-    Attributes:
-      manifest: of the split.
-      num_made: shards that this run made; it kept the others.
-    """
+    """The manifest of a split, and how many of its shards this run made, not kept."""
 
     manifest: Manifest
     num_made: int
@@ -81,10 +72,8 @@ def convert(
 ) -> Conversion:
     """Writes `{split}-00000-of-0000N.tfrecord` and `{split}.manifest.json`.
 
-    Folders and files may be local or what `tf.io.gfile` reads.
-
     Args:
-      paths: of the data set.
+      paths: of the data set; local, or what `tf.io.gfile` reads.
       output: folder of the shards.
       split: first part of their names.
       options: how it is converted.
@@ -100,26 +89,34 @@ def convert(
     encoding = EncodingOptions(
         source.files, source.check.categories, options.keep_crowd
     )
-    with work_folder(output, split, options) as work:
-        kept = _with_files(source, entries, budget)
-        tasks = plan_shards(kept, split=split, shards=options.shards, encoding=encoding)
-        planned = dataclasses.replace(
-            _planned(source, tasks, budget),
-            split=split,
-            folder=output,
-            crowd_kept=options.keep_crowd,
+    with shards.work_folder(output, split, options) as work:
+        entries = _with_files(source, entries, budget)
+        tasks = plan_shards(
+            entries, split=split, shards=options.shards, encoding=encoding
         )
-        made = kept_shards(planned, tasks, work, options)
+        planned = Manifest(
+            split=split,
+            categories=source.check.categories,
+            num_images=len(entries),
+            shards=[Shard(task.name, len(task.entries), "") for task in tasks],
+            annotations=paths.annotations,
+            masks=paths.masks,
+            crowd_kept=options.keep_crowd,
+            folder=output,
+            origin=_origin(source),
+            contents=Contents(skipped=tuple(budget.skipped)),
+        )
+        made = shards.kept_shards(planned, tasks, work, options)
         budget.add([image for one in made.values() for image in one.skipped])
         needed = [task for task in tasks if task.name not in made]
         made |= {one.shard.name: one for one in maker(needed, encoding, work, budget)}
         ordered = [made[task.name] for task in tasks]
-        manifest = _finished(planned, ordered, kept, source.check.is_thing)
+        manifest = _finished(planned, ordered, entries, source.check.is_thing)
         if source.shifted is not None:
-            write_json(join(work, shifted_json(split)), source.shifted)
-            path = join(output, shifted_json(split))
+            write_json(join(work, shards.shifted_json(split)), source.shifted)
+            path = join(output, shards.shifted_json(split))
             manifest = dataclasses.replace(manifest, annotations=path)
-        publish(work, ordered, manifest)
+        shards.publish(work, ordered, manifest)
     return Conversion(Manifest.read(manifest_path(output, split)), len(needed))
 
 
@@ -133,10 +130,10 @@ def _check_options(output: Location, split: str, options: ConvertOptions) -> Non
         raise InputError("--output must name a folder; got ''; give . for this one")
     if options.resume and options.overwrite:
         raise InputError("--resume and --overwrite exclude each other; give one")
-    existing = shard_files(output, split)
-    if storage.is_file(manifest_path(output, split)):
-        existing.append(manifest_path(output, split))
-    if existing and not (options.resume or options.overwrite):
+    if options.resume or options.overwrite:
+        return
+    path = manifest_path(output, split)
+    if shards.shard_files(output, split) or storage.is_file(path):
         raise InputError(
             f"{output}: already holds the split {split}; give --overwrite to replace "
             "it, --resume to complete it, or another --output"
@@ -189,6 +186,74 @@ def _with_files(
     return kept
 
 
+def plan_shards(
+    entries: Sequence[PanopticImage],
+    *,
+    split: str,
+    shards: int,
+    encoding: EncodingOptions,
+) -> list[ShardTask]:
+    """Deals the images out, in order: as many to each shard, or as many bytes.
+
+    Args:
+      shards: their number; 0 for shards of up to about 200 MB.
+
+    Raises:
+      InputError: more shards than images.
+    """
+    if shards > len(entries):
+        raise InputError(
+            f"--shards must be at most the number of images, {len(entries)}; got "
+            f"{shards}"
+        )
+    images, masks = encoding.files.images, encoding.files.masks
+    # Each costs a request where files are not on this machine.
+    found = storage.stamps(
+        [join(images, entry.image_path) for entry in entries]
+        + [join(masks, entry.mask_name) for entry in entries]
+    )
+    stamps = list(zip(found[: len(entries)], found[len(entries) :], strict=True))
+    if shards:
+        count, sizes = shards, [1] * len(entries)
+    else:
+        sizes = [sum(stamp[0] for stamp in pair if stamp) for pair in stamps]
+        count = min(len(entries), max(1, math.ceil(sum(sizes) / _SHARD_BYTES)))
+    tasks = []
+    for number, (start, end) in enumerate(itertools.pairwise(_bounds(sizes, count))):
+        name = f"{split}-{number:05d}-of-{count:05d}.tfrecord"
+        some = list(entries[start:end])
+        source = _source_digest(some, stamps[start:end], encoding)
+        tasks.append(ShardTask(name, some, source))
+    return tasks
+
+
+def _bounds(sizes: Sequence[int], count: int) -> list[int]:
+    """First entry of each of `count` parts, none empty, and the end."""
+    ends = list(itertools.accumulate(sizes))
+    bounds = [0]
+    for number in range(1, count):
+        wanted = bisect.bisect(ends, ends[-1] * number / count)
+        last = len(sizes) - (count - number)
+        bounds.append(max(bounds[-1] + 1, min(wanted, last)))
+    return [*bounds, len(sizes)]
+
+
+def _source_digest(
+    entries: list[PanopticImage], stamps: list[tuple], encoding: EncodingOptions
+) -> str:
+    """Changes when the shard would: its entries, their files, or the options."""
+    # A box or a folder's new place changes no record.
+    plain = [
+        entry._replace(
+            segments=[segment._replace(box=None) for segment in entry.segments]
+        )
+        for entry in entries
+    ]
+    options = [encoding.categories, encoding.keep_crowd, encoding.files.exif]
+    content = json.dumps([RECORD_VERSION, options, plain, stamps])
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
 def make_shards(
     tasks: Sequence[ShardTask],
     encoding: EncodingOptions,
@@ -197,13 +262,9 @@ def make_shards(
     *,
     workers: int = 0,
 ) -> list[MadeShard]:
-    """Makes the shards one after the other, each by all processes.
+    """A `Maker`: makes the shards one after the other, each by all processes.
 
     Args:
-      tasks: the shards.
-      encoding: how records are made.
-      work: folder to write them to.
-      budget: takes the images that have faults.
       workers: number of processes; 0 for one a processor.
     """
     if not tasks:
@@ -216,45 +277,32 @@ def make_shards(
     total = sum(len(task.entries) for task in tasks)
     if total < _ALONE_IMAGES:
         workers = 1
-    results = parallel_map(
-        functools.partial(encode_images, encoding), chunks, workers=workers
-    )
+    encode = functools.partial(encode_images, encoding)
+    results = parallel_map(encode, chunks, workers=workers)
     flat = itertools.chain.from_iterable(results)
     encoded = track(flat, description="convert", total=total)
     made = []
     with contextlib.closing(results), contextlib.closing(encoded):
         for task in tasks:
             some = itertools.islice(encoded, len(task.entries))
-            made.append(write_shard(join(work, task.name), task, some, budget))
+            made.append(shards.write_shard(join(work, task.name), task, some, budget))
         next(encoded, None)  # so that the progress ends
     return made
 
 
-def _planned(source: Source, tasks: Sequence[ShardTask], budget: Budget) -> Manifest:
-    """What the manifest will say, as far as it is known before shards are made."""
+def _origin(source: Source) -> Origin:
     try:
         version = importlib.metadata.version(_DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError:
         version = "unknown"
-    paths = source.paths
-    origin = Origin(
-        images=paths.images,
-        annotations=paths.annotations,
-        dataset=paths.dataset,
+    return Origin(
+        images=source.paths.images,
+        annotations=source.paths.annotations,
+        dataset=source.paths.dataset,
         exif=source.files.exif,
-        category_offset=paths.category_offset,
+        category_offset=source.paths.category_offset,
         annotations_sha256=source.annotations_sha256,
         tool_version=version,
-    )
-    return Manifest(
-        split="",
-        categories=source.check.categories,
-        num_images=sum(len(task.entries) for task in tasks),
-        shards=[Shard(task.name, len(task.entries), "") for task in tasks],
-        annotations=paths.annotations,
-        masks=paths.masks,
-        origin=origin,
-        contents=Contents(skipped=tuple(budget.skipped)),
     )
 
 
@@ -264,39 +312,35 @@ def _finished(
     entries: Sequence[PanopticImage],
     is_thing: dict[int, bool | None],
 ) -> Manifest:
-    """The manifest of shards that are made."""
-    shards = [one.shard for one in made]
-    # In the order of the shards, whichever of them were there before.
-    skipped = [image for one in made for image in one.skipped]
-    skipped = [*planned.contents.skipped, *skipped]
+    """The manifest of shards that are made of these images."""
+    skipped = list(planned.contents.skipped)
+    for one in made:  # in the order of the shards, whichever were there before
+        skipped += one.skipped
     kept = _without(entries, skipped)
     if not kept:
         raise InputError(
             f"no image is left to convert, all {len(skipped)} have faults; the "
             f"first: {skipped[0].line}"
         )
-    digests = "".join(shard.source_sha256 for shard in shards)
+    masks = [count_masks(entry, is_thing) for entry in kept]
+    segments = [segment for entry in kept for segment in entry.segments]
+    crowd = sum(segment.is_crowd for segment in segments)
+    stuff = sum(not is_thing[segment.category_id] for segment in segments)
+    listed = [one.shard for one in made]
+    digests = "".join(shard.source_sha256 for shard in listed)
     digest = hashlib.sha256(digests.encode()).hexdigest()
     return dataclasses.replace(
         planned,
-        num_images=sum(shard.num_images for shard in shards),
-        shards=shards,
+        num_images=sum(shard.num_images for shard in listed),
+        shards=listed,
         origin=planned.origin._replace(source_sha256=digest),
-        contents=_contents(kept, is_thing)._replace(
-            num_bytes=sum(shard.num_bytes for shard in shards), skipped=tuple(skipped)
+        contents=Contents(
+            segments=sum(masks) + crowd,
+            things=sum(masks) - stuff,
+            stuff=stuff,
+            crowd=crowd,
+            max_masks=max(masks),
+            num_bytes=sum(shard.num_bytes for shard in listed),
+            skipped=tuple(skipped),
         ),
     )
-
-
-def _contents(
-    entries: Sequence[PanopticImage], is_thing: dict[int, bool | None]
-) -> Contents:
-    crowd = things = stuff = most = 0
-    for entry in entries:
-        masks = count_masks(entry, is_thing)
-        most = max(most, masks)
-        crowd += sum(segment.is_crowd for segment in entry.segments)
-        flat = sum(not is_thing[segment.category_id] for segment in entry.segments)
-        stuff += flat
-        things += masks - flat
-    return Contents(things + stuff + crowd, things, stuff, crowd, most)

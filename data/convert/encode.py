@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from cmt.data.checks.problems import Problem
 from cmt.data.panoptic.categories import Category, class_of_id
 from cmt.data.panoptic.json import PanopticImage
 from cmt.data.panoptic.masks import DECODING_ERRORS, decoding_fault, label_values
+from cmt.data.records.manifest import Skipped
 from cmt.data.records.tfrecord import encode_example, frame
 from cmt.io.storage import join
 
@@ -24,13 +25,7 @@ _JPEG_QUALITY = 95
 
 
 class EncodingOptions(NamedTuple):
-    """What decides how a record looks, beside the files.
-
-    Attributes:
-      files: where the files are and how they are read.
-      categories: the classes.
-      keep_crowd: crowd keeps its class.
-    """
+    """How files are found and read, the classes, and whether crowd keeps its class."""
 
     files: FileOptions
     categories: list[Category]
@@ -38,12 +33,10 @@ class EncodingOptions(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """What became of one image.
+    """What became of one image: its record, as it stands in a file, or its faults.
 
     Attributes:
-      record: as it stands in a TFRecord file; None if the image has a fault.
-      source: SHA-256 of the image and the mask file; b"" if it has a fault.
-      problems: its faults.
+      source: SHA-256 of the image and the mask file.
     """
 
     record: bytes | None
@@ -110,3 +103,17 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         # Pillow would cut values off at 255.
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     return image.convert("RGB")
+
+
+def left_out(problems: Iterable[Problem]) -> list[Skipped]:
+    """The images that have faults, each with the first of its own."""
+    first: dict[str, Problem] = {}
+    for problem in problems:
+        first.setdefault(problem.image, problem)
+    skipped = []
+    for image, problem in first.items():
+        message = problem.line.removeprefix(f"{problem.file}: ")
+        # A path that is shown as it can be printed stays in the message.
+        file = "" if message == problem.line else problem.file
+        skipped.append(Skipped(image, problem.kind, message, file))
+    return skipped

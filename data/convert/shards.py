@@ -1,32 +1,37 @@
-"""The shards of a split: what goes into each, and writing them.
+"""Writing the shards of a split, and keeping those that an earlier run has finished.
 
-Each shard that is whole has a receipt beside it as long as others are made, so that
-`--resume` finds it whatever ends a conversion; see `resume.py`.
+Shards are made in a hidden folder beside their final place and moved when the last is
+done, so that a complete split stays until another is there. Each that is whole has a
+receipt beside it there: whatever ends a run, `--resume` finds what it has finished.
 """
 
 from __future__ import annotations
 
-import bisect
+import contextlib
 import dataclasses
 import hashlib
-import itertools
-import json
-import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-from cmt.data.checks.problems import Problem
-from cmt.data.convert.encode import RECORD_VERSION, Encoded, EncodingOptions
+from cmt.data.convert.encode import Encoded, left_out
 from cmt.data.panoptic.json import PanopticImage
-from cmt.data.records.manifest import Shard, Skipped
-from cmt.errors import InputError
+from cmt.data.records.manifest import Manifest, Shard, Skipped, manifest_path
+from cmt.data.records.tfrecord import INDEX_SUFFIX
+from cmt.errors import CmtError, InputError
 from cmt.io import storage
-from cmt.io.files import atomic_write, write_json
+from cmt.io.files import atomic_write, locked, write_json
 from cmt.io.storage import Location, join
 
-_SHARD_BYTES = 200 * 10**6
-# Ending of the receipt beside a whole shard.
-RECEIPT_SUFFIX = ".json"
+KEPT = "finished shards are kept for --resume"
+_RECEIPT_SUFFIX = ".json"
+# Files of the hidden folder. The process that is in it holds the lock; until all shards
+# are made, the manifest tells the options of their run; the last is there if this run
+# may replace a complete split of another.
+LOCK = ".lock"
+_MANIFEST = "manifest"
+_OVERWRITE = "overwrite"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,13 +59,7 @@ class ConvertOptions:
 
 
 class ShardTask(NamedTuple):
-    """One shard to make.
-
-    Attributes:
-      name: its file name.
-      entries: its images.
-      source: digest of what it is to be made from.
-    """
+    """One shard to make: its images, and a digest of all it is to be made from."""
 
     name: str
     entries: list[PanopticImage]
@@ -68,34 +67,21 @@ class ShardTask(NamedTuple):
 
 
 class MadeShard(NamedTuple):
-    """A shard that is there.
-
-    Attributes:
-      shard: as the manifest lists it.
-      skipped: its images that were left out.
-    """
+    """A shard that is there, as the manifest lists it, and its images left out."""
 
     shard: Shard
     skipped: list[Skipped]
 
 
 class Budget:
-    """The images that are left out, and how many may be.
-
-    Attributes:
-      skipped: the images, with the first fault of each.
-    """
+    """The images that are left out (`skipped`), and how many may be."""
 
     def __init__(self, max_bad: int):
         self.skipped: list[Skipped] = []
         self._max_bad = max_bad
 
     def add(self, images: Iterable[Skipped], summary: str = "") -> None:
-        """Leaves images out.
-
-        Args:
-          images: with the first fault of each.
-          summary: what the error begins with, before the fault it names.
+        """Leaves images out; an error begins with the summary, if there is one.
 
         Raises:
           InputError: too many are left out; it names the first of those.
@@ -112,102 +98,12 @@ class Budget:
         )
 
 
-def plan_shards(
-    entries: Sequence[PanopticImage],
-    *,
-    split: str,
-    shards: int,
-    encoding: EncodingOptions,
-) -> list[ShardTask]:
-    """Deals the images out, in order: as many to each shard, or as many bytes.
-
-    Args:
-      entries: the images.
-      split: first part of the shards' names.
-      shards: their number; 0 for shards of up to about 200 MB.
-      encoding: how records are made.
-
-    Raises:
-      InputError: more shards than images.
-    """
-    if shards > len(entries):
-        raise InputError(
-            f"--shards must be at most the number of images, {len(entries)}; got "
-            f"{shards}"
-        )
-    # Each costs a request where files are not on this machine.
-    found = storage.stamps([p for entry in entries for p in _files(entry, encoding)])
-    stamps = list(zip(found[::2], found[1::2], strict=True))
-    if shards:
-        count, sizes = shards, [1] * len(entries)
-    else:
-        sizes = [sum(stamp[0] for stamp in pair if stamp) for pair in stamps]
-        count = min(len(entries), max(1, math.ceil(sum(sizes) / _SHARD_BYTES)))
-    tasks = []
-    for number, (start, end) in enumerate(itertools.pairwise(_bounds(sizes, count))):
-        name = f"{split}-{number:05d}-of-{count:05d}.tfrecord"
-        some = list(entries[start:end])
-        source = _source_digest(some, stamps[start:end], encoding)
-        tasks.append(ShardTask(name, some, source))
-    return tasks
-
-
-def _bounds(sizes: Sequence[int], count: int) -> list[int]:
-    """First entry of each of `count` parts, none empty, and the end."""
-    ends = list(itertools.accumulate(sizes))
-    bounds = [0]
-    for number in range(1, count):
-        wanted = bisect.bisect(ends, ends[-1] * number / count)
-        last = len(sizes) - (count - number)
-        bounds.append(max(bounds[-1] + 1, min(wanted, last)))
-    return [*bounds, len(sizes)]
-
-
-def _files(entry: PanopticImage, encoding: EncodingOptions) -> tuple[str, str]:
-    files = encoding.files
-    return join(files.images, entry.image_path), join(files.masks, entry.mask_name)
-
-
-def _source_digest(
-    entries: list[PanopticImage], stamps: list[tuple], encoding: EncodingOptions
-) -> str:
-    """Changes when the shard would: its entries, their files, or the options."""
-    # A box or a folder's new place changes no record.
-    plain = [
-        entry._replace(
-            segments=[segment._replace(box=None) for segment in entry.segments]
-        )
-        for entry in entries
-    ]
-    options = [encoding.categories, encoding.keep_crowd, encoding.files.exif]
-    content = json.dumps([RECORD_VERSION, options, plain, stamps])
-    return hashlib.sha256(content.encode()).hexdigest()
-
-
-def left_out(problems: Iterable[Problem]) -> list[Skipped]:
-    """The images that have faults, each with the first of its own."""
-    first: dict[str, Problem] = {}
-    for problem in problems:
-        first.setdefault(problem.image, problem)
-    skipped = []
-    for image, problem in first.items():
-        message = problem.line.removeprefix(f"{problem.file}: ")
-        # A path that is shown as it can be printed stays in the message.
-        file = "" if message == problem.line else problem.file
-        skipped.append(Skipped(image, problem.kind, message, file))
-    return skipped
-
-
 def write_shard(
     path: Location, task: ShardTask, encoded: Iterable[Encoded], budget: Budget
 ) -> MadeShard:
-    """Writes a shard and, when it is whole, its receipt beside it.
+    """Writes a shard to `path` and, when it is whole, its receipt beside it.
 
-    Args:
-      path: where.
-      task: what it is.
-      encoded: what became of each of its images, in order.
-      budget: takes the images that have faults.
+    `encoded` is what became of its images, in order; `budget` takes those with faults.
 
     Raises:
       InputError: too many images have faults; nothing is left at `path`.
@@ -233,27 +129,213 @@ def write_shard(
         source_sha256=source.hexdigest(),
     )
     made = MadeShard(shard, skipped)
-    write_receipt(path, made)
+    _write_receipt(path, made)
     return made
 
 
-def write_receipt(path: Location, made: MadeShard) -> None:
-    """Notes beside a shard that it is whole.
-
-    Args:
-      path: of the shard.
-      made: what it is.
-    """
+def _write_receipt(path: Location, made: MadeShard) -> None:
     skipped = [image._replace(file=str(image.file))._asdict() for image in made.skipped]
     content = {"shard": made.shard._asdict(), "skipped": skipped}
-    write_json(f"{path}{RECEIPT_SUFFIX}", content)
+    write_json(f"{path}{_RECEIPT_SUFFIX}", content)
 
 
 def read_receipt(path: Location) -> MadeShard | None:
     """What `write_shard` noted of a shard; None if it has not finished it."""
     try:
-        content = storage.read_json(f"{path}{RECEIPT_SUFFIX}")
+        content = storage.read_json(f"{path}{_RECEIPT_SUFFIX}")
         skipped = [Skipped(**image) for image in content["skipped"]]
         return MadeShard(Shard(**content["shard"]), skipped)
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None
+
+
+def has_finished(output: Location, split: str) -> bool:
+    """Whether a conversion that was cut off has left shards of `split` in `output`."""
+    names = storage.list_files(_work_folder(output, split))
+    return any(name.endswith(f".tfrecord{_RECEIPT_SUFFIX}") for name in names)
+
+
+def _work_folder(output: Location, split: str) -> str:
+    return join(output, f".{split}.partial")
+
+
+@contextlib.contextmanager
+def work_folder(output: Location, split: str, options: ConvertOptions) -> Iterator[str]:
+    """The hidden folder shards are made in; stays after a fault if one is finished.
+
+    Raises:
+      InputError: there are some and neither is wanted, or another process is in it.
+    """
+    work = _work_folder(output, split)
+    remote = storage.is_remote(output)
+    above = [] if remote else [Path(output), *Path(output).parents]
+    missing = [folder for folder in above if not folder.exists()]
+    storage.make_folder(work)
+    busy = (
+        f"{work}: another process is writing this split; wait for it, or give another "
+        "--output"
+    )
+    with contextlib.nullcontext() if remote else locked(Path(work, LOCK), busy):
+        if has_finished(output, split) and not (options.resume or options.overwrite):
+            raise InputError(
+                f"{work}: holds finished shards of a conversion that was cut off; give "
+                "--resume to go on with it, --overwrite to begin anew, or another "
+                "--output"
+            )
+        for name in storage.list_files(work):
+            # Those that end so are what a killed process was writing.
+            outdated = not options.resume or name.endswith(".partial")
+            if outdated and name != LOCK:
+                storage.remove(join(work, name))
+        try:
+            yield work
+        except BaseException as error:  # an interrupt, too
+            if not has_finished(output, split):
+                storage.remove_folder(work)
+                with contextlib.suppress(OSError):  # where others have put files
+                    for folder in missing:
+                        folder.rmdir()
+            elif isinstance(error, CmtError):
+                raise type(error)(f"{error}; {KEPT}") from error
+            raise
+
+
+def kept_shards(
+    planned: Manifest,
+    tasks: Sequence[ShardTask],
+    work: Location,
+    options: ConvertOptions,
+) -> dict[str, MadeShard]:
+    """The shards of earlier runs that are whole and still current, by name.
+
+    They are in the hidden folder `work`, which also gets a note of this run, or in
+    their final place. `planned` is what the manifest of this run will say.
+
+    Raises:
+      InputError: finished shards, or a complete split, of a run with other options
+        would be lost, or a split of another json.
+    """
+    _note_run(planned, work, options.overwrite)
+    if not options.resume:
+        return {}
+    path = manifest_path(planned.folder, planned.split)
+    before = Manifest.read(path) if storage.is_file(path) else None
+    kept, outdated = {}, []
+    for task in tasks:
+        for made in (read_receipt(join(work, task.name)), _listed(before, task)):
+            if made is None or made.shard.source != task.source:
+                continue
+            if _holds(work, made.shard):
+                kept[task.name] = made
+            elif _holds(planned.folder, made.shard):
+                kept[task.name] = made
+                outdated.append(join(work, task.name))
+    stay = {one.shard.sha256 for one in kept.values()}
+    lost = before and any(shard.sha256 not in stay for shard in before.shards)
+    # The file says that this run, or one that it goes on with, may replace the split.
+    if lost and not storage.is_file(join(work, _OVERWRITE)):
+        # Shards of which only files have changed, or that are damaged, are made again.
+        changes = _changes(before, planned)
+        if before.origin.annotations_sha256 != planned.origin.annotations_sha256:
+            changes.append("another json")
+        if changes:
+            raise InputError(
+                f"{path}: a complete split of another run ({'; '.join(changes)}); "
+                "--resume keeps it as it is: give --overwrite to replace it, or "
+                "another --split or --output"
+            )
+    for file in outdated:
+        # Or it would be moved over the one that is current.
+        storage.remove(file)
+    return kept
+
+
+def _note_run(planned: Manifest, work: Location, overwrite: bool) -> None:
+    """Notes in the hidden folder which run its shards are of."""
+    path = join(work, _MANIFEST)
+    if storage.is_file(path):
+        changes = _changes(Manifest.read(path), planned)
+        if changes and has_finished(planned.folder, planned.split):
+            raise InputError(
+                f"{work}: holds finished shards of a run with other options "
+                f"({'; '.join(changes)}); give those to go on with it, --overwrite to "
+                "begin anew, or another --output"
+            )
+    planned.write(path)
+    if overwrite:
+        write_json(join(work, _OVERWRITE), True)
+
+
+def _changes(before: Manifest, now: Manifest) -> list[str]:
+    """The options that a run has otherwise than one before; the json does not count."""
+    options = {
+        "images": [run.num_images + len(run.contents.skipped) for run in (before, now)],
+        "shards": [len(run.shards) for run in (before, now)],
+        "--keep-crowd": [run.crowd_kept for run in (before, now)],
+        "--exif": [run.origin.exif for run in (before, now)],
+        "--category-offset": [run.origin.category_offset for run in (before, now)],
+    }
+    return [
+        f"{option}: then {then}, now {present}"
+        for option, (then, present) in options.items()
+        if then != present
+    ]
+
+
+def _listed(manifest: Manifest | None, task: ShardTask) -> MadeShard | None:
+    """The shard of this name that a manifest lists."""
+    for shard in manifest.shards if manifest else ():
+        if shard.name == task.name:
+            names = {entry.file_name for entry in task.entries}
+            skipped = manifest.contents.skipped
+            return MadeShard(shard, [one for one in skipped if one.image in names])
+    return None
+
+
+def _holds(folder: Location, shard: Shard) -> bool:
+    """Whether a shard is in a folder, with the bytes it was written with."""
+    path = join(folder, shard.name)
+    return storage.is_file(path) and storage.sha256(path) == shard.sha256
+
+
+def shifted_json(split: str) -> str:
+    """Name of the json that stands beside the shards if category ids were raised."""
+    return f"{split}.panoptic.json"
+
+
+def shard_files(output: Location, split: str, ending: str = "") -> list[str]:
+    """The shards of a split in `output`, or the files with an ending beside them."""
+    pattern = re.escape(split) + r"-\d+-of-\d+\.tfrecord" + re.escape(ending)
+    names = sorted(storage.list_files(output))
+    return [join(output, name) for name in names if re.fullmatch(pattern, name)]
+
+
+def publish(work: Location, made: Sequence[MadeShard], manifest: Manifest) -> None:
+    """Moves the shards to their place; the manifest comes last.
+
+    It is written first, so that a full disk leaves the split that was there. If the
+    moves are cut off, there is no manifest, and `--resume` goes on from the hidden
+    folder `work`. `made` are all shards, also those that have their place already.
+    """
+    output, split = manifest.folder, manifest.split
+    written = join(work, _MANIFEST)
+    manifest.write(written)
+    there = storage.list_files(work)
+    stay = [one for one in made if one.shard.name not in there]
+    for one in stay:
+        # Until now the manifest that goes was all that told of it.
+        _write_receipt(join(work, one.shard.name), one)
+    storage.remove(manifest_path(output, split))
+    if not manifest.origin.category_offset:
+        storage.remove(join(output, shifted_json(split)))
+    # First, so that no index of other records is ever beside a shard.
+    same = {join(output, one.shard.name) for one in stay}
+    for ending in ("", INDEX_SUFFIX):
+        for file in shard_files(output, split, ending):
+            if file.removesuffix(INDEX_SUFFIX) not in same:
+                storage.remove(file)
+    for name in (*(one.shard.name for one in made), shifted_json(split)):
+        if name in there:
+            storage.move(join(work, name), join(output, name))
+    storage.move(written, manifest_path(output, split))
+    storage.remove_folder(work)

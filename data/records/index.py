@@ -36,7 +36,6 @@ class RecordIndex(NamedTuple):
     """The places of all records of some files, in order.
 
     Attributes:
-      files: the files.
       file_numbers: [R] int64, index in `files`.
       offsets: [R] int64, bytes before the record in its file.
       lengths: [R] int64, bytes of its content.
@@ -57,7 +56,7 @@ class RecordIndex(NamedTuple):
         return len(self.offsets)
 
     def describe(self, record: int) -> str:
-        """ "FILE: record NUMBER", as messages name a record."""
+        """File and number of a record, as messages name it."""
         file = self.files[self.file_numbers[record]]
         return f"{file}: record {self.record_numbers[record]}"
 
@@ -87,13 +86,10 @@ def index_records(
         found = _lengths(file, skip_damaged, remedy)
         number = (expected or {}).get(file, len(found))
         if number != len(found):
-            message = (
-                f"{file}: has {len(found)} whole records, but its manifest says "
-                f"{number}"
-            )
+            message = f"{file}: has {len(found)} whole records, but its manifest says "
             if not skip_damaged:
-                raise InputError(f"{message}; {remedy}")
-            _logger.warning("%s", message)
+                raise InputError(f"{message}{number}; {remedy}")
+            _logger.warning("%s%s", message, number)
         lengths.append(found)
     if not sum(map(len, lengths)):
         raise InputError(f"{files[0]}: no whole record in this split; {remedy}")

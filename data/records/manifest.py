@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cmt.data.panoptic.categories import Category
+from cmt.data.panoptic.registry import LAYOUTS, Paths
 from cmt.errors import InputError
 from cmt.io import storage
 from cmt.io.files import atomic_write
 from cmt.io.storage import Location, as_location, is_remote, join
 
 _FORMAT = 1
+_ENDING = ".manifest.json"
 
 
 class Shard(NamedTuple):
@@ -22,11 +25,8 @@ class Shard(NamedTuple):
 
     Attributes:
       name: file name, without folder.
-      num_images: records in it.
-      sha256: of the whole file, hexadecimal.
       source: digest of what it was made from (entries, options, sizes and times of
         the files), so that a later run can tell whether it is still current.
-      num_bytes: of the file.
       source_sha256: of the image and mask files it was made from, in order.
     """
 
@@ -43,8 +43,7 @@ class Skipped(NamedTuple):
 
     Attributes:
       image: its name in the json, or its place there.
-      kind: of its first fault.
-      message: the fault and what to do about it.
+      message: its first fault and what to do about it.
       file: that has it; "" in older manifests, whose message begins with it.
     """
 
@@ -60,16 +59,11 @@ class Skipped(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """What is in the shards, counted.
+    """What is in the shards, counted, and the images that were left out.
 
     Attributes:
-      segments: all of them.
       things: instances of things that are not crowd.
-      stuff: segments of stuff.
-      crowd: segments that are crowd.
       max_masks: masks of the image that has the most.
-      num_bytes: of all shards.
-      skipped: images left out for their faults.
     """
 
     segments: int = 0
@@ -85,14 +79,10 @@ class Origin(NamedTuple):
     """What the split was made from, and how, so that it can be made again.
 
     Attributes:
-      images: folder of the images.
       annotations: the json as it was given.
       dataset: name of a registered data set, "" for none.
-      exif: how EXIF orientations were taken.
       category_offset: what was added to the category ids of the json.
-      annotations_sha256: of the json.
       source_sha256: of the image and mask files, in order.
-      tool_version: of this package.
     """
 
     images: Location = ""
@@ -112,14 +102,10 @@ class Manifest:
     Attributes:
       split: the first part of the shards' names.
       categories: the classes; contiguous class = index + 1.
-      num_images: images in all shards.
-      shards: the TFRecord files, in order.
       annotations: the COCO panoptic json with these categories.
       masks: the folder of its PNG files.
       crowd_kept: crowd is its class with instance 0 instead of void.
       folder: where the manifest and the shards are.
-      origin: what the split was made from.
-      contents: counts, and the images left out.
     """
 
     split: str
@@ -144,24 +130,17 @@ class Manifest:
         Args:
           path: of the file, which may be moved to `folder` later.
         """
-        root = self.folder
-        origin = self.origin._replace(
-            images=_relative(self.origin.images, root),
-            annotations=_relative(self.origin.annotations, root),
-        )
-        skipped = [
-            image._replace(file=_relative_file(image.file, root))._asdict()
-            for image in self.contents.skipped
-        ]
+        seen = self._with_paths(_relative)
+        skipped = [image._asdict() for image in seen.contents.skipped]
         content = {
             "format": _FORMAT,
             "split": self.split,
             "num_images": self.num_images,
             "crowd_kept": self.crowd_kept,
-            "annotations": _relative(self.annotations, root),
-            "masks": _relative(self.masks, root),
-            "origin": origin._asdict(),
-            "contents": {**self.contents._asdict(), "skipped": skipped},
+            "annotations": seen.annotations,
+            "masks": seen.masks,
+            "origin": seen.origin._asdict(),
+            "contents": {**seen.contents._asdict(), "skipped": skipped},
             "shards": [shard._asdict() for shard in self.shards],
             "categories": [
                 {**category.to_json(), "class": index + 1}
@@ -187,7 +166,22 @@ class Manifest:
             content = storage.read_json(path)
             if content["format"] != _FORMAT:
                 raise ValueError(f"format is {content['format']}, not {_FORMAT}")
-            return cls._from_json(content, as_location(storage.split(path)[0]))
+            # Manifests of the first version have neither.
+            contents = Contents(**content.get("contents", {}))
+            skipped = tuple(Skipped(**image) for image in contents.skipped)
+            manifest = cls(
+                split=str(content["split"]),
+                categories=[Category.from_json(one) for one in content["categories"]],
+                num_images=int(content["num_images"]),
+                shards=[Shard(**entry) for entry in content["shards"]],
+                annotations=content["annotations"],
+                masks=content["masks"],
+                crowd_kept=bool(content["crowd_kept"]),
+                folder=as_location(storage.split(path)[0]),
+                origin=Origin(**content.get("origin", {})),
+                contents=contents._replace(skipped=skipped),
+            )
+            return manifest._with_paths(_resolved)
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             missing = " is missing" if isinstance(error, KeyError) else ""
             raise InputError(
@@ -195,33 +189,32 @@ class Manifest:
                 "convert the split again"
             ) from error
 
-    @classmethod
-    def _from_json(cls, content: dict[str, Any], folder: Location) -> Manifest:
-        # Manifests of the first version have neither.
-        origin = Origin(**content.get("origin", {}))
-        contents = Contents(**content.get("contents", {}))
-        skipped = [Skipped(**image) for image in contents.skipped]
-        skipped = [s._replace(file=_resolved_file(folder, s.file)) for s in skipped]
-        return cls(
-            split=str(content["split"]),
-            categories=[Category.from_json(entry) for entry in content["categories"]],
-            num_images=int(content["num_images"]),
-            shards=[Shard(**entry) for entry in content["shards"]],
-            annotations=_resolved(folder, content["annotations"]),
-            masks=_resolved(folder, content["masks"]),
-            crowd_kept=bool(content["crowd_kept"]),
-            folder=folder,
+    def _with_paths(self, change: Callable[[Location, Location], Location]) -> Manifest:
+        """All paths but `folder` changed by a function that takes them and `folder`."""
+        origin, folder = self.origin, self.folder
+        skipped = []
+        for image in self.contents.skipped:
+            file = image.file
+            # It may be a link, or not be there: it stays as named.
+            if not (is_remote(file) or file == ""):
+                above, name = storage.split(file)
+                file = join(change(above, folder), name).removeprefix("./")
+            skipped.append(image._replace(file=file))
+        return dataclasses.replace(
+            self,
+            annotations=change(self.annotations, folder),
+            masks=change(self.masks, folder),
             origin=origin._replace(
-                images=_resolved(folder, origin.images),
-                annotations=_resolved(folder, origin.annotations),
+                images=change(origin.images, folder),
+                annotations=change(origin.annotations, folder),
             ),
-            contents=contents._replace(skipped=tuple(skipped)),
+            contents=self.contents._replace(skipped=tuple(skipped)),
         )
 
 
 def manifest_path(folder: Location, split: str) -> Location:
     """Where the manifest of a split is."""
-    return as_location(join(folder, f"{split}.manifest.json"))
+    return as_location(join(folder, f"{split}{_ENDING}"))
 
 
 def _relative(path: Location, folder: Location) -> str:
@@ -234,15 +227,7 @@ def _relative(path: Location, folder: Location) -> str:
     return Path(os.path.relpath(whole, Path(folder).resolve())).as_posix()
 
 
-def _relative_file(path: Location, folder: Location) -> str:
-    """`_relative` of a file that may be a link or not be there: it stays as named."""
-    if is_remote(path) or path == "":
-        return str(path)
-    above, name = storage.split(path)
-    return join(_relative(above, folder), name).removeprefix("./")
-
-
-def _resolved(folder: Location, path: str) -> Location:
+def _resolved(path: str, folder: Location) -> Location:
     if is_remote(path) or path == "":
         return path
     if is_remote(folder):
@@ -250,8 +235,51 @@ def _resolved(folder: Location, path: str) -> Location:
     return (Path(folder).resolve() / path).resolve()
 
 
-def _resolved_file(folder: Location, path: str) -> Location:
-    if is_remote(path) or path == "":
-        return path
-    above, name = storage.split(path)
-    return join(_resolved(folder, above), name)
+def find_paths(dataset: str, root: Location | None, split: str) -> Paths:
+    """Returns the paths of a registered data set, or those a manifest was made from.
+
+    Args:
+      dataset: a name of LAYOUTS, or the path of a manifest.
+      root: folder of a registered data set; None with a manifest.
+      split: "train", "val", ...; not used with a manifest.
+
+    Raises:
+      InputError: there is no such data set, or no root.
+    """
+    if dataset.endswith(_ENDING):
+        if root is not None:
+            raise InputError(
+                f"--root {root}: a manifest names its own folders; leave --root out"
+            )
+        manifest = Manifest.read(dataset)
+        origin = manifest.origin
+        if not (origin.images and origin.annotations):
+            raise InputError(
+                f"{dataset}: an older manifest, which does not say where the images "
+                "are; give --images, --annotations and --masks"
+            )
+        return Paths(
+            images=origin.images,
+            annotations=origin.annotations,
+            masks=manifest.masks,
+            dataset=origin.dataset,
+            category_offset=origin.category_offset,
+            exif=origin.exif,
+            advice="give --images, --annotations and --masks in place of the manifest",
+        )
+    if dataset not in LAYOUTS:
+        raise InputError(
+            f"--dataset must be one of {', '.join(sorted(LAYOUTS))} or a path ending "
+            f"in {_ENDING}; got {dataset!r}"
+        )
+    if root is None:
+        raise InputError(f"--dataset {dataset} needs --root, the folder it is in")
+    layout = LAYOUTS[dataset]
+    words = {"split": split, "long": layout.long_splits.get(split, split)}
+    folders = (layout.images, layout.annotations, layout.masks)
+    return Paths(
+        *(join(root, place.format(**words)) for place in folders),
+        dataset=dataset,
+        category_offset=layout.category_offset,
+        advice=f"check --root {root} and --split {split}",
+    )

@@ -86,9 +86,8 @@ def _keep(records: _Records, count: int) -> Callable[[tf.Tensor], tf.Tensor]:
 
     def first(number: tf.Tensor) -> tf.Tensor:
         found = _unless_damaged(number, records.content)
-        opened = records.opened(number).map(lambda _: "")
-        empty = tf.data.Dataset.from_tensors("")
-        found = found.concatenate(opened).concatenate(empty)
+        found = found.concatenate(records.opened(number).map(lambda _: ""))
+        found = found.concatenate(tf.data.Dataset.from_tensors(""))
         return found.take(1).get_single_element()
 
     numbers = tf.data.Dataset.range(count)
@@ -107,14 +106,12 @@ def read_record(index: RecordIndex, record: int) -> tf.Tensor:
 
 def image_name(index: RecordIndex, record: int) -> str:
     """The name of a record's image; "damaged" where it cannot be read."""
+    features = {"image/filename": tf.io.FixedLenFeature([], tf.string)}
     try:
-        features = tf.io.parse_single_example(
-            read_record(index, record),
-            {"image/filename": tf.io.FixedLenFeature([], tf.string)},
-        )
+        found = tf.io.parse_single_example(read_record(index, record), features)
     except tf.errors.OpError:
         return "damaged"
-    return features["image/filename"].numpy().decode(errors="replace")
+    return found["image/filename"].numpy().decode(errors="replace")
 
 
 def why_damaged(index: RecordIndex, record: int, num_classes: int) -> str:
@@ -142,24 +139,19 @@ def why_damaged(index: RecordIndex, record: int, num_classes: int) -> str:
 
 
 class _Records:
-    """The index as tensors."""
+    """The records of an index, by numbers that are tensors."""
 
     def __init__(self, index: RecordIndex):
-        self._remedy = index.remedy
-        self._files = tf.constant(index.files)
-        self._file_numbers = tf.constant(index.file_numbers)
-        self._offsets = tf.constant(index.offsets)
-        self._lengths = tf.constant(index.lengths)
-        self._record_numbers = tf.constant(index.record_numbers)
+        self._index = RecordIndex(*map(tf.constant, index))
 
     def content(self, number: tf.Tensor) -> tf.Tensor:
         """[] string: a serialised record, whose checksums are compared."""
         variant = tf.raw_ops.TFRecordDatasetV2(
-            filenames=self._files[self._file_numbers[number]],
+            filenames=self._file(number),
             compression_type="",
             # All of the record, and nothing behind it.
-            buffer_size=self._lengths[number] + FRAME_BYTES,
-            byte_offsets=self._offsets[number],
+            buffer_size=self._index.lengths[number] + FRAME_BYTES,
+            byte_offsets=self._index.offsets[number],
         )
         spec = tf.TensorSpec([], tf.string)
         dataset = tf.data.experimental.from_variant(variant, spec)
@@ -167,25 +159,27 @@ class _Records:
 
     def opened(self, number: tf.Tensor) -> tf.data.Dataset:
         """No element [] int64, but TensorFlow's error where the file does not open."""
-        file = self._files[self._file_numbers[number]]
+        file = self._file(number)
         first_byte = tf.data.FixedLengthRecordDataset(file, 1, buffer_size=1)
         return first_byte.take(1).skip(1).map(lambda _: number)
 
+    def _file(self, number: tf.Tensor) -> tf.Tensor:
+        return self._index.files[self._index.file_numbers[number]]
+
     def _name(self, number: tf.Tensor) -> tf.Tensor:
-        record = tf.strings.as_string(self._record_numbers[number])
-        file = self._files[self._file_numbers[number]]
-        return tf.strings.join([file, ": record ", record])
+        record = tf.strings.as_string(self._index.record_numbers[number])
+        return tf.strings.join([self._file(number), ": record ", record])
 
     def warn_of(self, number: tf.Tensor, condition: tf.Tensor) -> None:
         """Says on standard error that a record is skipped, where `condition`."""
-        name = self._name(number % tf.size(self._offsets, tf.int64))
+        name = self._name(number % tf.size(self._index.offsets, tf.int64))
         line = tf.strings.join(["warning: ", name, " is damaged and skipped"])
         tf.cond(condition, lambda: tf.print(line, output_stream=sys.stderr), tf.no_op)
 
     def fail(self, number: tf.Tensor) -> Example:
         """An example that cannot be made: running it raises an error."""
-        reason = f" cannot be read or decoded; {self._remedy}"
-        message = self._name(number) + reason
+        name, remedy = self._name(number), self._index.remedy
+        message = name + " cannot be read or decoded; " + remedy
         check = tf.debugging.Assert(False, [message], summarize=1)
         with tf.control_dependencies([check]):
             return Example(

@@ -41,8 +41,7 @@ def snapshot(
     Args:
       index: the records.
       folder: where snapshots are, on this machine.
-      num_classes: see `example_reader`.
-      skip_damaged: see `example_reader`.
+      num_classes, skip_damaged: see `example_reader`.
 
     Raises:
       InputError: the copy is damaged, or the folder is not on this machine.
@@ -54,43 +53,33 @@ def snapshot(
             f"data.snapshot_folder must be a folder of this machine, because it is "
             f"there to be fast; got {folder}; give a local one"
         )
-    copy = whole = Path(folder) / _digest(index) / _FILE
+    folder, name = Path(folder), _digest(index)
+    whole, patched = folder / name / _FILE, folder / f"{name}{_PATCHED}" / _FILE
     if not whole.is_file():
-        made = whole.parent
-        made.parent.mkdir(parents=True, exist_ok=True)
-        busy = f"waiting for another process that makes {made}"
-        with locked(made.with_name(f".{made.name}.lock"), busy, wait=True):
+        folder.mkdir(parents=True, exist_ok=True)
+        busy = f"waiting for another process that makes {whole.parent}"
+        with locked(folder / f".{name}.lock", busy, wait=True):
             # What killed processes have left of it.
-            for unfinished in made.parent.glob(f".{made.name}*.partial"):
+            for unfinished in folder.glob(f".{name}*.partial"):
                 shutil.rmtree(unfinished, ignore_errors=True)
-            copy = _find_or_make(index, whole, num_classes, skip_damaged)
+            if not (whole.is_file() or (skip_damaged and patched.is_file())):
+                read = example_reader(
+                    index, num_classes=num_classes, skip_damaged=skip_damaged
+                )
+                numbers = tf.data.Dataset.range(index.num_records)
+                # One at a time is written, so few have to wait.
+                examples = numbers.map(read, 2).as_numpy_iterator()
+                made = patched if skip_damaged else whole
+                with atomic_directory(made.parent) as temporary:
+                    replaced = _write(temporary / _FILE, examples, index.num_records)
+                if skip_damaged and not replaced:
+                    storage.move(patched.parent, whole.parent)
+    copy = whole if whole.is_file() else patched
     return index_records(
         [str(copy)],
         expected={str(copy): index.num_records},
         remedy=f"delete {copy.parent}, and the next run makes this copy again",
     )
-
-
-def _find_or_make(
-    index: RecordIndex, whole: Path, num_classes: int, skip_damaged: bool
-) -> Path:
-    """The copy of all records, or one that holds others in place of damaged ones."""
-    patched = whole.parent.with_name(f"{whole.parent.name}{_PATCHED}") / _FILE
-    if whole.is_file():
-        return whole
-    if skip_damaged and patched.is_file():
-        return patched
-    read = example_reader(index, num_classes=num_classes, skip_damaged=skip_damaged)
-    numbers = tf.data.Dataset.range(index.num_records)
-    # One at a time is written, so few have to wait.
-    examples = numbers.map(read, 2).as_numpy_iterator()
-    made = patched if skip_damaged else whole
-    with atomic_directory(made.parent) as temporary:
-        replaced = _write(temporary / _FILE, examples, index.num_records)
-    if replaced or not skip_damaged:
-        return made
-    made.parent.rename(whole.parent)
-    return whole
 
 
 def _write(path: Path, examples: Iterable[Example], total: int) -> int:

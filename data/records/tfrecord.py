@@ -68,42 +68,32 @@ def encode_example(
       image_format: "jpeg" or "png".
       labels: [H, W], class * 256 + instance, below 65536.
     """
-    png = encode_labels(labels)
-    return _encode(name.encode(), image, image_format, labels.shape, png, b"png")
+    features = {
+        _NAME: name.encode(),
+        _IMAGE: image,
+        _IMAGE_FORMAT: image_format.encode(),
+        _LABELS: encode_labels(labels),
+        _LABELS_FORMAT: b"png",
+    }
+    return _encode(labels.shape, features)
 
 
 def encode_decoded(example: Example) -> bytes:
-    """A serialised tf.train.Example of NumPy arrays, as they are.
-
-    Args:
-      example: its name is bytes.
-    """
-    image, labels = example.image.tobytes(), example.labels.astype("<i4").tobytes()
-    size, record = example.labels.shape, int(example.record)
-    return _encode(example.name, image, "raw", size, labels, b"raw", record)
-
-
-def _encode(
-    name: bytes,
-    image: bytes,
-    image_format: str,
-    size: tuple[int, int],
-    labels: bytes,
-    labels_format: bytes,
-    record: int = -1,
-) -> bytes:
+    """A serialised tf.train.Example of NumPy arrays, as they are; its name is bytes."""
     features = {
-        _CHANNELS: 3,
-        _IMAGE: image,
-        _NAME: name,
-        _IMAGE_FORMAT: image_format.encode(),
-        _HEIGHT: size[0],
-        _LABELS: labels,
-        _LABELS_FORMAT: labels_format,
-        _WIDTH: size[1],
+        _NAME: example.name,
+        _IMAGE: example.image.tobytes(),
+        _IMAGE_FORMAT: b"raw",
+        _LABELS: example.labels.astype("<i4").tobytes(),
+        _LABELS_FORMAT: b"raw",
     }
-    if record >= 0:
-        features[_SOURCE_RECORD] = record
+    if example.record >= 0:
+        features[_SOURCE_RECORD] = int(example.record)
+    return _encode(example.labels.shape, features)
+
+
+def _encode(size: tuple[int, int], features: dict[str, bytes | int]) -> bytes:
+    features = {**features, _CHANNELS: 3, _HEIGHT: size[0], _WIDTH: size[1]}
     # Protobuf's own encoder gives the same bytes and saves 0.08 ms of the 9 ms that an
     # image of COCO takes. But its class for tf.train.Example comes with all of
     # TensorFlow, one of our own is 100 generated lines and 0.04 s at the start of each
@@ -114,7 +104,7 @@ def _encode(
 
 
 def _feature_entry(key: str, value: bytes | int) -> bytes:
-    """An entry of the map<string, Feature> of tf.train.Features."""
+    """An entry of the map of tf.train.Features."""
     if isinstance(value, bytes):
         feature = _message(1, _message(1, value))  # bytes_list
     else:
@@ -128,25 +118,18 @@ def _message(field: int, content: bytes) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    encoded = bytearray()
+    encoded = b""
     while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
+        encoded += bytes((value & 0x7F | 0x80,))
         value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
+    return encoded + bytes((value,))
 
 
 def frame(record: bytes) -> bytes:
     """A record as it stands in a TFRecord file: length, checksums and content."""
     length = struct.pack("<Q", len(record))
-    return b"".join(
-        (
-            length,
-            struct.pack("<I", masked_crc32c(length)),
-            record,
-            struct.pack("<I", masked_crc32c(record)),
-        )
-    )
+    checksums = [struct.pack("<I", masked_crc32c(part)) for part in (length, record)]
+    return b"".join((length, checksums[0], record, checksums[1]))
 
 
 def masked_crc32c(data: bytes) -> int:

@@ -10,7 +10,7 @@ import pytest
 
 from cmt.data.convert import convert as convert_module
 from cmt.data.convert import encode as encode_module
-from cmt.data.convert.resume import LOCK
+from cmt.data.convert.shards import LOCK
 from cmt.data.panoptic.registry import Paths
 from cmt.data.scenes.generate import generate_scenes
 from cmt.errors import InputError

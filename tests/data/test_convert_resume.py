@@ -9,8 +9,7 @@ import shutil
 
 import pytest
 
-from cmt.data.convert.resume import LOCK
-from cmt.data.convert.shards import read_receipt
+from cmt.data.convert.shards import LOCK, read_receipt
 from cmt.errors import InputError
 from cmt.io import storage
 from cmt.io.files import atomic_write, locked

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from cmt.data.checks.report import validate
-from cmt.data.convert import shards
+from cmt.data.convert import convert as convert_module
 from cmt.data.panoptic.json import read_annotations
 from cmt.data.panoptic.registry import Paths
 from cmt.data.records.manifest import Manifest
@@ -149,7 +149,7 @@ def test_counts_hashes_and_version(scene_sources, shards):
 
 
 def test_shards_are_of_equal_bytes(scene_sources, tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "_SHARD_BYTES", 20_000)
+    monkeypatch.setattr(convert_module, "_SHARD_BYTES", 20_000)
     manifest = convert(**scene_sources, output=tmp_path, split="train", workers=1)
     sizes = [shard.num_bytes for shard in manifest.shards]
     assert len(sizes) > 2
@@ -168,7 +168,7 @@ def test_shards_are_of_equal_bytes(scene_sources, tmp_path, monkeypatch):
     ],
 )
 def test_bounds_by_hand(sizes, count, bounds):
-    assert shards._bounds(sizes, count) == bounds
+    assert convert_module._bounds(sizes, count) == bounds
 
 
 @pytest.mark.parametrize("scheme", ["file://", "ram://"])

@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from cmt.data.convert import convert as convert_module
-from cmt.data.convert import shards
 from cmt.data.panoptic.json import read_annotations
 from cmt.data.records.manifest import Manifest
 from cmt.errors import InputError
@@ -110,7 +109,7 @@ def size_of_a_mask(sources: dict, monkeypatch) -> dict:
 
 
 def version(sources: dict, monkeypatch) -> dict:
-    monkeypatch.setattr(shards, "RECORD_VERSION", 99)
+    monkeypatch.setattr(convert_module, "RECORD_VERSION", 99)
     return {}
 
 

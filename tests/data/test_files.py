@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import stat
 
 import pytest
 
@@ -46,6 +48,21 @@ def test_atomic_directory_refuses_what_is_there_unless_told(tmp_path):
         (folder / "new").touch()
     assert [entry.name for entry in path.iterdir()] == ["new"]
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("atomic", [atomic_write, atomic_directory])
+def test_the_new_name_is_put_on_disk(tmp_path, monkeypatch, atomic):
+    """Once it is there, and in the folder that holds it."""
+    synced = []
+
+    def sync(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            synced.append((os.fstat(handle).st_ino, (tmp_path / "out").exists()))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    with atomic(tmp_path / "out"):
+        pass
+    assert synced == [(tmp_path.stat().st_ino, True)]
 
 
 @pytest.mark.parametrize("atomic", [atomic_write, atomic_directory])

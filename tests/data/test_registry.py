@@ -14,8 +14,7 @@ from cmt.data.checks.report import validate
 from cmt.data.panoptic import registry
 from cmt.data.panoptic.json import read_annotations
 from cmt.data.panoptic.masks import read_ids
-from cmt.data.records.manifest import Manifest
-from cmt.data.records.paths import find_paths
+from cmt.data.records.manifest import Manifest, find_paths
 from cmt.data.records.tfrecord import decode_example
 from cmt.errors import InputError
 from tests.data.conversions import convert, convert_paths

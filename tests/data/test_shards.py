@@ -10,7 +10,7 @@ import pathlib
 import pytest
 
 from cmt.data.checks.source import open_source
-from cmt.data.convert import shards
+from cmt.data.convert import convert as convert_module
 from cmt.data.convert.encode import EncodingOptions
 from cmt.data.panoptic.registry import Paths
 from cmt.io import storage
@@ -34,7 +34,9 @@ def planned(broken):
 
 def counts(planned, number: int = 0) -> list[int]:
     entries, encoding, _ = planned
-    tasks = shards.plan_shards(entries, split="x", shards=number, encoding=encoding)
+    tasks = convert_module.plan_shards(
+        entries, split="x", shards=number, encoding=encoding
+    )
     assert [entry for task in tasks for entry in task.entries] == entries
     names = [f"x-{n:05d}-of-{len(tasks):05d}.tfrecord" for n in range(len(tasks))]
     assert [task.name for task in tasks] == names
@@ -45,7 +47,7 @@ def test_no_shard_is_empty_however_large_the_images_are(planned, monkeypatch):
     """Six images are at most six shards; small ones share one."""
     _, _, sizes = planned
     assert counts(planned) == [6]
-    monkeypatch.setattr(shards, "_SHARD_BYTES", min(sizes) // 3)
+    monkeypatch.setattr(convert_module, "_SHARD_BYTES", min(sizes) // 3)
     assert counts(planned) == [1] * 6
     assert counts(planned, 4) == [1, 2, 1, 2]
 
@@ -57,7 +59,7 @@ def test_as_many_shards_as_bytes_need(planned, monkeypatch):
         (sum(sizes) - 1, 2),
         ((sum(sizes) - 1) // 2, 3),
     ):
-        monkeypatch.setattr(shards, "_SHARD_BYTES", total)
+        monkeypatch.setattr(convert_module, "_SHARD_BYTES", total)
         assert len(counts(planned)) == number
 
 
@@ -86,13 +88,13 @@ def test_sizes_and_digests_come_of_one_look_at_each_file(
         + (broken["masks"] / entry.mask_name).stat().st_size
         for entry in source.check.images
     ]
-    monkeypatch.setattr(shards, "_SHARD_BYTES", (sum(sizes) - 1) // 2)
-    tasks = shards.plan_shards(
+    monkeypatch.setattr(convert_module, "_SHARD_BYTES", (sum(sizes) - 1) // 2)
+    tasks = convert_module.plan_shards(
         source.check.images, split="x", shards=0, encoding=encoding
     )
     assert len(tasks) == 3
     assert len(asked) == len(set(asked)) == 12
-    bounds = shards._bounds(sizes, 3)
+    bounds = convert_module._bounds(sizes, 3)
     assert [len(task.entries) for task in tasks] == [
         end - start for start, end in itertools.pairwise(bounds)
     ]
