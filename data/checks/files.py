@@ -68,12 +68,12 @@ class FileOptions(NamedTuple):
 
 
 class ImageFile(NamedTuple):
-    """An image that can be decoded.
+    """An image that can be decoded, with Pillow's names of its format and mode.
 
     Attributes:
-      content: the file.
-      format: "JPEG", "PNG" or another name of Pillow's.
-      mode: Pillow's mode, such as "RGB".
+      content: the bytes of the file.
+      format: such as "JPEG".
+      mode: such as "RGB".
       orientation: EXIF orientation; 1 for none. Once checked, the one to apply.
       size: [height, width] in pixels, as stored.
     """
@@ -194,38 +194,31 @@ class _FilesCheck(Found):
             fix = "conversion encodes it again as RGB"
             self._of_image(_MODES[mode], message, fix, note=True)
         elif mode != "RGB":
-            self._of_image(
-                Kind.NO_IMAGE,
-                f"its mode must be RGB or one of {', '.join(_MODES)}; got {mode}",
-                "save it as an RGB image of 8 bits",
-            )
+            message = f"its mode must be RGB or one of {', '.join(_MODES)}; got {mode}"
+            fix = "save it as an RGB image of 8 bits"
+            self._of_image(Kind.NO_IMAGE, message, fix)
 
     def _orientation(self, stored: tuple[int, int], found: int) -> int:
         """The EXIF orientation to apply; notes it where there is one."""
         if found not in _MIRRORED_OR_TURNED:
             return 1
         upright = stored[::-1] if found in _SIDES_SWAPPED else stored
-        choice = self._options.exif
+        choice, message = self._options.exif, f"its EXIF orientation is {found}, "
         if choice == "auto" and upright == stored == self._size:
-            self._of_image(
-                Kind.ORIENTATION,
-                f"its EXIF orientation is {found}, and the size does not tell whether "
-                "its mask was drawn on it as stored or as displayed",
-                "look at one and give --exif ignore (as stored) or --exif apply",
+            message += (
+                "and the size does not tell whether its mask was drawn on it as stored "
+                "or as displayed"
             )
+            fix = "look at one and give --exif ignore (as stored) or --exif apply"
+            self._of_image(Kind.ORIENTATION, message, fix)
             return 1
-        if choice == "auto":
-            choice = "apply" if upright == self._size else "ignore"
-        how = {
-            "apply": "conversion turns the pixels and encodes it again",
-            "ignore": "conversion keeps the pixels as stored",
-        }
-        message = (
-            f"its EXIF orientation is {found}, which viewers apply and training does "
-            "not"
-        )
-        self._of_image(Kind.ORIENTATION, message, how[choice], note=True)
-        return found if choice == "apply" else 1
+        message += "which viewers apply and training does not"
+        applies = choice == "apply" or (choice == "auto" and upright == self._size)
+        fix = "conversion keeps the pixels as stored"
+        if applies:
+            fix = "conversion turns the pixels and encodes it again"
+        self._of_image(Kind.ORIENTATION, message, fix, note=True)
+        return found if applies else 1
 
     def mask(self) -> tuple[bytes | None, np.ndarray | None]:
         """Decodes the PNG and compares ids and areas, if its size is right."""
@@ -252,27 +245,20 @@ class _FilesCheck(Found):
         if agree:
             wrong.pop("mask")
         for what, (height, width) in wrong.items():
-            fix = "use the files the json was made for, or correct it"
+            fix, arrived = "use the files the json was made for, or correct it", "got"
             if agree:
-                fix = 'correct "height" and "width"'
+                fix, arrived = 'correct "height" and "width"', "image and mask agree on"
             elif what == "image" and self._other_size == self._size:
                 fix = "give --exif auto, which turns the images whose masks are turned"
-            self.add(
-                Kind.SIZE,
-                "image, mask and json must agree in height x width; "
-                f"{'image and mask agree on' if agree else 'got'} {height}x{width} "
-                f"here and {self._size[0]}x{self._size[1]} in the json",
-                fix,
-                file=self._paths[what],
+            message = (
+                f"image, mask and json must agree in height x width; {arrived} "
+                f"{height}x{width} here and {self._size[0]}x{self._size[1]} in the json"
             )
+            self.add(Kind.SIZE, message, fix, file=self._paths[what])
 
 
 def _read_image(content: bytes) -> ImageFile:
-    """Goes through all bytes of an image, so that decoding it later will do.
-
-    Raises:
-      *DECODING_ERRORS: it cannot be decoded.
-    """
+    """Goes through all bytes of an image; raises DECODING_ERRORS where they fail."""
     if not content:
         raise ImageFault(TRUNCATED, "it ends after 0 bytes")
     png = read_png(content) if is_png(content) else None
@@ -326,12 +312,11 @@ def _check_jpeg(content: bytes) -> None:
         if marker == _SOI:
             raise ImageFault(DAMAGED, "another JPEG begins inside it")
         if marker in _OTHER_FRAMES:
-            raise ImageFault(
-                DAMAGED,
+            reason = (
                 f"a JPEG must be baseline or progressive; got marker FF{marker:02X}, "
-                "which TensorFlow does not decode",
-                "save it as baseline JPEG or PNG",
+                "which TensorFlow does not decode"
             )
+            raise ImageFault(DAMAGED, reason, "save it as baseline JPEG or PNG")
         length = int.from_bytes(content[place : place + 2], "big")
         if length < 2 <= len(content) - place:
             raise ImageFault(DAMAGED, "a segment of it has an impossible length")

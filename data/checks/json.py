@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import Any
 
-from cmt.data.checks.categories import CategoriesCheck
+from cmt.data.checks.categories import check_categories
 from cmt.data.checks.entries import EntryCheck, id_of
 from cmt.data.checks.problems import Kind
 from cmt.data.checks.segments import SegmentsCheck
@@ -21,6 +21,7 @@ _OTHER_FORMATS = {
     "bbox": "instance annotations",
 }
 _OTHER_NAMES = ("instances_", "person_keypoints_", "captions_", "stuff_", "image_info_")
+_LISTS = ("categories", "images", "annotations")
 _NOT_PANOPTIC = "give COCO panoptic annotations (not the instance or caption json)"
 
 
@@ -40,12 +41,7 @@ class JsonCheck(EntryCheck):
     """
 
     def __init__(self, path: Location, content: dict[str, Any]):
-        """Checks a json.
-
-        Args:
-          path: of the json, for the problems.
-          content: of the json.
-        """
+        """Checks the content of a json; its path is for the problems."""
         super().__init__(path)
         self.categories: list[Category] = []
         self.images: list[PanopticImage] = []
@@ -57,22 +53,18 @@ class JsonCheck(EntryCheck):
         # Ids; None for an entry without one, which may be that of any.
         self._faulty_images: set[ImageId | None] = set()
         self._annotated: set[ImageId | None] = set()
-        keys = ("categories", "images", "annotations")
-        lists = [self._list(content, key) for key in keys]
-        if None in lists:
+        lists = {key: content.get(key) for key in _LISTS}
+        for key, value in lists.items():
+            if not isinstance(value, list):
+                arrived = "nothing" if value is None else type(value).__name__
+                message = f'"{key}" must be a list; got {arrived}'
+                self.add(Kind.STRUCTURE, message, _NOT_PANOPTIC)
+        if self.problems:
             return
-        self.num_images, self.num_annotations = len(lists[1]), len(lists[2])
-        if not self._is_of_other_format(lists[2]):
-            self._go_through(*lists)
-
-    def _list(self, content: dict[str, Any], key: str) -> list | None:
-        value = content.get(key)
-        if isinstance(value, list):
-            return value
-        arrived = "nothing" if value is None else type(value).__name__
-        message = f'"{key}" must be a list; got {arrived}'
-        self.add(Kind.STRUCTURE, message, _NOT_PANOPTIC)
-        return None
+        self.num_images = len(lists["images"])
+        self.num_annotations = len(lists["annotations"])
+        if not self._is_of_other_format(lists["annotations"]):
+            self._go_through(**lists)
 
     def _is_of_other_format(self, annotations: list) -> bool:
         """Finds annotations of which none is panoptic: that is the one fault."""
@@ -80,13 +72,13 @@ class JsonCheck(EntryCheck):
         if not entries or any("segments_info" in entry for entry in entries):
             return False
         keys = set().union(*entries)
-        known = (name for key, name in _OTHER_FORMATS.items() if key in keys)
+        known = [name for key, name in _OTHER_FORMATS.items() if key in keys]
         fix, file = _NOT_PANOPTIC, PurePosixPath(self._file).name
         for prefix in _OTHER_NAMES:
             if file.startswith(prefix):
                 name = f"panoptic_{file.removeprefix(prefix)}"
                 fix = f"give the panoptic json of the split, {name}"
-        arrived = next(known, "none that has")
+        arrived = known[0] if known else "none that has"
         message = f'annotations must have "segments_info"; got {arrived}'
         self.add(Kind.STRUCTURE, message, fix)
         return True
@@ -99,27 +91,19 @@ class JsonCheck(EntryCheck):
                 f"{len(annotations)}",
                 "give the json of a split that has both",
             )
-        classes = CategoriesCheck(self._file, categories)
-        self.categories, self.is_thing = classes.categories, classes.is_thing
-        self.problems += classes.problems
-        self.notes += classes.notes
+        self.categories, self.is_thing = check_categories(self, categories)
         segments = SegmentsCheck(self._file, self.is_thing)
         segments.check_categories(categories, annotations)
-        usable = self._check_images(images)
-        self._check_annotations(annotations, usable, segments)
-        self.problems += segments.problems
-        self.incomplete = segments.incomplete
-
-    def _check_images(self, images: list) -> dict[ImageId, dict[str, Any]]:
-        """The usable entries by id."""
-        usable, ids, names = {}, set(), {}
+        usable: dict[ImageId, dict[str, Any]] = {}
+        ids, names = set(), {}
         for number, entry in enumerate(images):
-            where = f"images[{number}]"
-            if self._is_usable(entry, where, ids, names):
+            if self._is_usable(entry, f"images[{number}]", ids, names):
                 usable[entry["id"]] = entry
             elif id_of(entry) not in usable:
                 self._faulty_images.add(id_of(entry))
-        return usable
+        self._check_annotations(annotations, usable, segments)
+        self.problems += segments.problems
+        self.incomplete = segments.incomplete
 
     def _is_usable(
         self, entry: Any, where: str, ids: set[ImageId], names: dict[str, ImageId]
@@ -132,14 +116,11 @@ class JsonCheck(EntryCheck):
         self.image_names.add(image)
         if not fine:
             return False
-        if min(entry["height"], entry["width"]) < 1:
-            self.add(
-                Kind.STRUCTURE,
-                f'{where}: "height" and "width" must be above 0; got '
-                f"{entry['height']} and {entry['width']}",
-                "give the size in pixels",
-                image,
-            )
+        height, width = entry["height"], entry["width"]
+        if min(height, width) < 1:
+            rule = f'"height" and "width" must be above 0; got {height} and {width}'
+            fix = "give the size in pixels"
+            self.add(Kind.STRUCTURE, f"{where}: {rule}", fix, image)
             return False
         fix = "give one another id, and its annotation that image_id"
         if self.is_repeated(ids, entry["id"], "image id", fix, image):
@@ -162,7 +143,7 @@ class JsonCheck(EntryCheck):
         images: dict[ImageId, dict[str, Any]],
         check: SegmentsCheck,
     ) -> None:
-        names: set[str] = set()
+        masks: set[str] = set()
         for number, entry in enumerate(annotations):
             where = f"annotations[{number}]"
             fine = self.fields(entry, where, where, image_id=ImageId)
@@ -172,64 +153,51 @@ class JsonCheck(EntryCheck):
             if not (fine and named):
                 self._annotated.add(id_of(entry, "image_id"))
                 continue
-            known = images.get(entry["image_id"])
+            image_id, mask = entry["image_id"], entry["file_name"]
+            known = images.get(image_id)
             image = known["file_name"] if known else where
-            if self._is_second(entry, image, names):
+            if self._is_second(image_id, mask, image, masks):
                 continue
             segments = check.of(entry, image)
             if known is None:
-                self._add_without_entry(where, entry["image_id"])
+                self._add_without_entry(where, image_id)
                 continue
             if entry.get("segments_info") == []:
+                message = "the image has no segment, so all of it is void"
                 self.add(
                     Kind.NO_SEGMENTS,
-                    f"annotation of {entry['file_name']}: the image has no segment, so "
-                    "all of it is void",
+                    f"annotation of {mask}: {message}",
                     "training learns nothing from it; annotate it, or leave the image "
                     "out",
                     image,
                     note=True,
                 )
-            self.images.append(
-                PanopticImage(
-                    image_id=entry["image_id"],
-                    file_name=image,
-                    mask_name=entry["file_name"],
-                    height=known["height"],
-                    width=known["width"],
-                    segments=segments,
-                )
-            )
-        if annotations:
+            size = known["height"], known["width"]
+            self.images.append(PanopticImage(image_id, image, mask, *size, segments))
+        # Not where an annotation does not say of which image it is.
+        if annotations and None not in self._annotated:
             self._check_all_annotated(images)
 
-    def _is_second(self, entry: dict[str, Any], image: str, names: set[str]) -> bool:
-        """Whether its image or its mask has another annotation."""
+    def _is_second(
+        self, image_id: ImageId, mask: str, image: str, masks: set[str]
+    ) -> bool:
+        """Whether an image or a mask has another annotation; reports both."""
         what, fix = "annotation of image id", 'correct one "image_id"'
-        annotated = self.is_repeated(
-            self._annotated, entry["image_id"], what, fix, image
-        )
-        name, fix = entry["file_name"], "rename one, in json and folder"
-        return self.is_repeated(names, name, "mask file name", fix, image) or annotated
+        annotated = self.is_repeated(self._annotated, image_id, what, fix, image)
+        fix = "rename one, in json and folder"
+        return self.is_repeated(masks, mask, "mask file name", fix, image) or annotated
 
     def _add_without_entry(self, where: str, image_id: ImageId) -> None:
         """An annotation whose image is missing, not one that has a fault already."""
         if self.num_images and self._faulty_images.isdisjoint((image_id, None)):
-            self.add(
-                Kind.NO_ENTRY,
-                f'{where}: image_id {image_id!r} is not in "images"',
-                'add the image to "images", or correct "image_id"',
-                where,
-            )
+            message = f'{where}: image_id {image_id!r} is not in "images"'
+            fix = 'add the image to "images", or correct "image_id"'
+            self.add(Kind.NO_ENTRY, message, fix, where)
 
     def _check_all_annotated(self, images: dict[ImageId, dict[str, Any]]) -> None:
-        if None in self._annotated:
-            return  # An annotation that does not say of which image it is.
-        for image_id, image in images.items():
+        fix = 'add one; if there is none, leave the image out of "images"'
+        for image_id, entry in images.items():
             if image_id not in self._annotated:
-                self.add(
-                    Kind.NO_ANNOTATION,
-                    f"image {image['file_name']} has no annotation",
-                    'add one; if there is none, leave the image out of "images"',
-                    image["file_name"],
-                )
+                image = entry["file_name"]
+                message = f"image {image} has no annotation"
+                self.add(Kind.NO_ANNOTATION, message, fix, image)

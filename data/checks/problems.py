@@ -62,12 +62,7 @@ class Kind(str, enum.Enum):
 
 
 class Cause(NamedTuple):
-    """What a problem has in common with those of other entries of the json.
-
-    Attributes:
-      rule: the same for all of them.
-      place: of this one in the json.
-    """
+    """The rule that other entries of the json break, too, and the place of this one."""
 
     rule: str
     place: str
@@ -121,12 +116,7 @@ class Found:
     """
 
     def __init__(self, file: object, image: str | None = None):
-        """Starts with nothing.
-
-        Args:
-          file: path that problems are in, unless they name another.
-          image: that they concern, unless they name another.
-        """
+        """Starts with nothing, for problems that name no other file or image."""
         self.problems: list[Problem] = []
         self.notes: list[Problem] = []
         self._file = str(file)

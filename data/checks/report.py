@@ -44,15 +44,29 @@ class MaskCounts:
     distribution: dict[int, int]
     above: int
 
+    @classmethod
+    def of(cls, counts: Sequence[int], num_centers: int) -> MaskCounts:
+        """Sums up the numbers of masks of the images."""
+        bounds = (
+            max(FIRST_MASKS, 1 << (count - 1).bit_length())  # the next power of 2
+            for count in counts
+        )
+        return cls(
+            num_centers=num_centers,
+            largest=max(counts, default=0),
+            distribution=dict(sorted(collections.Counter(bounds).items())),
+            above=sum(count > num_centers for count in counts),
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class Validation:
     """What a check of a data set found.
 
     Attributes:
-      images: entries of "images".
-      annotations: entries of "annotations".
-      annotated: images with an annotation that can be read.
+      images: number of entries of "images".
+      annotations: number of entries of "annotations".
+      annotated: number of images with an annotation that can be read.
       files: how many files are there, missing and unused.
       masks: how many masks the images have.
       problems: all faults. `cmt data convert` does not look at boxes; it refuses all
@@ -118,43 +132,42 @@ def validate(
         source = open_source(paths, exif)
     except JsonFault as fault:
         return _unreadable(paths, fault, num_centers)
-    check = source.check
+    check, found = source.check, Found(paths.annotations)
     files = reconcile(
         source.files,
         check.images,
         image_names={image_path(paths.dataset, name) for name in check.image_names},
         mask_names=check.mask_names,
     )
-    problems = [*grouped(check.problems), *files.summary]
-    notes = list(check.notes)
+    found.problems += [*grouped(check.problems), *files.summary]
+    found.notes += check.notes
     # Where no name could be read, all files would be remarked on.
     if check.image_names or check.mask_names:
-        notes += files.unused
+        found.notes += files.unused
     told = {problem.file for problem in files.missing}
-    for some_problems, some_notes in _check_all(source, workers):
-        notes += some_notes
-        problems += [
+    for problems, notes in _check_all(source, workers):
+        found.notes += notes
+        found.problems += [
             problem
-            for problem in some_problems
+            for problem in problems
             if not (problem.kind is Kind.MISSING and problem.file in told)
             # Those are faults of the json.
             and not (
                 problem.kind in OF_UNREAD_IDS and problem.image in check.incomplete
             )
         ]
-    counts = {
-        entry.file_name: count_masks(entry, check.is_thing) for entry in check.images
-    }
-    crowded = Found(paths.annotations)
-    _note_crowded(crowded, counts, num_centers)
+    counts = [count_masks(entry, check.is_thing) for entry in check.images]
+    for entry, count in zip(check.images, counts, strict=True):
+        if count > num_centers:
+            _note_crowded(found, entry.file_name, count, num_centers)
     return Validation(
         images=check.num_images,
         annotations=check.num_annotations,
         annotated=len(check.images),
         files=files.counts,
-        masks=_mask_counts(list(counts.values()), num_centers),
-        problems=problems,
-        notes=notes + crowded.notes,
+        masks=MaskCounts.of(counts, num_centers),
+        problems=found.problems,
+        notes=found.notes,
     )
 
 
@@ -162,7 +175,7 @@ def _unreadable(paths: Paths, fault: JsonFault, num_centers: int) -> Validation:
     found = Found(paths.annotations)
     found.add(Kind.JSON_FILE, fault.reason, fault.fix)
     files = reconcile(FileOptions(str(paths.images), str(paths.masks)), [])
-    masks = _mask_counts([], num_centers)
+    masks = MaskCounts.of([], num_centers)
     return Validation(0, 0, 0, files.counts, masks, found.problems, [])
 
 
@@ -170,16 +183,11 @@ def _check_all(
     source: Source, workers: int
 ) -> Iterator[tuple[list[Problem], list[Problem]]]:
     """Yields the problems and the notes of every image."""
-    entries = source.check.images
-    chunks = [
-        entries[start : start + _CHUNK_IMAGES]
-        for start in range(0, len(entries), _CHUNK_IMAGES)
-    ]
-    found = parallel_map(
-        functools.partial(_check_images, source.files),
-        chunks,
-        workers=workers if len(entries) > _ALONE_IMAGES else 1,
-    )
+    entries, step = source.check.images, _CHUNK_IMAGES
+    chunks = [entries[start : start + step] for start in range(0, len(entries), step)]
+    check = functools.partial(_check_images, source.files)
+    workers = workers if len(entries) > _ALONE_IMAGES else 1
+    found = parallel_map(check, chunks, workers=workers)
     flat = itertools.chain.from_iterable(found)
     return track(flat, description="validate", total=len(entries))
 
@@ -191,38 +199,15 @@ def _check_images(
     return [(one.problems, one.notes) for one in checked]
 
 
-def _mask_counts(counts: Sequence[int], num_centers: int) -> MaskCounts:
-    distribution: collections.Counter[int] = collections.Counter()
-    for count in counts:
-        bound = FIRST_MASKS
-        while bound < count:
-            bound *= 2
-        distribution[bound] += 1
-    return MaskCounts(
-        num_centers=num_centers,
-        largest=max(counts, default=0),
-        distribution=dict(sorted(distribution.items())),
-        above=sum(count > num_centers for count in counts),
+def _note_crowded(found: Found, image: str, count: int, num_centers: int) -> None:
+    more = f"no model has more than {MAX_CENTERS} centers"
+    if count <= MAX_CENTERS:
+        more = f"or set model.num_centers and data.max_masks to {count}"
+    message = (
+        f"{image} has {count} masks, more than the {num_centers} centers of the model"
     )
-
-
-def _note_crowded(found: Found, counts: dict[str, int], num_centers: int) -> None:
-    """Notes every image that has more masks than centers."""
-    for image, count in counts.items():
-        if count > num_centers:
-            more = (
-                f"or set model.num_centers and data.max_masks to {count}"
-                if count <= MAX_CENTERS
-                else f"no model has more than {MAX_CENTERS} centers"
-            )
-            found.add(
-                Kind.MORE_MASKS,
-                f"{image} has {count} masks, more than the {num_centers} centers of "
-                "the model",
-                f"training makes the smallest void; {more}",
-                image,
-                note=True,
-            )
+    fix = f"training makes the smallest void; {more}"
+    found.add(Kind.MORE_MASKS, message, fix, image, note=True)
 
 
 def _count_kinds(problems: Sequence[Problem]) -> dict[str, int]:

@@ -76,17 +76,15 @@ class SegmentsCheck(EntryCheck):
         infos = annotation.get("segments_info")
         if not isinstance(infos, list):
             self.incomplete.add(image)
-            self.add(
-                Kind.STRUCTURE,
-                f'{where} "segments_info" must be a list; got {type(infos).__name__}',
-                "add the segments",
-                image,
-            )
+            arrived = type(infos).__name__
+            message = f'{where} "segments_info" must be a list; got {arrived}'
+            self.add(Kind.STRUCTURE, message, "add the segments", image)
             return []
         segments = list(self._segments(infos, where, image))
         if len(segments) < len(infos):
             self.incomplete.add(image)
-        self._check_instances(segments, where, image)
+        if len(segments) > MAX_LABEL_PART:
+            self._check_instances(segments, where, image)
         return segments
 
     def _segments(self, infos: list, where: str, image: str) -> Iterator[Segment]:
@@ -100,12 +98,9 @@ class SegmentsCheck(EntryCheck):
             if type(segment_id) is not int:
                 continue
             if not 1 <= segment_id <= MAX_SEGMENT_ID:
-                self.add(
-                    Kind.SEGMENT_ID,
-                    f"{place}: id must be from 1 to {MAX_SEGMENT_ID}; got {segment_id}",
-                    "renumber the segment in json and PNG",
-                    image,
-                )
+                rule = f"id must be from 1 to {MAX_SEGMENT_ID}; got {segment_id}"
+                fix = "renumber the segment in json and PNG"
+                self.add(Kind.SEGMENT_ID, f"{place}: {rule}", fix, image)
                 continue
             # One of two may be drawn with the id it should have.
             fix = "give one another id, in json and PNG"
@@ -126,8 +121,6 @@ class SegmentsCheck(EntryCheck):
         self, segments: Sequence[Segment], where: str, image: str
     ) -> None:
         """Finds the classes that have more things in an image than labels hold."""
-        if len(segments) <= MAX_LABEL_PART:
-            return
         things = collections.Counter(
             segment.category_id
             for segment in segments
@@ -149,14 +142,10 @@ class SegmentsCheck(EntryCheck):
         number, category = info["id"], info["category_id"]
         crowd, is_thing = info.get("iscrowd", 0), self._is_thing.get(category)
         if self._names_unlisted and category not in self._is_thing:
-            self.add(
-                Kind.UNLISTED_CATEGORY,
-                f'{where} category_id {category} is not in "categories"',
-                'add the category or correct "category_id"',
-                image,
-                number,
-                cause=Cause(f"category {category}", f"segment {number} of {image}"),
-            )
+            message = f'{where} category_id {category} is not in "categories"'
+            fix = 'add the category or correct "category_id"'
+            cause = Cause(f"category {category}", f"segment {number} of {image}")
+            self.add(Kind.UNLISTED_CATEGORY, message, fix, image, number, cause=cause)
         if info["area"] < 0:
             message = f'{where} "area" must be the number of pixels; got {info["area"]}'
             self.add(Kind.AREA, message, "correct it", image, number)
@@ -166,9 +155,7 @@ class SegmentsCheck(EntryCheck):
         elif crowd and is_thing is False:
             message = f"{where} only things can be crowd; category {category} is stuff"
             self.add(Kind.CROWD, message, 'set "iscrowd" to 0', image, number)
-        if is_thing is not False:
-            return
-        if category in stuff:
+        if is_thing is False and category in stuff:
             self.add(
                 Kind.STUFF_TWICE,
                 f"{where} a stuff category must have one segment an image; category "
@@ -177,12 +164,12 @@ class SegmentsCheck(EntryCheck):
                 image,
                 number,
             )
-        stuff.add(category)
+        if is_thing is False:
+            stuff.add(category)
 
 
 def _segments_of(annotation: Any) -> list[dict[str, Any]]:
     """What can be read of the "segments_info" of an annotation."""
     infos = annotation.get("segments_info") if isinstance(annotation, dict) else None
-    if not isinstance(infos, list):
-        return []
+    infos = infos if isinstance(infos, list) else []
     return [info for info in infos if isinstance(info, dict)]

@@ -30,7 +30,7 @@ class Source(NamedTuple):
       check: what the json holds and what is wrong with it; its images with their
         paths.
       shifted: the json with other category ids; None where they are as given.
-      annotations_sha256: of the json.
+      annotations_sha256: of the bytes of the json.
     """
 
     paths: Paths
@@ -63,7 +63,8 @@ def open_source(paths: Paths, exif: str | None = None) -> Source:
         shift_categories(content, paths.category_offset)
     check = JsonCheck(paths.annotations, content)
     # Else those with a fault would be missing from the count.
-    if check.categories and len(check.categories) == len(content["categories"]):
+    whole = check.categories and len(check.categories) == len(content["categories"])
+    if paths.dataset and whole:
         _check_classes(paths.dataset, check)
     for number, entry in enumerate(check.images):
         path = image_path(paths.dataset, entry.file_name)
@@ -80,8 +81,6 @@ def open_source(paths: Paths, exif: str | None = None) -> Source:
 
 def _check_classes(dataset: str, check: JsonCheck) -> None:
     """Finds a json that has not the classes of a registered data set."""
-    if not dataset:
-        return
     layout = LAYOUTS[dataset]
     things = sum(category.is_thing for category in check.categories)
     found = (things, len(check.categories) - things)
@@ -95,19 +94,16 @@ def _check_classes(dataset: str, check: JsonCheck) -> None:
 
 
 def _check_paths(paths: Paths) -> None:
-    for name, path, is_there, what in (
-        ("annotations", paths.annotations, is_file, "annotation file"),
-        ("images", paths.images, is_folder, "folder"),
-        ("masks", paths.masks, is_folder, "folder"),
-    ):
-        if is_there(path):
+    wanted = {"annotations": "file", "images": "folder", "masks": "folder"}
+    for name, what in wanted.items():
+        path = getattr(paths, name)
+        there = "file" if is_file(path) else "folder" if is_folder(path) else ""
+        if there == what:
             continue
-        reason = f"no such {what}"
-        if what == "folder" and is_file(path):
-            reason = "a file, where a folder must be"
-        elif what != "folder" and is_folder(path):
-            reason = "a folder, where a file must be"
-        place = (
-            f"{name} of the data set, {path}" if paths.advice else f"--{name} {path}"
-        )
-        raise InputError(f"{place}: {reason}; {paths.advice or 'check the path'}")
+        reason = f"a {there}, where a {what} must be"
+        if not there:
+            reason = f"no such {'annotation ' if what == 'file' else ''}{what}"
+        place, fix = f"--{name} {path}", "check the path"
+        if paths.advice:
+            place, fix = f"{name} of the data set, {path}", paths.advice
+        raise InputError(f"{place}: {reason}; {fix}")
