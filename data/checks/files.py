@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from cmt.data.checks.pixels import compare_boxes, compare_segments
-from cmt.data.checks.problems import Found, Kind, Problem
+from cmt.data.checks.problems import Found, Kind
 from cmt.data.panoptic.json import PanopticImage
 from cmt.data.panoptic.masks import (
     DECODING_ERRORS,
@@ -30,7 +30,8 @@ from cmt.data.panoptic.png import (
     read_png,
     refuse_too_large,
 )
-from cmt.io.storage import Location, join, read_bytes
+from cmt.data.panoptic.registry import Paths
+from cmt.io.storage import join, read_bytes
 
 _ORIENTATION_TAG = 0x0112
 _MIRRORED_OR_TURNED = range(2, 9)
@@ -47,24 +48,6 @@ _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
 _SOI, _EOI, _TEM = 0xD8, 0xD9, 0x01
 # Frames that are not baseline, extended or progressive.
 _OTHER_FRAMES = (0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF)
-
-
-class FileOptions(NamedTuple):
-    """Where the files are and how they are read.
-
-    Attributes:
-      images: folder of the images.
-      masks: folder of the PNG files.
-      exif: "apply": images are turned as their EXIF orientation says; "ignore": they
-        are taken as stored; "auto": whichever fits the mask, refused if both do.
-      advice: where to look for a file that is missing; "" for the option that names
-        the folder.
-    """
-
-    images: Location
-    masks: Location
-    exif: str = "auto"
-    advice: str = ""
 
 
 class ImageFile(NamedTuple):
@@ -85,43 +68,6 @@ class ImageFile(NamedTuple):
     size: tuple[int, int]
 
 
-class CheckedFiles(NamedTuple):
-    """What the files of an image hold.
-
-    Attributes:
-      problems: all faults found; if any, the rest may be None.
-      notes: what conversion takes care of.
-      image: the image.
-      mask: the PNG as it is.
-      index: [H, W] uint16, as `segment_index` has it.
-    """
-
-    problems: list[Problem]
-    notes: list[Problem]
-    image: ImageFile | None
-    mask: bytes | None
-    index: np.ndarray | None
-
-
-def check_files(
-    options: FileOptions, entry: PanopticImage, *, boxes: bool = False
-) -> CheckedFiles:
-    """Reads the image and the mask of an entry in full and compares.
-
-    Args:
-      options: where the files are.
-      entry: the image.
-      boxes: compare the "bbox" entries, too, which conversion does not need.
-    """
-    check = _FilesCheck(options, entry)
-    image = check.image()
-    mask, index = check.mask()
-    check.compare_sizes()
-    if boxes and index is not None:
-        compare_boxes(check, entry, index)
-    return CheckedFiles(check.problems, check.notes, image, mask, index)
-
-
 def missing_message(what: str, name: str, advice: str) -> tuple[str, str]:
     """Returns message and fix for a file that the json names and that is not there.
 
@@ -135,40 +81,60 @@ def missing_message(what: str, name: str, advice: str) -> tuple[str, str]:
     return message, f"put it there or {advice}"
 
 
-class _FilesCheck(Found):
-    """The checks of one image."""
+class FilesCheck(Found):
+    """Reads the image and the mask of an entry in full and compares.
 
-    def __init__(self, options: FileOptions, entry: PanopticImage):
-        self._paths = {
-            "image": join(options.images, entry.image_path),
-            "mask": join(options.masks, entry.mask_name),
+    Attributes:
+      image: the image.
+      mask: the PNG as it is.
+      index: [H, W] uint16, as `segment_index` has it.
+    All of them may be None if problems were found. Conversion takes care of the notes.
+    """
+
+    def __init__(self, paths: Paths, entry: PanopticImage, *, boxes: bool = False):
+        """Checks the files of an image.
+
+        Args:
+          paths: where the files are.
+          entry: the image.
+          boxes: compare the "bbox" entries, too, which conversion does not need.
+        """
+        self._places = {
+            "image": join(paths.images, entry.image_path),
+            "mask": join(paths.masks, entry.mask_name),
         }
-        super().__init__(self._paths["mask"], entry.file_name)
-        self._options = options
+        super().__init__(self._places["mask"], entry.file_name)
+        self._paths = paths
         self._entry = entry
         self._size = (entry.height, entry.width)
         self._sizes: dict[str, tuple[int, int]] = {}
         # Of the image, if its orientation were taken the other way.
         self._other_size: tuple[int, int] | None = None
+        self.index: np.ndarray | None = None
+        self.image = self._check_image()
+        self.mask = self._check_mask()
+        self._compare_sizes()
+        if boxes and self.index is not None:
+            compare_boxes(self, entry, self.index)
 
     def _of_image(
         self, kind: Kind, message: str, fix: str, *, note: bool = False
     ) -> None:
-        self.add(kind, message, fix, file=self._paths["image"], note=note)
+        self.add(kind, message, fix, file=self._places["image"], note=note)
 
     def _read(self, what: str, name: str) -> bytes | None:
-        path = self._paths[what]
+        path = self._places[what]
         try:
             return read_bytes(path)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            message = missing_message(what, name, self._options.advice)
+            message = missing_message(what, name, self._paths.advice)
             self.add(Kind.MISSING, *message, file=path)
         except OSError as error:
             reason = f"cannot be read: {error.strerror or error}"
             self.add(Kind.UNREADABLE, reason, "make it readable", file=path)
         return None
 
-    def image(self) -> ImageFile | None:
+    def _check_image(self) -> ImageFile | None:
         """Goes through the image and notes its size."""
         content = self._read("image", self._entry.file_name)
         if content is None:
@@ -203,7 +169,7 @@ class _FilesCheck(Found):
         if found not in _MIRRORED_OR_TURNED:
             return 1
         upright = stored[::-1] if found in _SIDES_SWAPPED else stored
-        choice, message = self._options.exif, f"its EXIF orientation is {found}, "
+        choice, message = self._paths.exif, f"its EXIF orientation is {found}, "
         if choice == "auto" and upright == stored == self._size:
             message += (
                 "and the size does not tell whether its mask was drawn on it as stored "
@@ -220,25 +186,23 @@ class _FilesCheck(Found):
         self._of_image(Kind.ORIENTATION, message, fix, note=True)
         return found if applies else 1
 
-    def mask(self) -> tuple[bytes | None, np.ndarray | None]:
+    def _check_mask(self) -> bytes | None:
         """Decodes the PNG and compares ids and areas, if its size is right."""
         content = self._read("mask", self._entry.mask_name)
         if content is None:
-            return None, None
+            return None
         try:
             png = check_mask(content)
             self._sizes["mask"] = (png.height, png.width)
-            if self._sizes["mask"] != self._size:
-                return content, None
-            ids = mask_ids(content)
+            if self._sizes["mask"] == self._size:
+                ids = mask_ids(content)
+                self.index = segment_index(ids, self._entry.segments)
+                compare_segments(self, self._entry, ids, self.index)
         except ImageFault as fault:
             self.add(Kind(fault.kind), fault.reason, fault.fix)
-            return content, None
-        index = segment_index(ids, self._entry.segments)
-        compare_segments(self, self._entry, ids, index)
-        return content, index
+        return content
 
-    def compare_sizes(self) -> None:
+    def _compare_sizes(self) -> None:
         """Notes where they differ from the json; once, if it alone is wrong."""
         wrong = {what: size for what, size in self._sizes.items() if size != self._size}
         agree = len(wrong) == 2 and len(set(wrong.values())) == 1
@@ -254,7 +218,7 @@ class _FilesCheck(Found):
                 f"image, mask and json must agree in height x width; {arrived} "
                 f"{height}x{width} here and {self._size[0]}x{self._size[1]} in the json"
             )
-            self.add(Kind.SIZE, message, fix, file=self._paths[what])
+            self.add(Kind.SIZE, message, fix, file=self._places[what])
 
 
 def _read_image(content: bytes) -> ImageFile:

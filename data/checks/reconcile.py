@@ -8,9 +8,10 @@ import unicodedata
 from collections.abc import Collection
 from typing import NamedTuple
 
-from cmt.data.checks.files import FileOptions, missing_message
+from cmt.data.checks.files import missing_message
 from cmt.data.checks.problems import Kind, Problem
 from cmt.data.panoptic.json import PanopticImage
+from cmt.data.panoptic.registry import Paths
 from cmt.io.storage import Location, is_file, join, list_files
 
 _ENDINGS = {
@@ -48,7 +49,7 @@ class Reconciliation(NamedTuple):
 
 
 def reconcile(
-    options: FileOptions,
+    paths: Paths,
     entries: list[PanopticImage],
     *,
     image_names: Collection[str] = (),
@@ -57,20 +58,20 @@ def reconcile(
     """Lists the folders and compares names.
 
     Args:
-      options: where the files are.
+      paths: where the files are.
       entries: the images.
       image_names: further images that the json names, below the images folder. They
         are counted; a missing one is no fault here.
       mask_names: further masks that it names, below the masks folder.
     """
     wanted = [(one.image_path, one.file_name, one.file_name) for one in entries]
-    images = _Files("image", options.images, wanted, image_names)
+    images = _Files("image", paths.images, wanted, image_names)
     wanted = [(one.mask_name, one.mask_name, one.file_name) for one in entries]
-    masks = _Files("mask", options.masks, wanted, mask_names)
+    masks = _Files("mask", paths.masks, wanted, mask_names)
     # Both may be in one folder.
     known = images.used | masks.used
     for files in (images, masks):
-        files.compare(known, options.advice)
+        files.compare(known, paths.advice)
     return Reconciliation(
         FileCounts(
             image_files=len(images.found) + images.num_unused,

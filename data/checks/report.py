@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from cmt.data.checks.files import FileOptions, check_files
+from cmt.data.checks.files import FilesCheck
 from cmt.data.checks.pixels import OF_UNREAD_IDS
 from cmt.data.checks.problems import Found, Kind, Problem, grouped
 from cmt.data.checks.reconcile import FileCounts, reconcile
@@ -121,8 +121,7 @@ def validate(
     Args:
       paths: of the data set.
       workers: number of processes; 0 for one a processor.
-      exif: how EXIF orientations are taken, see `FileOptions`; None for what `paths`
-        says, or "auto".
+      exif: in place of that of `paths`.
       num_centers: of the model to be trained.
 
     Raises:
@@ -134,7 +133,7 @@ def validate(
         return _unreadable(paths, fault, num_centers)
     check, found = source.check, Found(paths.annotations)
     files = reconcile(
-        source.files,
+        source.paths,
         check.images,
         image_names={image_path(paths.dataset, name) for name in check.image_names},
         mask_names=check.mask_names,
@@ -174,7 +173,7 @@ def validate(
 def _unreadable(paths: Paths, fault: JsonFault, num_centers: int) -> Validation:
     found = Found(paths.annotations)
     found.add(Kind.JSON_FILE, fault.reason, fault.fix)
-    files = reconcile(FileOptions(str(paths.images), str(paths.masks)), [])
+    files = reconcile(paths, [])
     masks = MaskCounts.of([], num_centers)
     return Validation(0, 0, 0, files.counts, masks, found.problems, [])
 
@@ -185,7 +184,7 @@ def _check_all(
     """Yields the problems and the notes of every image."""
     entries, step = source.check.images, _CHUNK_IMAGES
     chunks = [entries[start : start + step] for start in range(0, len(entries), step)]
-    check = functools.partial(_check_images, source.files)
+    check = functools.partial(_check_images, source.paths)
     workers = workers if len(entries) > _ALONE_IMAGES else 1
     found = parallel_map(check, chunks, workers=workers)
     flat = itertools.chain.from_iterable(found)
@@ -193,9 +192,9 @@ def _check_all(
 
 
 def _check_images(
-    files: FileOptions, entries: Sequence[PanopticImage]
+    paths: Paths, entries: Sequence[PanopticImage]
 ) -> list[tuple[list[Problem], list[Problem]]]:
-    checked = (check_files(files, entry, boxes=True) for entry in entries)
+    checked = (FilesCheck(paths, entry, boxes=True) for entry in entries)
     return [(one.problems, one.notes) for one in checked]
 
 

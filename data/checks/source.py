@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
-from cmt.data.checks.files import FileOptions
 from cmt.data.checks.json import JsonCheck
 from cmt.data.checks.problems import Kind
-from cmt.data.panoptic.json import parse_json, read_file
+from cmt.data.panoptic.json import parse_json
 from cmt.data.panoptic.registry import (
     LAYOUTS,
     Paths,
@@ -16,7 +15,7 @@ from cmt.data.panoptic.registry import (
     shift_categories,
 )
 from cmt.errors import InputError
-from cmt.io.storage import is_file, is_folder
+from cmt.io.storage import is_file, is_folder, read_bytes
 
 EXIF_CHOICES = ("auto", "apply", "ignore")
 
@@ -25,8 +24,7 @@ class Source(NamedTuple):
     """A data set whose json has been read.
 
     Attributes:
-      paths: where it is.
-      files: where its images and masks are and how they are read.
+      paths: where it is and how its images are read.
       check: what the json holds and what is wrong with it; its images with their
         paths.
       shifted: the json with other category ids; None where they are as given.
@@ -34,7 +32,6 @@ class Source(NamedTuple):
     """
 
     paths: Paths
-    files: FileOptions
     check: JsonCheck
     shifted: dict | None
     annotations_sha256: str
@@ -45,17 +42,17 @@ def open_source(paths: Paths, exif: str | None = None) -> Source:
 
     Args:
       paths: of the data set.
-      exif: one of EXIF_CHOICES; None for what `paths` says, or "auto".
+      exif: one of EXIF_CHOICES, in place of that of `paths`.
 
     Raises:
       JsonFault: the file holds no json object.
       InputError: the json or a folder is missing.
     """
     _check_paths(paths)
-    exif = exif or paths.exif or "auto"
-    if exif not in EXIF_CHOICES:
-        raise InputError(f"--exif must be one of {EXIF_CHOICES}; got {exif!r}")
-    data = read_file(paths.annotations)
+    paths = paths._replace(exif=exif or paths.exif)
+    if paths.exif not in EXIF_CHOICES:
+        raise InputError(f"--exif must be one of {EXIF_CHOICES}; got {paths.exif!r}")
+    data = read_bytes(paths.annotations)
     digest = hashlib.sha256(data).hexdigest()
     content = parse_json(paths.annotations, data)
     del data
@@ -72,7 +69,6 @@ def open_source(paths: Paths, exif: str | None = None) -> Source:
             check.images[number] = entry._replace(path=path)
     return Source(
         paths=paths,
-        files=FileOptions(str(paths.images), str(paths.masks), exif, paths.advice),
         check=check,
         shifted=content if paths.category_offset else None,
         annotations_sha256=digest,

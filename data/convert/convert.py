@@ -98,7 +98,7 @@ def convert(
     budget = Budget(options.max_bad)
     entries = _usable(source, budget, options.limit)
     encoding = EncodingOptions(
-        source.files, source.check.categories, options.keep_crowd
+        source.paths, source.check.categories, options.keep_crowd
     )
     with work_folder(output, split, options) as work:
         kept = _with_files(source, entries, budget)
@@ -170,7 +170,7 @@ def _with_files(
     source: Source, entries: list[PanopticImage], budget: Budget
 ) -> list[PanopticImage]:
     """The images whose files are there; the others go to the budget."""
-    found = reconcile(source.files, entries)
+    found = reconcile(source.paths, entries)
     missing = left_out(found.missing)
     summary = ""
     if len(missing) > 1:
@@ -241,7 +241,7 @@ def _planned(source: Source, tasks: Sequence[ShardTask], budget: Budget) -> Mani
         images=paths.images,
         annotations=paths.annotations,
         dataset=paths.dataset,
-        exif=source.files.exif,
+        exif=paths.exif,
         category_offset=paths.category_offset,
         annotations_sha256=source.annotations_sha256,
         tool_version=version,

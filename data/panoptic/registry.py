@@ -82,7 +82,8 @@ class Paths(NamedTuple):
       masks: folder of its PNG files.
       dataset: registered name, "" for none.
       category_offset: to add to the category ids of the json.
-      exif: how EXIF orientations are taken; None where nothing says.
+      exif: "apply": images are turned as their EXIF orientation says; "ignore": they
+        are taken as stored; "auto": whichever fits the mask, refused if both do.
       advice: what to check if a file is not there; "" where three options name the
         paths.
     """
@@ -92,7 +93,7 @@ class Paths(NamedTuple):
     masks: Location
     dataset: str = ""
     category_offset: int = 0
-    exif: str | None = None
+    exif: str = "auto"
     advice: str = ""
 
 
