@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import collections
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 from cmt.data.checks.categories import check_categories
-from cmt.data.checks.entries import EntryCheck, id_of
-from cmt.data.checks.problems import Kind
-from cmt.data.checks.segments import SegmentsCheck
+from cmt.data.checks.entries import EntryCheck, id_of, is_of
+from cmt.data.checks.problems import Cause, Kind
 from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.json import ImageId, PanopticImage, record_name
+from cmt.data.panoptic.json import (
+    MAX_SEGMENT_ID,
+    ImageId,
+    PanopticImage,
+    Segment,
+    record_name,
+    shown,
+)
 from cmt.io.storage import Location
+from cmt.labels import MAX_LABEL_PART
 
 # A key of the annotations that only this format has, and what it is called.
 _OTHER_FORMATS = {
@@ -21,6 +30,8 @@ _OTHER_FORMATS = {
     "bbox": "instance annotations",
 }
 _OTHER_NAMES = ("instances_", "person_keypoints_", "captions_", "stuff_", "image_info_")
+_ALL_VOID = "the image has no segment, so all of it is void"
+_UNUSED = "training learns nothing from it; annotate it, or leave the image out"
 _LISTS = ("categories", "images", "annotations")
 _NOT_PANOPTIC = "give COCO panoptic annotations (not the instance or caption json)"
 
@@ -50,6 +61,7 @@ class JsonCheck(EntryCheck):
         self.mask_names: set[str] = set()
         self.incomplete: set[str] = set()
         self.is_thing: dict[int, bool | None] = {}
+        self._names_unlisted = True
         # Ids; None for an entry without one, which may be that of any.
         self._faulty_images: set[ImageId | None] = set()
         self._annotated: set[ImageId | None] = set()
@@ -92,8 +104,6 @@ class JsonCheck(EntryCheck):
                 "give the json of a split that has both",
             )
         self.categories, self.is_thing = check_categories(self, categories)
-        segments = SegmentsCheck(self._file, self.is_thing)
-        segments.check_categories(categories, annotations)
         usable: dict[ImageId, dict[str, Any]] = {}
         ids, names = set(), {}
         for number, entry in enumerate(images):
@@ -101,9 +111,20 @@ class JsonCheck(EntryCheck):
                 usable[entry["id"]] = entry
             elif id_of(entry) not in usable:
                 self._faulty_images.add(id_of(entry))
-        self._check_annotations(annotations, usable, segments)
-        self.problems += segments.problems
-        self.incomplete = segments.incomplete
+        accepted = self._check_annotations(annotations, usable)
+        if annotations and None not in self._annotated:
+            self._check_all_annotated(usable)
+        self._check_unlisted(categories, annotations)
+        for entry, image in accepted:
+            segments = self._segments(entry, image)
+            image_id, mask = entry["image_id"], entry["file_name"]
+            if image_id not in usable:
+                continue
+            if entry.get("segments_info") == []:
+                message = f"annotation of {mask}: {_ALL_VOID}"
+                self.add(Kind.NO_SEGMENTS, message, _UNUSED, image, note=True)
+            size = usable[image_id]["height"], usable[image_id]["width"]
+            self.images.append(PanopticImage(image_id, image, mask, *size, segments))
 
     def _is_usable(
         self, entry: Any, where: str, ids: set[ImageId], names: dict[str, ImageId]
@@ -128,22 +149,20 @@ class JsonCheck(EntryCheck):
         name = record_name(image)
         first = names.setdefault(name, entry["id"])
         if first != entry["id"]:
-            self.add(
-                Kind.DUPLICATE,
+            message = (
                 f"image file names (less extension) must differ; images {first!r} and "
-                f"{entry['id']!r} are both called {name!r}",
-                "rename one; if both say the same, leave one out",
-                image,
+                f"{entry['id']!r} are both called {name!r}"
             )
+            fix = "rename one; if both say the same, leave one out"
+            self.add(Kind.DUPLICATE, message, fix, image)
         return first == entry["id"]
 
     def _check_annotations(
-        self,
-        annotations: list,
-        images: dict[ImageId, dict[str, Any]],
-        check: SegmentsCheck,
-    ) -> None:
-        masks: set[str] = set()
+        self, annotations: list, images: dict[ImageId, dict[str, Any]]
+    ) -> list[tuple[dict[str, Any], str]]:
+        """The annotations that can be used, each with the image it concerns."""
+        known = self._faulty_images.union(images)
+        accepted, masks = [], set()
         for number, entry in enumerate(annotations):
             where = f"annotations[{number}]"
             fine = self.fields(entry, where, where, image_id=ImageId)
@@ -153,30 +172,17 @@ class JsonCheck(EntryCheck):
             if not (fine and named):
                 self._annotated.add(id_of(entry, "image_id"))
                 continue
-            image_id, mask = entry["image_id"], entry["file_name"]
-            known = images.get(image_id)
-            image = known["file_name"] if known else where
-            if self._is_second(image_id, mask, image, masks):
+            image_id = entry["image_id"]
+            image = images[image_id]["file_name"] if image_id in images else where
+            if self._is_second(image_id, entry["file_name"], image, masks):
                 continue
-            segments = check.of(entry, image)
-            if known is None:
-                self._add_without_entry(where, image_id)
-                continue
-            if entry.get("segments_info") == []:
-                message = "the image has no segment, so all of it is void"
-                self.add(
-                    Kind.NO_SEGMENTS,
-                    f"annotation of {mask}: {message}",
-                    "training learns nothing from it; annotate it, or leave the image "
-                    "out",
-                    image,
-                    note=True,
-                )
-            size = known["height"], known["width"]
-            self.images.append(PanopticImage(image_id, image, mask, *size, segments))
-        # Not where an annotation does not say of which image it is.
-        if annotations and None not in self._annotated:
-            self._check_all_annotated(images)
+            accepted.append((entry, image))
+            # Else the image has a fault already, or may be one without an id.
+            if image_id not in known and None not in known and self.num_images:
+                message = f'{where}: image_id {image_id!r} is not in "images"'
+                fix = 'add the image to "images", or correct "image_id"'
+                self.add(Kind.NO_ENTRY, message, fix, where)
+        return accepted
 
     def _is_second(
         self, image_id: ImageId, mask: str, image: str, masks: set[str]
@@ -187,17 +193,141 @@ class JsonCheck(EntryCheck):
         fix = "rename one, in json and folder"
         return self.is_repeated(masks, mask, "mask file name", fix, image) or annotated
 
-    def _add_without_entry(self, where: str, image_id: ImageId) -> None:
-        """An annotation whose image is missing, not one that has a fault already."""
-        if self.num_images and self._faulty_images.isdisjoint((image_id, None)):
-            message = f'{where}: image_id {image_id!r} is not in "images"'
-            fix = 'add the image to "images", or correct "image_id"'
-            self.add(Kind.NO_ENTRY, message, fix, where)
-
     def _check_all_annotated(self, images: dict[ImageId, dict[str, Any]]) -> None:
+        """Finds images without one, where each annotation says whose it is."""
         fix = 'add one; if there is none, leave the image out of "images"'
         for image_id, entry in images.items():
             if image_id not in self._annotated:
                 image = entry["file_name"]
                 message = f"image {image} has no annotation"
                 self.add(Kind.NO_ANNOTATION, message, fix, image)
+
+    def _check_unlisted(self, categories: list, annotations: list) -> None:
+        """Finds whether most segments are of unlisted categories: that is one fault.
+
+        Nor is each a fault of its own where a category has no id, which is one.
+        """
+        if not (self.is_thing and all(is_of(id_of(one), int) for one in categories)):
+            self._names_unlisted = False
+            return
+        used = [
+            info["category_id"]
+            for entry in annotations
+            for info in _segments_of(entry)
+            if is_of(info.get("category_id"), int)
+        ]
+        unlisted = [number for number in used if number not in self.is_thing]
+        if len(unlisted) < 2 or 2 * len(unlisted) <= len(used):
+            return
+        self._names_unlisted = False
+        some = ", ".join(map(str, sorted(set(unlisted))[:4]))
+        self.add(
+            Kind.UNLISTED_CATEGORY,
+            f"{len(unlisted)} of {len(used)} segments have a category_id that is not "
+            f'in "categories", such as {some}',
+            'give the "categories" that the annotations were made with',
+        )
+
+    def _segments(self, annotation: dict[str, Any], image: str) -> list[Segment]:
+        """Those of an annotation whose pixels can be looked at."""
+        where = f"annotation of {annotation['file_name']}:"
+        infos = annotation.get("segments_info")
+        if not isinstance(infos, list):
+            self.incomplete.add(image)
+            arrived = type(infos).__name__
+            message = f'{where} "segments_info" must be a list; got {arrived}'
+            self.add(Kind.STRUCTURE, message, "add the segments", image)
+            return []
+        segments = list(self._readable(infos, where, image))
+        if len(segments) < len(infos):
+            self.incomplete.add(image)
+        if len(segments) > MAX_LABEL_PART:
+            self._check_instances(segments, where, image)
+        return segments
+
+    def _readable(self, infos: list, where: str, image: str) -> Iterator[Segment]:
+        counts = collections.Counter(map(id_of, infos))
+        seen: set[int] = set()
+        stuff: set[int] = set()
+        for number, info in enumerate(infos):
+            place = f"{where} segments_info[{number}]"
+            fine = self.fields(info, place, image, id=int, category_id=int, area=int)
+            segment_id = id_of(info)
+            if type(segment_id) is not int:
+                continue
+            if not 1 <= segment_id <= MAX_SEGMENT_ID:
+                rule = f"id must be from 1 to {MAX_SEGMENT_ID}; got {segment_id}"
+                fix = "renumber the segment in json and PNG"
+                self.add(Kind.SEGMENT_ID, f"{place}: {rule}", fix, image)
+                continue
+            # One of two may be drawn with the id it should have.
+            fix = "give one another id, in json and PNG"
+            if self.is_repeated(seen, segment_id, f"{where} segment id", fix, image):
+                continue
+            if fine:
+                self._check_segment(info, where, image, stuff)
+            clear = fine and counts[segment_id] == 1
+            yield Segment(
+                id=segment_id,
+                category_id=info["category_id"] if fine else 0,
+                area=info["area"] if clear and info["area"] >= 0 else None,
+                is_crowd=bool(info.get("iscrowd", 0)),
+                box=info.get("bbox") if clear else None,
+            )
+
+    def _check_instances(
+        self, segments: Sequence[Segment], where: str, image: str
+    ) -> None:
+        """Finds the classes that have more things in an image than labels hold."""
+        things = collections.Counter(
+            segment.category_id
+            for segment in segments
+            if self.is_thing.get(segment.category_id) and not segment.is_crowd
+        )
+        for category, count in things.items():
+            if count > MAX_LABEL_PART:
+                self.add(
+                    Kind.LABEL_RANGE,
+                    f"{where} at most {MAX_LABEL_PART} instances of a class fit in a "
+                    f"label; got {count} of category {category}",
+                    "make some of them one segment that is crowd",
+                    image,
+                )
+
+    def _check_segment(
+        self, info: dict[str, Any], where: str, image: str, stuff: set[int]
+    ) -> None:
+        number, category = info["id"], info["category_id"]
+        crowd, is_thing = info.get("iscrowd", 0), self.is_thing.get(category)
+        if self._names_unlisted and category not in self.is_thing:
+            message = f'{where} category_id {category} is not in "categories"'
+            fix = 'add the category or correct "category_id"'
+            cause = Cause(f"category {category}", f"segment {number} of {image}")
+            self.add(Kind.UNLISTED_CATEGORY, message, fix, image, number, cause=cause)
+        if info["area"] < 0:
+            message = f'{where} "area" must be the number of pixels; got {info["area"]}'
+            self.add(Kind.AREA, message, "correct it", image, number)
+        if crowd not in (0, 1):
+            message = f'{where} "iscrowd" must be 0 or 1; got {shown(crowd)}'
+            self.add(Kind.CROWD, message, "correct it", image, number)
+        elif crowd and is_thing is False:
+            message = f"{where} only things can be crowd; category {category} is stuff"
+            self.add(Kind.CROWD, message, 'set "iscrowd" to 0', image, number)
+        if is_thing is False and category in stuff:
+            self.add(
+                Kind.STUFF_TWICE,
+                f"{where} a stuff category must have one segment an image; category "
+                f"{category} has another",
+                "draw both with one id in the PNG and keep one entry, its area the sum",
+                image,
+                number,
+            )
+        if is_thing is False:
+            stuff.add(category)
+
+
+def _segments_of(annotation: Any) -> list[dict[str, Any]]:
+    """What can be read of the "segments_info" of an annotation."""
+    infos = annotation.get("segments_info") if isinstance(annotation, dict) else None
+    infos = infos if isinstance(infos, list) else []
+    return [info for info in infos if isinstance(info, dict)]
