@@ -77,10 +77,10 @@ class EntryCheck(Found):
 
         Args:
           seen: the values before.
-          value: that should differ from them.
-          what: the value is.
+          value: the value that should differ from them.
+          what: what the value is.
           fix: what to do if it is not new.
-          image: that it belongs to.
+          image: the image that it belongs to.
         """
         if value not in seen:
             seen.add(value)

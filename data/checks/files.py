@@ -108,8 +108,8 @@ class FilesCheck(Found):
         self._entry = entry
         self._size = (entry.height, entry.width)
         self._sizes: dict[str, tuple[int, int]] = {}
-        # Of the image, if its orientation were taken the other way.
-        self._other_size: tuple[int, int] | None = None
+        # Its EXIF orientation exchanges height and width, whether applied or not.
+        self._turns = False
         self.index: np.ndarray | None = None
         self.image = self._check_image()
         self.mask = self._check_mask()
@@ -117,9 +117,7 @@ class FilesCheck(Found):
         if boxes and self.index is not None:
             compare_boxes(self, entry, self.index)
 
-    def _of_image(
-        self, kind: Kind, message: str, fix: str, *, note: bool = False
-    ) -> None:
+    def _of_image(self, kind: Kind, message: str, fix: str, note: bool = False) -> None:
         self.add(kind, message, fix, file=self._places["image"], note=note)
 
     def _read(self, what: str, name: str) -> bytes | None:
@@ -146,12 +144,10 @@ class FilesCheck(Found):
             self._of_image(Kind(fault.kind), fault.reason, fault.fix)
             return None
         self._check_mode(image.mode)
-        stored, turned = image.size, image.size[::-1]
-        orientation = self._orientation(stored, image.orientation)
+        orientation = self._orientation(image.size, image.orientation)
         swaps = orientation in _SIDES_SWAPPED
-        self._sizes["image"] = turned if swaps else stored
-        if image.orientation in _SIDES_SWAPPED:
-            self._other_size = stored if swaps else turned
+        self._sizes["image"] = image.size[::-1] if swaps else image.size
+        self._turns = image.orientation in _SIDES_SWAPPED
         return image._replace(orientation=orientation)
 
     def _check_mode(self, mode: str) -> None:
@@ -212,7 +208,7 @@ class FilesCheck(Found):
             fix, arrived = "use the files the json was made for, or correct it", "got"
             if agree:
                 fix, arrived = 'correct "height" and "width"', "image and mask agree on"
-            elif what == "image" and self._other_size == self._size:
+            elif what == "image" and self._turns and (width, height) == self._size:
                 fix = "give --exif auto, which turns the images whose masks are turned"
             message = (
                 f"image, mask and json must agree in height x width; {arrived} "

@@ -31,6 +31,7 @@ _OTHER_FORMATS = {
 }
 _OTHER_NAMES = ("instances_", "person_keypoints_", "captions_", "stuff_", "image_info_")
 _ALL_VOID = "the image has no segment, so all of it is void"
+_ONE_SEGMENT = "draw both with one id in the PNG and keep one entry, its area the sum"
 _UNUSED = "training learns nothing from it; annotate it, or leave the image out"
 _LISTS = ("categories", "images", "annotations")
 _NOT_PANOPTIC = "give COCO panoptic annotations (not the instance or caption json)"
@@ -97,12 +98,9 @@ class JsonCheck(EntryCheck):
 
     def _go_through(self, categories: list, images: list, annotations: list) -> None:
         if not (annotations and images):
-            self.add(
-                Kind.EMPTY,
-                f"must hold at least one image and annotation; got {len(images)} and "
-                f"{len(annotations)}",
-                "give the json of a split that has both",
-            )
+            counts = f"{len(images)} and {len(annotations)}"
+            message = f"must hold at least one image and annotation; got {counts}"
+            self.add(Kind.EMPTY, message, "give the json of a split that has both")
         self.categories, self.is_thing = check_categories(self, categories)
         usable: dict[ImageId, dict[str, Any]] = {}
         ids, names = set(), {}
@@ -221,12 +219,12 @@ class JsonCheck(EntryCheck):
             return
         self._names_unlisted = False
         some = ", ".join(map(str, sorted(set(unlisted))[:4]))
-        self.add(
-            Kind.UNLISTED_CATEGORY,
+        message = (
             f"{len(unlisted)} of {len(used)} segments have a category_id that is not "
-            f'in "categories", such as {some}',
-            'give the "categories" that the annotations were made with',
+            f'in "categories", such as {some}'
         )
+        fix = 'give the "categories" that the annotations were made with'
+        self.add(Kind.UNLISTED_CATEGORY, message, fix)
 
     def _segments(self, annotation: dict[str, Any], image: str) -> list[Segment]:
         """Those of an annotation whose pixels can be looked at."""
@@ -284,15 +282,12 @@ class JsonCheck(EntryCheck):
             for segment in segments
             if self.is_thing.get(segment.category_id) and not segment.is_crowd
         )
+        rule = f"at most {MAX_LABEL_PART} instances of a class fit in a label"
+        fix = "make some of them one segment that is crowd"
         for category, count in things.items():
             if count > MAX_LABEL_PART:
-                self.add(
-                    Kind.LABEL_RANGE,
-                    f"{where} at most {MAX_LABEL_PART} instances of a class fit in a "
-                    f"label; got {count} of category {category}",
-                    "make some of them one segment that is crowd",
-                    image,
-                )
+                message = f"{where} {rule}; got {count} of category {category}"
+                self.add(Kind.LABEL_RANGE, message, fix, image)
 
     def _check_segment(
         self, info: dict[str, Any], where: str, image: str, stuff: set[int]
@@ -314,14 +309,9 @@ class JsonCheck(EntryCheck):
             message = f"{where} only things can be crowd; category {category} is stuff"
             self.add(Kind.CROWD, message, 'set "iscrowd" to 0', image, number)
         if is_thing is False and category in stuff:
-            self.add(
-                Kind.STUFF_TWICE,
-                f"{where} a stuff category must have one segment an image; category "
-                f"{category} has another",
-                "draw both with one id in the PNG and keep one entry, its area the sum",
-                image,
-                number,
-            )
+            rule = "a stuff category must have one segment an image"
+            message = f"{where} {rule}; category {category} has another"
+            self.add(Kind.STUFF_TWICE, message, _ONE_SEGMENT, image, number)
         if is_thing is False:
             stuff.add(category)
 

@@ -64,13 +64,19 @@ def compare_boxes(found: Found, entry: PanopticImage, index: np.ndarray) -> None
       entry: the image.
       index: [H, W], as `segment_index` has it.
     """
+    from scipy import ndimage  # Half a second, which conversion need not spend.
+
     amiss = {one.segment for one in found.problems if one.kind in _OF_PIXELS}
     # Where not only areas of listed segments are amiss.
     if not amiss <= {segment.id for segment in entry.segments}:
         return
-    for segment, box in zip(entry.segments, _boxes(index, entry.segments), strict=True):
-        if segment.box is None or box is None or segment.id in amiss:
+    _, *places = ndimage.find_objects(index, max_label=len(entry.segments) + 1)
+    for segment, place in zip(entry.segments, places, strict=True):
+        if segment.box is None or place is None or segment.id in amiss:
             continue
+        rows, columns = place
+        size = [columns.stop - columns.start, rows.stop - rows.start]
+        box = [columns.start, rows.start, *size]
         if segment.box != box:
             message = (
                 '"bbox" must be [x, y, width, height] of the pixels; got '
@@ -139,11 +145,8 @@ def _add_unknown(found: Found, entry: PanopticImage, unknown: dict[int, int]) ->
 
 def _add_absent(found: Found, entry: PanopticImage, absent: list[Segment]) -> None:
     if len(absent) > 1 and len(absent) == len(entry.segments):
-        message = (
-            f"the json lists {len(absent)} segments, but all pixels have id 0, which "
-            "is void"
-        )
-        found.add(Kind.ID_NOT_IN_PNG, message, _WHOSE)
+        message = f"the json lists {len(absent)} segments, but all pixels have id 0"
+        found.add(Kind.ID_NOT_IN_PNG, f"{message}, which is void", _WHOSE)
         return
     message = "the json lists it, but no pixel has this id"
     fix = (
@@ -181,19 +184,3 @@ def _compare_areas(
 
 def _some(ids: Iterable[int]) -> str:
     return few([str(number) for number in ids])
-
-
-def _boxes(index: np.ndarray, segments: list[Segment]) -> list[list[int] | None]:
-    """[x, y, width, height] in pixels of each segment; None where it has none."""
-    from scipy import ndimage  # Half a second, which conversion need not spend.
-
-    _, *places = ndimage.find_objects(index, max_label=len(segments) + 1)
-    boxes = []
-    for place in places:
-        if place is None:
-            boxes.append(None)
-            continue
-        rows, columns = place
-        size = [columns.stop - columns.start, rows.stop - rows.start]
-        boxes.append([columns.start, rows.start, *size])
-    return boxes

@@ -72,7 +72,6 @@ class Problem(NamedTuple):
     """One fault of a data set, or one remark on it.
 
     Attributes:
-      kind: of the problem.
       file: the path it is in.
       segment: id of the segment, None where the fault is not in one.
       message: the rule and what arrived.
@@ -108,12 +107,7 @@ class Problem(NamedTuple):
 
 
 class Found:
-    """Collects problems, those of one file or of one image.
-
-    Attributes:
-      problems: the faults.
-      notes: what is no fault but good to know.
-    """
+    """Collects faults, as `problems`, and what is none but good to know, as `notes`."""
 
     def __init__(self, file: object, image: str | None = None):
         """Starts with nothing, for problems that name no other file or image."""

@@ -35,7 +35,6 @@ class Reconciliation(NamedTuple):
     """What is there of what is named.
 
     Attributes:
-      counts: of files.
       missing: a fault for each file of an entry that is not there.
       summary: the same faults; of a folder that has none of its files, one.
       unused: a remark on each file that the json does not name, but those that a

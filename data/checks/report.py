@@ -29,10 +29,9 @@ MAX_CENTERS = 255
 
 @dataclasses.dataclass(frozen=True)
 class MaskCounts:
-    """How many masks the images have, against the centers of a model.
+    """How many masks the images have, against the number of centers of a model.
 
     Attributes:
-      num_centers: of the model.
       largest: masks of the image that has the most; so many centers hold all.
       distribution: images by the number of their masks: 0 to 8, 9 to 16, 17 to 32,
         and so on, each under its last number.

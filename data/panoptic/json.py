@@ -26,13 +26,8 @@ _JSON_AGAIN = "download it again or correct it"
 # The default of a key that must be there.
 _REQUIRED = object()
 _Number = int | float
-_WORDS = {
-    int: "an integer",
-    list: "a list",
-    str: "text",
-    ImageId: "an integer or a name",
-    _Number: "a number",
-}
+_WORDS = {int: "an integer", list: "a list", str: "text", _Number: "a number"}
+_WORDS[ImageId] = "an integer or a name"
 # How a value is shown: in one line, a long or deep one without its middle.
 shown = reprlib.repr
 
@@ -42,7 +37,6 @@ class Segment(NamedTuple):
 
     Attributes:
       id: R + 256 G + 65536 B of its pixels in the PNG.
-      category_id: id of its category.
       area: in pixels, as the json has it; None where it has none.
       is_crowd: several objects in one segment.
       box: "bbox" as it stands, unchecked; None where there is none.
@@ -62,8 +56,7 @@ class PanopticImage(NamedTuple):
       image_id: id in the json; a number in COCO, a name in Cityscapes.
       file_name: of the image, as the json has it; "" where it has none.
       mask_name: of the PNG, below the masks folder.
-      height: in pixels; 0 where the json does not list the image.
-      width: in pixels; 0 where the json does not list the image.
+      height, width: in pixels; 0 where the json does not list the image.
       segments: in the order of the json.
       path: of the image below the images folder; "" for `file_name`.
     """

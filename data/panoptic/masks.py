@@ -33,7 +33,7 @@ DECODING_ERRORS = (
     struct.error,
     Image.DecompressionBombError,
 )
-# Colour types of a PNG: RGB, or RGB with an opacity, which is not looked at.
+# RGB, or RGB with an opacity, which is not looked at.
 _IDS_COLORS = (2, 6)
 _COLOR_NAMES = {0: "a grey", 2: "an RGB", 3: "a palette", 4: "a grey", 6: "an RGB"}
 
@@ -67,11 +67,8 @@ def check_mask(content: bytes) -> Png:
       ImageFault: it is cut off, damaged, too large, or of another kind.
     """
     if content.startswith(JPEG_HEAD):
-        raise ImageFault(
-            NO_MASK,
-            "must be a PNG; got a JPEG, which changes colours, and so destroys ids",
-            "give the PNG that the JPEG was made of",
-        )
+        reason = "must be a PNG; got a JPEG, which changes colours, and so destroys ids"
+        raise ImageFault(NO_MASK, reason, "give the PNG that the JPEG was made of")
     png = read_png(content)
     if png.color_type not in _IDS_COLORS or png.depth != 8:
         raise ImageFault(
@@ -145,7 +142,7 @@ def label_values(
     Args:
       segments: of one image.
       classes: contiguous class of each category id.
-      is_thing: for class 1..C in order.
+      is_thing: of class 1..C in order.
       keep_crowd: crowd is not void.
     """
     # The check of the json refuses more classes or instances than labels hold.

@@ -124,7 +124,6 @@ class PredictionWriter:
         self._folder = folder
         self._category_ids = {category.id for category in categories}
         self._image_ids: set[ImageId] = set()
-        self._names: set[str] = set()
         self.content: dict[str, list[dict[str, Any]]] = {
             "images": [],
             "annotations": [],
@@ -150,7 +149,6 @@ class PredictionWriter:
         segments = self._segments(panoptic, file_name)
         write_ids(self._folder / png, panoptic)
         self._image_ids.add(image_id)
-        self._names.add(png)
         image = {"id": image_id, "file_name": file_name}
         self.content["images"].append({**image, "width": width, "height": height})
         self.content["annotations"].append(
@@ -159,7 +157,7 @@ class PredictionWriter:
 
     def _png_name(self, stem: str) -> str:
         name, copies = f"{stem}.png", 1
-        while name in self._names:
+        while (self._folder / name).exists():
             copies += 1
             name = f"{stem}-{copies}.png"
         return name
