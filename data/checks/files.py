@@ -55,8 +55,6 @@ class ImageFile(NamedTuple):
 
     Attributes:
       content: the bytes of the file.
-      format: such as "JPEG".
-      mode: such as "RGB".
       orientation: EXIF orientation; 1 for none. Once checked, the one to apply.
       size: [height, width] in pixels, as stored.
     """

@@ -98,11 +98,7 @@ class _Files:
     """
 
     def __init__(
-        self,
-        what: str,
-        folder: Location,
-        wanted: list[tuple[str, str, str]],
-        names: Collection[str],
+        self, what: str, folder: Location, wanted: list[tuple], names: Collection[str]
     ):
         """Lists the folders; `wanted` has name, name in the json, and image."""
         self._what, self._folder, self._wanted = what, folder, wanted
@@ -116,9 +112,8 @@ class _Files:
             for file in list_files(join(folder, part) if part else folder)
         ]
         self.found = self.named.intersection(map(self._path, listed))
-        self._of_kind = [
-            name for name in listed if name.lower().endswith(_ENDINGS[what])
-        ]
+        endings = _ENDINGS[what]
+        self._of_kind = [name for name in listed if name.lower().endswith(endings)]
         self.used = set(self.named)
         # Where the file system does not tell upper from lower case.
         for name in names:

@@ -46,10 +46,8 @@ class MaskCounts:
     @classmethod
     def of(cls, counts: Sequence[int], num_centers: int) -> MaskCounts:
         """Sums up the numbers of masks of the images."""
-        bounds = (
-            max(FIRST_MASKS, 1 << (count - 1).bit_length())  # the next power of 2
-            for count in counts
-        )
+        # The next power of 2.
+        bounds = (max(FIRST_MASKS, 1 << (count - 1).bit_length()) for count in counts)
         return cls(
             num_centers=num_centers,
             largest=max(counts, default=0),
@@ -66,8 +64,6 @@ class Validation:
       images: number of entries of "images".
       annotations: number of entries of "annotations".
       annotated: number of images with an annotation that can be read.
-      files: how many files are there, missing and unused.
-      masks: how many masks the images have.
       problems: all faults. `cmt data convert` does not look at boxes; it refuses all
         others, or leaves out the images that have one.
       notes: what is no fault but good to know.
@@ -145,15 +141,14 @@ def validate(
     told = {problem.file for problem in files.missing}
     for problems, notes in _check_all(source, workers):
         found.notes += notes
-        found.problems += [
-            problem
-            for problem in problems
-            if not (problem.kind is Kind.MISSING and problem.file in told)
-            # Those are faults of the json.
-            and not (
+        for problem in problems:
+            again = problem.kind is Kind.MISSING and problem.file in told
+            # Where the json is at fault.
+            follows = (
                 problem.kind in OF_UNREAD_IDS and problem.image in check.incomplete
             )
-        ]
+            if not (again or follows):
+                found.problems.append(problem)
     counts = [count_masks(entry, check.is_thing) for entry in check.images]
     for entry, count in zip(check.images, counts, strict=True):
         if count > num_centers:
@@ -172,9 +167,8 @@ def validate(
 def _unreadable(paths: Paths, fault: JsonFault, num_centers: int) -> Validation:
     found = Found(paths.annotations)
     found.add(Kind.JSON_FILE, fault.reason, fault.fix)
-    files = reconcile(paths, [])
-    masks = MaskCounts.of([], num_centers)
-    return Validation(0, 0, 0, files.counts, masks, found.problems, [])
+    masks, counts = MaskCounts.of([], num_centers), reconcile(paths, []).counts
+    return Validation(0, 0, 0, counts, masks, found.problems, [])
 
 
 def _check_all(

@@ -25,8 +25,7 @@ class Source(NamedTuple):
 
     Attributes:
       paths: where it is and how its images are read.
-      check: what the json holds and what is wrong with it; its images with their
-        paths.
+      check: what the json holds and what is wrong with it.
       shifted: the json with other category ids; None where they are as given.
       annotations_sha256: of the bytes of the json.
     """
@@ -79,14 +78,12 @@ def _check_classes(dataset: str, check: JsonCheck) -> None:
     """Finds a json that has not the classes of a registered data set."""
     layout = LAYOUTS[dataset]
     things = sum(category.is_thing for category in check.categories)
-    found = (things, len(check.categories) - things)
-    if found != (layout.things, layout.stuff):
-        check.add(
-            Kind.CATEGORIES,
-            f"--dataset {dataset} must have {layout.things} things and {layout.stuff} "
-            f"stuff; got {found[0]} and {found[1]}",
-            f"give {layout.about}, or the three paths in place of --dataset",
-        )
+    stuff = len(check.categories) - things
+    if (things, stuff) != (layout.things, layout.stuff):
+        rule = f"must have {layout.things} things and {layout.stuff} stuff"
+        message = f"--dataset {dataset} {rule}; got {things} and {stuff}"
+        fix = f"give {layout.about}, or the three paths in place of --dataset"
+        check.add(Kind.CATEGORIES, message, fix)
 
 
 def _check_paths(paths: Paths) -> None:

@@ -49,13 +49,12 @@ def read_ids(path: Location) -> np.ndarray:
     """
     try:
         content = read_bytes(path)
+        check_mask(content)
+        return mask_ids(content)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such mask file") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
-    try:
-        check_mask(content)
-        return mask_ids(content)
     except ImageFault as fault:
         raise InputError(f"{path}: {fault}") from fault
 

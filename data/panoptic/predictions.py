@@ -60,10 +60,7 @@ def panoptic_ids(
 
 
 def count_values(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Counts values as `np.unique` does, faster where neighbours are often equal.
-
-    Args:
-      values: integers of any shape, in which neighbours are often equal.
+    """Counts integers as `np.unique` does, faster where neighbours are often equal.
 
     Returns:
       The values that occur, ascending, and int64 how often.
@@ -113,11 +110,7 @@ def write_predictions(
 
 
 class PredictionWriter:
-    """Writes PNGs to a folder, and collects what belongs in the json.
-
-    Attributes:
-      content: of the json.
-    """
+    """Writes PNGs to a folder; `content` collects what belongs in the json."""
 
     def __init__(self, folder: Path, categories: Sequence[Category]):
         """Starts with no image."""
