@@ -13,15 +13,8 @@ from PIL import Image
 
 from cmt.data.checks.pixels import compare_boxes, compare_segments
 from cmt.data.checks.problems import Found, Kind
+from cmt.data.panoptic import masks
 from cmt.data.panoptic.json import PanopticImage
-from cmt.data.panoptic.masks import (
-    DECODING_ERRORS,
-    JPEG_HEAD,
-    check_mask,
-    decoding_fault,
-    mask_ids,
-    segment_index,
-)
 from cmt.data.panoptic.png import (
     DAMAGED,
     TRUNCATED,
@@ -137,8 +130,8 @@ class FilesCheck(Found):
             return None
         try:
             image = _read_image(content)
-        except DECODING_ERRORS as error:
-            fault = decoding_fault(error)
+        except masks.DECODING_ERRORS as error:
+            fault = masks.decoding_fault(error)
             self._of_image(Kind(fault.kind), fault.reason, fault.fix)
             return None
         self._check_mode(image.mode)
@@ -186,11 +179,11 @@ class FilesCheck(Found):
         if content is None:
             return None
         try:
-            png = check_mask(content)
+            png = masks.check_mask(content)
             self._sizes["mask"] = (png.height, png.width)
             if self._sizes["mask"] == self._size:
-                ids = mask_ids(content)
-                self.index = segment_index(ids, self._entry.segments)
+                ids = masks.mask_ids(content)
+                self.index = masks.segment_index(ids, self._entry.segments)
                 compare_segments(self, self._entry, ids, self.index)
         except ImageFault as fault:
             self.add(Kind(fault.kind), fault.reason, fault.fix)
@@ -220,7 +213,7 @@ def _read_image(content: bytes) -> ImageFile:
     if not content:
         raise ImageFault(TRUNCATED, "it ends after 0 bytes")
     png = read_png(content) if is_png(content) else None
-    if content.startswith(JPEG_HEAD):
+    if content.startswith(masks.JPEG_HEAD):
         _check_jpeg(content)
     with warnings.catch_warnings():
         # Of metadata that is damaged, on which nothing here depends.
@@ -248,7 +241,7 @@ def _read_image(content: bytes) -> ImageFile:
 
 def _exif_orientation(image: Image.Image) -> int:
     """What its EXIF says; 1, as stored, where that is damaged or missing."""
-    with contextlib.suppress(*DECODING_ERRORS):
+    with contextlib.suppress(*masks.DECODING_ERRORS):
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
         return int(orientation) if orientation in _MIRRORED_OR_TURNED else 1
     return 1
@@ -260,7 +253,7 @@ def _check_jpeg(content: bytes) -> None:
     Pillow decodes nearly all that TensorFlow does, and no more: of 2,445 JPEGs damaged
     by the fuzz test that it takes, TensorFlow refuses 2. These have no end here.
     """
-    place = len(JPEG_HEAD) - 1
+    place = len(masks.JPEG_HEAD) - 1
     while found := _MARKER.search(content, place):
         marker, place = content[found.end() - 1], found.end()
         if marker == _EOI:

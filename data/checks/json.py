@@ -172,7 +172,10 @@ class JsonCheck(EntryCheck):
                 continue
             image_id = entry["image_id"]
             image = images[image_id]["file_name"] if image_id in images else where
-            if self._is_second(image_id, entry["file_name"], image, masks):
+            what, fix = "annotation of image id", 'correct one "image_id"'
+            is_second = self.is_repeated(self._annotated, image_id, what, fix, image)
+            mask, fix = entry["file_name"], "rename one, in json and folder"
+            if self.is_repeated(masks, mask, "mask file name", fix, image) or is_second:
                 continue
             accepted.append((entry, image))
             # Else the image has a fault already, or may be one without an id.
@@ -181,15 +184,6 @@ class JsonCheck(EntryCheck):
                 fix = 'add the image to "images", or correct "image_id"'
                 self.add(Kind.NO_ENTRY, message, fix, where)
         return accepted
-
-    def _is_second(
-        self, image_id: ImageId, mask: str, image: str, masks: set[str]
-    ) -> bool:
-        """Whether an image or a mask has another annotation; reports both."""
-        what, fix = "annotation of image id", 'correct one "image_id"'
-        annotated = self.is_repeated(self._annotated, image_id, what, fix, image)
-        fix = "rename one, in json and folder"
-        return self.is_repeated(masks, mask, "mask file name", fix, image) or annotated
 
     def _check_all_annotated(self, images: dict[ImageId, dict[str, Any]]) -> None:
         """Finds images without one, where each annotation says whose it is."""

@@ -142,11 +142,10 @@ def validate(
     for problems, notes in _check_all(source, workers):
         found.notes += notes
         for problem in problems:
-            again = problem.kind is Kind.MISSING and problem.file in told
-            # Where the json is at fault.
-            follows = (
-                problem.kind in OF_UNREAD_IDS and problem.image in check.incomplete
-            )
+            kind = problem.kind
+            again = kind is Kind.MISSING and problem.file in told
+            # From an id in the json that cannot be read.
+            follows = kind in OF_UNREAD_IDS and problem.image in check.incomplete
             if not (again or follows):
                 found.problems.append(problem)
     counts = [count_masks(entry, check.is_thing) for entry in check.images]

@@ -92,8 +92,13 @@ class Png(NamedTuple):
         """
         row, expected, total = self._row_bytes(self.width), self._num_bytes(), 0
         stream = zlib.decompressobj()
+        pieces = (
+            chunk[start : start + _PIECE]
+            for chunk in self.pixels
+            for start in range(0, len(chunk), _PIECE)
+        )
         try:
-            for piece in self._pieces():
+            for piece in pieces:
                 rows = stream.decompress(piece)
                 filters = rows[: max(expected - total, 0)][-total % row :: row]
                 if not self.interlaced and max(filters, default=0) > _LARGEST_FILTER:
@@ -121,11 +126,6 @@ class Png(NamedTuple):
             rows = len(range(top, self.height, down)) if columns else 0
             total += rows * self._row_bytes(columns)
         return total
-
-    def _pieces(self) -> Iterator[memoryview]:
-        for chunk in self.pixels:
-            for start in range(0, len(chunk), _PIECE):
-                yield chunk[start : start + _PIECE]
 
 
 def refuse_too_large(height: int, width: int) -> None:
@@ -173,7 +173,15 @@ def read_png(content: bytes) -> Png:
         previous = kind
     if not pixels:
         raise ImageFault(DAMAGED, "it has no pixels (no chunk IDAT)")
-    return _with_header(header, frozenset(kinds), pixels)
+    if len(header) != 13:
+        raise ImageFault(DAMAGED, f"its header must have 13 bytes; got {len(header)}")
+    width, height, depth, color, *methods = struct.unpack(">IIBBBBB", header)
+    possible = depth in _DEPTHS.get(color, ()) and methods in ([0, 0, 0], [0, 0, 1])
+    if not (possible and width and height):
+        raise ImageFault(DAMAGED, "its header has values that the format lacks")
+    refuse_too_large(height, width)
+    interlaced = bool(methods[2])
+    return Png(height, width, depth, color, interlaced, frozenset(kinds), pixels)
 
 
 def _chunks(content: bytes) -> Iterator[tuple[bytes, memoryview]]:
@@ -195,16 +203,3 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, memoryview]]:
             raise ImageFault(DAMAGED, f"chunk {name} does not fit its checksum")
         yield kind, view[place + 8 : end - 4]
         place = end
-
-
-def _with_header(
-    header: bytes, kinds: frozenset[bytes], pixels: list[memoryview]
-) -> Png:
-    if len(header) != 13:
-        raise ImageFault(DAMAGED, f"its header must have 13 bytes; got {len(header)}")
-    width, height, depth, color, *methods = struct.unpack(">IIBBBBB", header)
-    possible = depth in _DEPTHS.get(color, ()) and methods in ([0, 0, 0], [0, 0, 1])
-    if not (possible and width and height):
-        raise ImageFault(DAMAGED, "its header has values that the format lacks")
-    refuse_too_large(height, width)
-    return Png(height, width, depth, color, bool(methods[2]), kinds, pixels)
