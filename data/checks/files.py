@@ -78,7 +78,8 @@ class FilesCheck(Found):
     Attributes:
       image: the image.
       mask: the PNG as it is.
-      index: [H, W] uint16, as `segment_index` has it.
+      index: [H, W] unsigned, as `segment_index` has it.
+
     All of them may be None if problems were found. Conversion takes care of the notes.
     """
 
