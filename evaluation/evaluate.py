@@ -17,7 +17,7 @@ from cmt.data.panoptic.json import ImageId, PanopticImage
 from cmt.data.panoptic.predictions import (
     MASKS_FOLDER,
     PREDICTIONS_FILE,
-    PredictionWriter,
+    write_predictions,
 )
 from cmt.errors import InputError
 from cmt.evaluation.panoptic_quality import PanopticFile, score
@@ -132,7 +132,7 @@ def evaluate(
     start = time.monotonic()
     predictions = output / PREDICTIONS_FOLDER
     done: set[ImageId] = set()
-    with PredictionWriter(predictions, predictor.categories) as writer:
+    with write_predictions(predictions, predictor.categories) as writer:
         results = _predict_batches(predictor, _readable(batches, pattern))
         results = track(results, description="evaluating", total=num_images)
         for name, panoptic in results:

@@ -41,25 +41,25 @@ class EntryCheck(Found):
         for key, kind in wanted.items():
             value = entry.get(key)
             # Called for each number of the json, and most are right.
-            if type(value) is not int and not is_of(value, kind):
-                fine = False
-                arrived = shown(value) if key in entry else "nothing"
-                what = "an integer" if kind is int else "an integer or a name"
-                self.add(
-                    Kind.STRUCTURE,
-                    f'{where}: "{key}" must be {what}; got {arrived}',
-                    "correct it" if key in entry else "add it",
-                    image,
-                    cause=Cause(key, where) if image else None,
-                )
+            if type(value) is int or is_of(value, kind):
+                continue
+            fine = False
+            arrived, fix = "nothing", "add it"
+            if key in entry:
+                arrived, fix = shown(value), "correct it"
+            what = "an integer" if kind is int else "an integer or a name"
+            message = f'{where}: "{key}" must be {what}; got {arrived}'
+            cause = Cause(key, where) if image else None
+            self.add(Kind.STRUCTURE, message, fix, image, cause=cause)
         return fine
 
     def file_name(self, entry: dict[str, Any], where: str) -> bool:
         """Checks the "file_name" of an entry; returns whether it can be used."""
         name = entry.get("file_name")
-        kind, fault = Kind.FILE_NAME, None
         if isinstance(name, str) and PurePosixPath(name).name:
-            fault, arrived = _name_fault(name), _shortened(name)
+            kind, fault, arrived = Kind.FILE_NAME, _name_fault(name), ascii(name)
+            if len(arrived) > 80:
+                arrived = f"{arrived[:60]}... of {len(name)} characters"
         else:
             kind, arrived = Kind.STRUCTURE, shown(name)
             fault = ("name a file", "correct it" if name else "add it")
@@ -77,20 +77,16 @@ class EntryCheck(Found):
 
         Args:
           seen: the values before.
-          value: that should differ from them.
-          what: the value is.
+          value: the value that should differ from them.
+          what: what the value is.
           fix: what to do if it is not new.
-          image: that it belongs to.
+          image: the image that it belongs to.
         """
         if value not in seen:
             seen.add(value)
             return False
-        self.add(
-            Kind.DUPLICATE,
-            f"{what} {value!r} occurs twice",
-            f"{fix}; if both say the same, leave one out",
-            image,
-        )
+        fix = f"{fix}; if both say the same, leave one out"
+        self.add(Kind.DUPLICATE, f"{what} {value!r} occurs twice", fix, image)
         return True
 
 
@@ -103,21 +99,12 @@ def _name_fault(name: str) -> tuple[str, str] | None:
         return "have no \\ (a path of Windows)", "write / between its folders"
     plain = posixpath.normpath(name)
     if posixpath.isabs(name) or "://" in name or plain.split("/")[0] == "..":
-        return (
-            "lie below the folder of the images or masks",
-            "make it relative to that folder",
-        )
+        rule = "lie below the folder of the images or masks"
+        return rule, "make it relative to that folder"
     if sum(parts) + len(parts) > _LONGEST_NAME or max(parts) > _LONGEST_PART:
-        return (
-            f"have at most {_LONGEST_NAME} bytes, and {_LONGEST_PART} between two /",
-            "shorten it, and the name of the file",
-        )
+        rule = f"have at most {_LONGEST_NAME} bytes, and {_LONGEST_PART} between two /"
+        return rule, "shorten it, and the name of the file"
     return None
-
-
-def _shortened(name: str) -> str:
-    text = ascii(name)
-    return text if len(text) <= 80 else f"{text[:60]}... of {len(name)} characters"
 
 
 def is_of(value: Any, kind: Any) -> bool:

@@ -12,16 +12,9 @@ import numpy as np
 from PIL import Image
 
 from cmt.data.checks.pixels import compare_boxes, compare_segments
-from cmt.data.checks.problems import Found, Kind, Problem
+from cmt.data.checks.problems import Found, Kind
+from cmt.data.panoptic import masks
 from cmt.data.panoptic.json import PanopticImage
-from cmt.data.panoptic.masks import (
-    DECODING_ERRORS,
-    JPEG_HEAD,
-    check_mask,
-    decoding_fault,
-    mask_ids,
-    segment_index,
-)
 from cmt.data.panoptic.png import (
     DAMAGED,
     TRUNCATED,
@@ -30,7 +23,8 @@ from cmt.data.panoptic.png import (
     read_png,
     refuse_too_large,
 )
-from cmt.io.storage import Location, join, read_bytes
+from cmt.data.panoptic.registry import Paths
+from cmt.io.storage import join, read_bytes
 
 _ORIENTATION_TAG = 0x0112
 _MIRRORED_OR_TURNED = range(2, 9)
@@ -49,31 +43,11 @@ _SOI, _EOI, _TEM = 0xD8, 0xD9, 0x01
 _OTHER_FRAMES = (0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF)
 
 
-class FileOptions(NamedTuple):
-    """Where the files are and how they are read.
-
-    Attributes:
-      images: folder of the images.
-      masks: folder of the PNG files.
-      exif: "apply": images are turned as their EXIF orientation says; "ignore": they
-        are taken as stored; "auto": whichever fits the mask, refused if both do.
-      advice: where to look for a file that is missing; "" for the option that names
-        the folder.
-    """
-
-    images: Location
-    masks: Location
-    exif: str = "auto"
-    advice: str = ""
-
-
 class ImageFile(NamedTuple):
-    """An image that can be decoded.
+    """An image that can be decoded, with Pillow's names of its format and mode.
 
     Attributes:
-      content: the file.
-      format: "JPEG", "PNG" or another name of Pillow's.
-      mode: Pillow's mode, such as "RGB".
+      content: the bytes of the file.
       orientation: EXIF orientation; 1 for none. Once checked, the one to apply.
       size: [height, width] in pixels, as stored.
     """
@@ -83,43 +57,6 @@ class ImageFile(NamedTuple):
     mode: str
     orientation: int
     size: tuple[int, int]
-
-
-class CheckedFiles(NamedTuple):
-    """What the files of an image hold.
-
-    Attributes:
-      problems: all faults found; if any, the rest may be None.
-      notes: what conversion takes care of.
-      image: the image.
-      mask: the PNG as it is.
-      index: [H, W] uint16, as `segment_index` has it.
-    """
-
-    problems: list[Problem]
-    notes: list[Problem]
-    image: ImageFile | None
-    mask: bytes | None
-    index: np.ndarray | None
-
-
-def check_files(
-    options: FileOptions, entry: PanopticImage, *, boxes: bool = False
-) -> CheckedFiles:
-    """Reads the image and the mask of an entry in full and compares.
-
-    Args:
-      options: where the files are.
-      entry: the image.
-      boxes: compare the "bbox" entries, too, which conversion does not need.
-    """
-    check = _FilesCheck(options, entry)
-    image = check.image()
-    mask, index = check.mask()
-    check.compare_sizes()
-    if boxes and index is not None:
-        compare_boxes(check, entry, index)
-    return CheckedFiles(check.problems, check.notes, image, mask, index)
 
 
 def missing_message(what: str, name: str, advice: str) -> tuple[str, str]:
@@ -135,57 +72,74 @@ def missing_message(what: str, name: str, advice: str) -> tuple[str, str]:
     return message, f"put it there or {advice}"
 
 
-class _FilesCheck(Found):
-    """The checks of one image."""
+class FilesCheck(Found):
+    """Reads the image and the mask of an entry in full and compares.
 
-    def __init__(self, options: FileOptions, entry: PanopticImage):
-        self._paths = {
-            "image": join(options.images, entry.image_path),
-            "mask": join(options.masks, entry.mask_name),
+    Attributes:
+      image: the image.
+      mask: the PNG as it is.
+      index: [H, W] unsigned, as `segment_index` has it.
+
+    All of them may be None if problems were found. Conversion takes care of the notes.
+    """
+
+    def __init__(self, paths: Paths, entry: PanopticImage, *, boxes: bool = False):
+        """Checks the files of an image.
+
+        Args:
+          paths: where the files are.
+          entry: the image.
+          boxes: compare the "bbox" entries, too, which conversion does not need.
+        """
+        self._places = {
+            "image": join(paths.images, entry.image_path),
+            "mask": join(paths.masks, entry.mask_name),
         }
-        super().__init__(self._paths["mask"], entry.file_name)
-        self._options = options
+        super().__init__(self._places["mask"], entry.file_name)
+        self._paths = paths
         self._entry = entry
         self._size = (entry.height, entry.width)
         self._sizes: dict[str, tuple[int, int]] = {}
-        # Of the image, if its orientation were taken the other way.
-        self._other_size: tuple[int, int] | None = None
+        # Its EXIF orientation exchanges height and width, whether applied or not.
+        self._turns = False
+        self.index: np.ndarray | None = None
+        self.image = self._check_image()
+        self.mask = self._check_mask()
+        self._compare_sizes()
+        if boxes and self.index is not None:
+            compare_boxes(self, entry, self.index)
 
-    def _of_image(
-        self, kind: Kind, message: str, fix: str, *, note: bool = False
-    ) -> None:
-        self.add(kind, message, fix, file=self._paths["image"], note=note)
+    def _of_image(self, kind: Kind, message: str, fix: str, note: bool = False) -> None:
+        self.add(kind, message, fix, file=self._places["image"], note=note)
 
     def _read(self, what: str, name: str) -> bytes | None:
-        path = self._paths[what]
+        path = self._places[what]
         try:
             return read_bytes(path)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            message = missing_message(what, name, self._options.advice)
+            message = missing_message(what, name, self._paths.advice)
             self.add(Kind.MISSING, *message, file=path)
         except OSError as error:
             reason = f"cannot be read: {error.strerror or error}"
             self.add(Kind.UNREADABLE, reason, "make it readable", file=path)
         return None
 
-    def image(self) -> ImageFile | None:
+    def _check_image(self) -> ImageFile | None:
         """Goes through the image and notes its size."""
         content = self._read("image", self._entry.file_name)
         if content is None:
             return None
         try:
             image = _read_image(content)
-        except DECODING_ERRORS as error:
-            fault = decoding_fault(error)
+        except masks.DECODING_ERRORS as error:
+            fault = masks.decoding_fault(error)
             self._of_image(Kind(fault.kind), fault.reason, fault.fix)
             return None
         self._check_mode(image.mode)
-        stored, turned = image.size, image.size[::-1]
-        orientation = self._orientation(stored, image.orientation)
+        orientation = self._orientation(image.size, image.orientation)
         swaps = orientation in _SIDES_SWAPPED
-        self._sizes["image"] = turned if swaps else stored
-        if image.orientation in _SIDES_SWAPPED:
-            self._other_size = stored if swaps else turned
+        self._sizes["image"] = image.size[::-1] if swaps else image.size
+        self._turns = image.orientation in _SIDES_SWAPPED
         return image._replace(orientation=orientation)
 
     def _check_mode(self, mode: str) -> None:
@@ -194,89 +148,73 @@ class _FilesCheck(Found):
             fix = "conversion encodes it again as RGB"
             self._of_image(_MODES[mode], message, fix, note=True)
         elif mode != "RGB":
-            self._of_image(
-                Kind.NO_IMAGE,
-                f"its mode must be RGB or one of {', '.join(_MODES)}; got {mode}",
-                "save it as an RGB image of 8 bits",
-            )
+            message = f"its mode must be RGB or one of {', '.join(_MODES)}; got {mode}"
+            fix = "save it as an RGB image of 8 bits"
+            self._of_image(Kind.NO_IMAGE, message, fix)
 
     def _orientation(self, stored: tuple[int, int], found: int) -> int:
         """The EXIF orientation to apply; notes it where there is one."""
         if found not in _MIRRORED_OR_TURNED:
             return 1
         upright = stored[::-1] if found in _SIDES_SWAPPED else stored
-        choice = self._options.exif
+        choice, message = self._paths.exif, f"its EXIF orientation is {found}, "
         if choice == "auto" and upright == stored == self._size:
-            self._of_image(
-                Kind.ORIENTATION,
-                f"its EXIF orientation is {found}, and the size does not tell whether "
-                "its mask was drawn on it as stored or as displayed",
-                "look at one and give --exif ignore (as stored) or --exif apply",
+            message += (
+                "and the size does not tell whether its mask was drawn on it as stored "
+                "or as displayed"
             )
+            fix = "look at one and give --exif ignore (as stored) or --exif apply"
+            self._of_image(Kind.ORIENTATION, message, fix)
             return 1
-        if choice == "auto":
-            choice = "apply" if upright == self._size else "ignore"
-        how = {
-            "apply": "conversion turns the pixels and encodes it again",
-            "ignore": "conversion keeps the pixels as stored",
-        }
-        message = (
-            f"its EXIF orientation is {found}, which viewers apply and training does "
-            "not"
-        )
-        self._of_image(Kind.ORIENTATION, message, how[choice], note=True)
-        return found if choice == "apply" else 1
+        message += "which viewers apply and training does not"
+        applies = choice == "apply" or (choice == "auto" and upright == self._size)
+        fix = "conversion keeps the pixels as stored"
+        if applies:
+            fix = "conversion turns the pixels and encodes it again"
+        self._of_image(Kind.ORIENTATION, message, fix, note=True)
+        return found if applies else 1
 
-    def mask(self) -> tuple[bytes | None, np.ndarray | None]:
+    def _check_mask(self) -> bytes | None:
         """Decodes the PNG and compares ids and areas, if its size is right."""
         content = self._read("mask", self._entry.mask_name)
         if content is None:
-            return None, None
+            return None
         try:
-            png = check_mask(content)
+            png = masks.check_mask(content)
             self._sizes["mask"] = (png.height, png.width)
-            if self._sizes["mask"] != self._size:
-                return content, None
-            ids = mask_ids(content)
+            if self._sizes["mask"] == self._size:
+                ids = masks.mask_ids(content)
+                self.index = masks.segment_index(ids, self._entry.segments)
+                compare_segments(self, self._entry, ids, self.index)
         except ImageFault as fault:
             self.add(Kind(fault.kind), fault.reason, fault.fix)
-            return content, None
-        index = segment_index(ids, self._entry.segments)
-        compare_segments(self, self._entry, ids, index)
-        return content, index
+        return content
 
-    def compare_sizes(self) -> None:
+    def _compare_sizes(self) -> None:
         """Notes where they differ from the json; once, if it alone is wrong."""
         wrong = {what: size for what, size in self._sizes.items() if size != self._size}
         agree = len(wrong) == 2 and len(set(wrong.values())) == 1
         if agree:
             wrong.pop("mask")
         for what, (height, width) in wrong.items():
-            fix = "use the files the json was made for, or correct it"
+            fix, arrived = "use the files the json was made for, or correct it", "got"
             if agree:
-                fix = 'correct "height" and "width"'
-            elif what == "image" and self._other_size == self._size:
+                fix, arrived = 'correct "height" and "width"', "image and mask agree on"
+            elif what == "image" and self._turns and (width, height) == self._size:
                 fix = "give --exif auto, which turns the images whose masks are turned"
-            self.add(
-                Kind.SIZE,
-                "image, mask and json must agree in height x width; "
-                f"{'image and mask agree on' if agree else 'got'} {height}x{width} "
-                f"here and {self._size[0]}x{self._size[1]} in the json",
-                fix,
-                file=self._paths[what],
+            message = (
+                f"image, mask and json must agree in height x width; {arrived} "
+                f"{height}x{width} here and {self._size[0]}x{self._size[1]} in the json"
             )
+            self.add(Kind.SIZE, message, fix, file=self._places[what])
 
 
 def _read_image(content: bytes) -> ImageFile:
-    """Goes through all bytes of an image, so that decoding it later will do.
-
-    Raises:
-      *DECODING_ERRORS: it cannot be decoded.
-    """
+    """Goes through all bytes of an image; raises DECODING_ERRORS where they fail."""
     if not content:
         raise ImageFault(TRUNCATED, "it ends after 0 bytes")
     png = read_png(content) if is_png(content) else None
-    if content.startswith(JPEG_HEAD):
+    if content.startswith(masks.JPEG_HEAD):
         _check_jpeg(content)
     with warnings.catch_warnings():
         # Of metadata that is damaged, on which nothing here depends.
@@ -304,7 +242,7 @@ def _read_image(content: bytes) -> ImageFile:
 
 def _exif_orientation(image: Image.Image) -> int:
     """What its EXIF says; 1, as stored, where that is damaged or missing."""
-    with contextlib.suppress(*DECODING_ERRORS):
+    with contextlib.suppress(*masks.DECODING_ERRORS):
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
         return int(orientation) if orientation in _MIRRORED_OR_TURNED else 1
     return 1
@@ -316,7 +254,7 @@ def _check_jpeg(content: bytes) -> None:
     Pillow decodes nearly all that TensorFlow does, and no more: of 2,445 JPEGs damaged
     by the fuzz test that it takes, TensorFlow refuses 2. These have no end here.
     """
-    place = len(JPEG_HEAD) - 1
+    place = len(masks.JPEG_HEAD) - 1
     while found := _MARKER.search(content, place):
         marker, place = content[found.end() - 1], found.end()
         if marker == _EOI:
@@ -326,12 +264,11 @@ def _check_jpeg(content: bytes) -> None:
         if marker == _SOI:
             raise ImageFault(DAMAGED, "another JPEG begins inside it")
         if marker in _OTHER_FRAMES:
-            raise ImageFault(
-                DAMAGED,
+            reason = (
                 f"a JPEG must be baseline or progressive; got marker FF{marker:02X}, "
-                "which TensorFlow does not decode",
-                "save it as baseline JPEG or PNG",
+                "which TensorFlow does not decode"
             )
+            raise ImageFault(DAMAGED, reason, "save it as baseline JPEG or PNG")
         length = int.from_bytes(content[place : place + 2], "big")
         if length < 2 <= len(content) - place:
             raise ImageFault(DAMAGED, "a segment of it has an impossible length")

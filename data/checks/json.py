@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import collections
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from cmt.data.checks.categories import CategoriesCheck
-from cmt.data.checks.entries import EntryCheck, id_of
-from cmt.data.checks.problems import Kind
-from cmt.data.checks.segments import SegmentsCheck
+from cmt.data.checks.categories import check_categories
+from cmt.data.checks.entries import EntryCheck, id_of, is_of
+from cmt.data.checks.problems import Cause, Kind
 from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.json import ImageId, PanopticImage, record_name
+from cmt.data.panoptic.json import (
+    MAX_SEGMENT_ID,
+    ImageId,
+    PanopticImage,
+    Segment,
+    record_name,
+    shown,
+)
 from cmt.io.storage import Location
+from cmt.labels import MAX_LABEL_PART
 
 # A key of the annotations that only this format has, and what it is called.
 _OTHER_FORMATS = {
@@ -21,6 +30,10 @@ _OTHER_FORMATS = {
     "bbox": "instance annotations",
 }
 _OTHER_NAMES = ("instances_", "person_keypoints_", "captions_", "stuff_", "image_info_")
+_ALL_VOID = "the image has no segment, so all of it is void"
+_ONE_SEGMENT = "draw both with one id in the PNG and keep one entry, its area the sum"
+_UNUSED = "training learns nothing from it; annotate it, or leave the image out"
+_LISTS = ("categories", "images", "annotations")
 _NOT_PANOPTIC = "give COCO panoptic annotations (not the instance or caption json)"
 
 
@@ -40,12 +53,7 @@ class JsonCheck(EntryCheck):
     """
 
     def __init__(self, path: Location, content: dict[str, Any]):
-        """Checks a json.
-
-        Args:
-          path: of the json, for the problems.
-          content: of the json.
-        """
+        """Checks the content of a json; its path is for the problems."""
         super().__init__(path)
         self.categories: list[Category] = []
         self.images: list[PanopticImage] = []
@@ -54,25 +62,22 @@ class JsonCheck(EntryCheck):
         self.mask_names: set[str] = set()
         self.incomplete: set[str] = set()
         self.is_thing: dict[int, bool | None] = {}
+        self._names_unlisted = True
         # Ids; None for an entry without one, which may be that of any.
         self._faulty_images: set[ImageId | None] = set()
         self._annotated: set[ImageId | None] = set()
-        keys = ("categories", "images", "annotations")
-        lists = [self._list(content, key) for key in keys]
-        if None in lists:
+        lists = {key: content.get(key) for key in _LISTS}
+        for key, value in lists.items():
+            if not isinstance(value, list):
+                arrived = "nothing" if value is None else type(value).__name__
+                message = f'"{key}" must be a list; got {arrived}'
+                self.add(Kind.STRUCTURE, message, _NOT_PANOPTIC)
+        if self.problems:
             return
-        self.num_images, self.num_annotations = len(lists[1]), len(lists[2])
-        if not self._is_of_other_format(lists[2]):
-            self._go_through(*lists)
-
-    def _list(self, content: dict[str, Any], key: str) -> list | None:
-        value = content.get(key)
-        if isinstance(value, list):
-            return value
-        arrived = "nothing" if value is None else type(value).__name__
-        message = f'"{key}" must be a list; got {arrived}'
-        self.add(Kind.STRUCTURE, message, _NOT_PANOPTIC)
-        return None
+        self.num_images = len(lists["images"])
+        self.num_annotations = len(lists["annotations"])
+        if not self._is_of_other_format(lists["annotations"]):
+            self._go_through(**lists)
 
     def _is_of_other_format(self, annotations: list) -> bool:
         """Finds annotations of which none is panoptic: that is the one fault."""
@@ -80,46 +85,44 @@ class JsonCheck(EntryCheck):
         if not entries or any("segments_info" in entry for entry in entries):
             return False
         keys = set().union(*entries)
-        known = (name for key, name in _OTHER_FORMATS.items() if key in keys)
+        known = [name for key, name in _OTHER_FORMATS.items() if key in keys]
         fix, file = _NOT_PANOPTIC, PurePosixPath(self._file).name
         for prefix in _OTHER_NAMES:
             if file.startswith(prefix):
                 name = f"panoptic_{file.removeprefix(prefix)}"
                 fix = f"give the panoptic json of the split, {name}"
-        arrived = next(known, "none that has")
+        arrived = known[0] if known else "none that has"
         message = f'annotations must have "segments_info"; got {arrived}'
         self.add(Kind.STRUCTURE, message, fix)
         return True
 
     def _go_through(self, categories: list, images: list, annotations: list) -> None:
         if not (annotations and images):
-            self.add(
-                Kind.EMPTY,
-                f"must hold at least one image and annotation; got {len(images)} and "
-                f"{len(annotations)}",
-                "give the json of a split that has both",
-            )
-        classes = CategoriesCheck(self._file, categories)
-        self.categories, self.is_thing = classes.categories, classes.is_thing
-        self.problems += classes.problems
-        self.notes += classes.notes
-        segments = SegmentsCheck(self._file, self.is_thing)
-        segments.check_categories(categories, annotations)
-        usable = self._check_images(images)
-        self._check_annotations(annotations, usable, segments)
-        self.problems += segments.problems
-        self.incomplete = segments.incomplete
-
-    def _check_images(self, images: list) -> dict[ImageId, dict[str, Any]]:
-        """The usable entries by id."""
-        usable, ids, names = {}, set(), {}
+            counts = f"{len(images)} and {len(annotations)}"
+            message = f"must hold at least one image and annotation; got {counts}"
+            self.add(Kind.EMPTY, message, "give the json of a split that has both")
+        self.categories, self.is_thing = check_categories(self, categories)
+        usable: dict[ImageId, dict[str, Any]] = {}
+        ids, names = set(), {}
         for number, entry in enumerate(images):
-            where = f"images[{number}]"
-            if self._is_usable(entry, where, ids, names):
+            if self._is_usable(entry, f"images[{number}]", ids, names):
                 usable[entry["id"]] = entry
             elif id_of(entry) not in usable:
                 self._faulty_images.add(id_of(entry))
-        return usable
+        accepted = self._check_annotations(annotations, usable)
+        if annotations and None not in self._annotated:
+            self._check_all_annotated(usable)
+        self._check_unlisted(categories, annotations)
+        for entry, image in accepted:
+            segments = self._segments(entry, image)
+            image_id, mask = entry["image_id"], entry["file_name"]
+            if image_id not in usable:
+                continue
+            if entry.get("segments_info") == []:
+                message = f"annotation of {mask}: {_ALL_VOID}"
+                self.add(Kind.NO_SEGMENTS, message, _UNUSED, image, note=True)
+            size = usable[image_id]["height"], usable[image_id]["width"]
+            self.images.append(PanopticImage(image_id, image, mask, *size, segments))
 
     def _is_usable(
         self, entry: Any, where: str, ids: set[ImageId], names: dict[str, ImageId]
@@ -132,14 +135,11 @@ class JsonCheck(EntryCheck):
         self.image_names.add(image)
         if not fine:
             return False
-        if min(entry["height"], entry["width"]) < 1:
-            self.add(
-                Kind.STRUCTURE,
-                f'{where}: "height" and "width" must be above 0; got '
-                f"{entry['height']} and {entry['width']}",
-                "give the size in pixels",
-                image,
-            )
+        height, width = entry["height"], entry["width"]
+        if min(height, width) < 1:
+            rule = f'"height" and "width" must be above 0; got {height} and {width}'
+            fix = "give the size in pixels"
+            self.add(Kind.STRUCTURE, f"{where}: {rule}", fix, image)
             return False
         fix = "give one another id, and its annotation that image_id"
         if self.is_repeated(ids, entry["id"], "image id", fix, image):
@@ -147,22 +147,20 @@ class JsonCheck(EntryCheck):
         name = record_name(image)
         first = names.setdefault(name, entry["id"])
         if first != entry["id"]:
-            self.add(
-                Kind.DUPLICATE,
+            message = (
                 f"image file names (less extension) must differ; images {first!r} and "
-                f"{entry['id']!r} are both called {name!r}",
-                "rename one; if both say the same, leave one out",
-                image,
+                f"{entry['id']!r} are both called {name!r}"
             )
+            fix = "rename one; if both say the same, leave one out"
+            self.add(Kind.DUPLICATE, message, fix, image)
         return first == entry["id"]
 
     def _check_annotations(
-        self,
-        annotations: list,
-        images: dict[ImageId, dict[str, Any]],
-        check: SegmentsCheck,
-    ) -> None:
-        names: set[str] = set()
+        self, annotations: list, images: dict[ImageId, dict[str, Any]]
+    ) -> list[tuple[dict[str, Any], str]]:
+        """The annotations that can be used, each with the image it concerns."""
+        known = self._faulty_images.union(images)
+        accepted, masks = [], set()
         for number, entry in enumerate(annotations):
             where = f"annotations[{number}]"
             fine = self.fields(entry, where, where, image_id=ImageId)
@@ -172,64 +170,148 @@ class JsonCheck(EntryCheck):
             if not (fine and named):
                 self._annotated.add(id_of(entry, "image_id"))
                 continue
-            known = images.get(entry["image_id"])
-            image = known["file_name"] if known else where
-            if self._is_second(entry, image, names):
+            image_id = entry["image_id"]
+            image = images[image_id]["file_name"] if image_id in images else where
+            what, fix = "annotation of image id", 'correct one "image_id"'
+            is_second = self.is_repeated(self._annotated, image_id, what, fix, image)
+            mask, fix = entry["file_name"], "rename one, in json and folder"
+            if self.is_repeated(masks, mask, "mask file name", fix, image) or is_second:
                 continue
-            segments = check.of(entry, image)
-            if known is None:
-                self._add_without_entry(where, entry["image_id"])
-                continue
-            if entry.get("segments_info") == []:
-                self.add(
-                    Kind.NO_SEGMENTS,
-                    f"annotation of {entry['file_name']}: the image has no segment, so "
-                    "all of it is void",
-                    "training learns nothing from it; annotate it, or leave the image "
-                    "out",
-                    image,
-                    note=True,
-                )
-            self.images.append(
-                PanopticImage(
-                    image_id=entry["image_id"],
-                    file_name=image,
-                    mask_name=entry["file_name"],
-                    height=known["height"],
-                    width=known["width"],
-                    segments=segments,
-                )
-            )
-        if annotations:
-            self._check_all_annotated(images)
-
-    def _is_second(self, entry: dict[str, Any], image: str, names: set[str]) -> bool:
-        """Whether its image or its mask has another annotation."""
-        what, fix = "annotation of image id", 'correct one "image_id"'
-        annotated = self.is_repeated(
-            self._annotated, entry["image_id"], what, fix, image
-        )
-        name, fix = entry["file_name"], "rename one, in json and folder"
-        return self.is_repeated(names, name, "mask file name", fix, image) or annotated
-
-    def _add_without_entry(self, where: str, image_id: ImageId) -> None:
-        """An annotation whose image is missing, not one that has a fault already."""
-        if self.num_images and self._faulty_images.isdisjoint((image_id, None)):
-            self.add(
-                Kind.NO_ENTRY,
-                f'{where}: image_id {image_id!r} is not in "images"',
-                'add the image to "images", or correct "image_id"',
-                where,
-            )
+            accepted.append((entry, image))
+            # Else the image has a fault already, or may be one without an id.
+            if image_id not in known and None not in known and self.num_images:
+                message = f'{where}: image_id {image_id!r} is not in "images"'
+                fix = 'add the image to "images", or correct "image_id"'
+                self.add(Kind.NO_ENTRY, message, fix, where)
+        return accepted
 
     def _check_all_annotated(self, images: dict[ImageId, dict[str, Any]]) -> None:
-        if None in self._annotated:
-            return  # An annotation that does not say of which image it is.
-        for image_id, image in images.items():
+        """Finds images without one, where each annotation says whose it is."""
+        fix = 'add one; if there is none, leave the image out of "images"'
+        for image_id, entry in images.items():
             if image_id not in self._annotated:
-                self.add(
-                    Kind.NO_ANNOTATION,
-                    f"image {image['file_name']} has no annotation",
-                    'add one; if there is none, leave the image out of "images"',
-                    image["file_name"],
-                )
+                image = entry["file_name"]
+                message = f"image {image} has no annotation"
+                self.add(Kind.NO_ANNOTATION, message, fix, image)
+
+    def _check_unlisted(self, categories: list, annotations: list) -> None:
+        """Finds whether most segments are of unlisted categories: that is one fault.
+
+        Nor is each a fault of its own where a category has no id, which is one.
+        """
+        if not (self.is_thing and all(is_of(id_of(one), int) for one in categories)):
+            self._names_unlisted = False
+            return
+        used = [
+            info["category_id"]
+            for entry in annotations
+            for info in _segments_of(entry)
+            if is_of(info.get("category_id"), int)
+        ]
+        unlisted = [number for number in used if number not in self.is_thing]
+        if len(unlisted) < 2 or 2 * len(unlisted) <= len(used):
+            return
+        self._names_unlisted = False
+        some = ", ".join(map(str, sorted(set(unlisted))[:4]))
+        message = (
+            f"{len(unlisted)} of {len(used)} segments have a category_id that is not "
+            f'in "categories", such as {some}'
+        )
+        fix = 'give the "categories" that the annotations were made with'
+        self.add(Kind.UNLISTED_CATEGORY, message, fix)
+
+    def _segments(self, annotation: dict[str, Any], image: str) -> list[Segment]:
+        """Those of an annotation whose pixels can be looked at."""
+        where = f"annotation of {annotation['file_name']}:"
+        infos = annotation.get("segments_info")
+        if not isinstance(infos, list):
+            self.incomplete.add(image)
+            arrived = type(infos).__name__
+            message = f'{where} "segments_info" must be a list; got {arrived}'
+            self.add(Kind.STRUCTURE, message, "add the segments", image)
+            return []
+        segments = list(self._readable(infos, where, image))
+        if len(segments) < len(infos):
+            self.incomplete.add(image)
+        if len(segments) > MAX_LABEL_PART:
+            self._check_instances(segments, where, image)
+        return segments
+
+    def _readable(self, infos: list, where: str, image: str) -> Iterator[Segment]:
+        counts = collections.Counter(map(id_of, infos))
+        seen: set[int] = set()
+        stuff: set[int] = set()
+        for number, info in enumerate(infos):
+            place = f"{where} segments_info[{number}]"
+            fine = self.fields(info, place, image, id=int, category_id=int, area=int)
+            segment_id = id_of(info)
+            if type(segment_id) is not int:
+                continue
+            if not 1 <= segment_id <= MAX_SEGMENT_ID:
+                rule = f"id must be from 1 to {MAX_SEGMENT_ID}; got {segment_id}"
+                fix = "renumber the segment in json and PNG"
+                self.add(Kind.SEGMENT_ID, f"{place}: {rule}", fix, image)
+                continue
+            # One of two may be drawn with the id it should have.
+            fix = "give one another id, in json and PNG"
+            if self.is_repeated(seen, segment_id, f"{where} segment id", fix, image):
+                continue
+            if fine:
+                self._check_segment(info, where, image, stuff)
+            clear = fine and counts[segment_id] == 1
+            yield Segment(
+                id=segment_id,
+                category_id=info["category_id"] if fine else 0,
+                area=info["area"] if clear and info["area"] >= 0 else None,
+                is_crowd=bool(info.get("iscrowd", 0)),
+                box=info.get("bbox") if clear else None,
+            )
+
+    def _check_instances(
+        self, segments: Sequence[Segment], where: str, image: str
+    ) -> None:
+        """Finds the classes that have more things in an image than labels hold."""
+        things = collections.Counter(
+            segment.category_id
+            for segment in segments
+            if self.is_thing.get(segment.category_id) and not segment.is_crowd
+        )
+        rule = f"at most {MAX_LABEL_PART} instances of a class fit in a label"
+        fix = "make some of them one segment that is crowd"
+        for category, count in things.items():
+            if count > MAX_LABEL_PART:
+                message = f"{where} {rule}; got {count} of category {category}"
+                self.add(Kind.LABEL_RANGE, message, fix, image)
+
+    def _check_segment(
+        self, info: dict[str, Any], where: str, image: str, stuff: set[int]
+    ) -> None:
+        number, category = info["id"], info["category_id"]
+        crowd, is_thing = info.get("iscrowd", 0), self.is_thing.get(category)
+        if self._names_unlisted and category not in self.is_thing:
+            message = f'{where} category_id {category} is not in "categories"'
+            fix = 'add the category or correct "category_id"'
+            cause = Cause(f"category {category}", f"segment {number} of {image}")
+            self.add(Kind.UNLISTED_CATEGORY, message, fix, image, number, cause=cause)
+        if info["area"] < 0:
+            message = f'{where} "area" must be the number of pixels; got {info["area"]}'
+            self.add(Kind.AREA, message, "correct it", image, number)
+        if crowd not in (0, 1):
+            message = f'{where} "iscrowd" must be 0 or 1; got {shown(crowd)}'
+            self.add(Kind.CROWD, message, "correct it", image, number)
+        elif crowd and is_thing is False:
+            message = f"{where} only things can be crowd; category {category} is stuff"
+            self.add(Kind.CROWD, message, 'set "iscrowd" to 0', image, number)
+        if is_thing is False and category in stuff:
+            rule = "a stuff category must have one segment an image"
+            message = f"{where} {rule}; category {category} has another"
+            self.add(Kind.STUFF_TWICE, message, _ONE_SEGMENT, image, number)
+        if is_thing is False:
+            stuff.add(category)
+
+
+def _segments_of(annotation: Any) -> list[dict[str, Any]]:
+    """What can be read of the "segments_info" of an annotation."""
+    infos = annotation.get("segments_info") if isinstance(annotation, dict) else None
+    infos = infos if isinstance(infos, list) else []
+    return [info for info in infos if isinstance(info, dict)]

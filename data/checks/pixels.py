@@ -40,8 +40,7 @@ def compare_segments(
     """
     segments = entry.segments
     areas = np.bincount(index.ravel(), minlength=len(segments) + 2).tolist()
-    lost = areas[0]
-    unknown = {}
+    lost, unknown = areas[0], {}
     if lost:
         numbers, counts = np.unique(ids[index == 0], return_counts=True)
         unknown = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
@@ -65,21 +64,25 @@ def compare_boxes(found: Found, entry: PanopticImage, index: np.ndarray) -> None
       entry: the image.
       index: [H, W], as `segment_index` has it.
     """
+    from scipy import ndimage  # Half a second, which conversion need not spend.
+
     amiss = {one.segment for one in found.problems if one.kind in _OF_PIXELS}
     # Where not only areas of listed segments are amiss.
     if not amiss <= {segment.id for segment in entry.segments}:
         return
-    for segment, box in zip(entry.segments, _boxes(index, entry.segments), strict=True):
-        if segment.box is None or box is None or segment.id in amiss:
+    _, *places = ndimage.find_objects(index, max_label=len(entry.segments) + 1)
+    for segment, place in zip(entry.segments, places, strict=True):
+        if segment.box is None or place is None or segment.id in amiss:
             continue
+        rows, columns = place
+        size = [columns.stop - columns.start, rows.stop - rows.start]
+        box = [columns.start, rows.start, *size]
         if segment.box != box:
-            found.add(
-                Kind.BOX,
+            message = (
                 '"bbox" must be [x, y, width, height] of the pixels; got '
-                f"{shown(segment.box)} in the json and {box} in the PNG",
-                f'set "bbox" to {box}',
-                segment=segment.id,
+                f"{shown(segment.box)} in the json and {box} in the PNG"
             )
+            found.add(Kind.BOX, message, f'set "bbox" to {box}', segment=segment.id)
 
 
 def _add_differing(
@@ -93,7 +96,10 @@ def _add_differing(
         "json and PNG must have the same ids; only in the PNG: "
         f"{_some(unknown)}; only in the json: {_some(one.id for one in absent)}"
     )
-    swapped = {_swapped(number) for number in unknown}
+    # With red and blue exchanged.
+    swapped = {
+        (number & 0xFF) << 16 | number & 0xFF00 | number >> 16 for number in unknown
+    }
     if all(segment.id in swapped for segment in absent):
         fix = "they fit with red and blue exchanged: save the PNG as RGB, not BGR"
     elif len(absent) == len(entry.segments):
@@ -107,11 +113,6 @@ def _add_differing(
         if pairs:
             fix += f" ({', '.join(pairs[:4])}, going by the areas)"
     found.add(Kind.DIFFERENT_IDS, message, fix)
-
-
-def _swapped(number: int) -> int:
-    """An id, with red and blue exchanged."""
-    return (number & 0xFF) << 16 | number & 0xFF00 | number >> 16
 
 
 def _same_areas(unknown: dict[int, int], absent: list[Segment]) -> list[str]:
@@ -128,41 +129,32 @@ def _same_areas(unknown: dict[int, int], absent: list[Segment]) -> list[str]:
 
 
 def _add_unknown(found: Found, entry: PanopticImage, unknown: dict[int, int]) -> None:
+    lacks, fix = "that the json does not list for this image", f"{_WHOSE}; {_MIXED}"
     if entry.segments and len(unknown) <= _FEW_IDS:
+        fix = 'add the segment to "segments_info" (pixels without one have id 0)'
         for number, count in unknown.items():
-            found.add(
-                Kind.ID_NOT_IN_JSON,
-                f"{count} pixels have an id that the json does not list for this image",
-                'add the segment to "segments_info" (pixels without one have id 0)',
-                segment=number,
-            )
+            message = f"{count} pixels have an id {lacks}"
+            found.add(Kind.ID_NOT_IN_JSON, message, fix, segment=number)
         return
-    found.add(
-        Kind.ID_NOT_IN_JSON,
-        f"{sum(unknown.values())} pixels have {len(unknown)} ids that the json does "
-        f"not list for this image: {_some(unknown)}",
-        f"{_WHOSE}; {_MIXED}"
-        if entry.segments
-        else 'add the segments to "segments_info"',
-    )
+    if not entry.segments:
+        fix = 'add the segments to "segments_info"'
+    pixels = sum(unknown.values())
+    message = f"{pixels} pixels have {len(unknown)} ids {lacks}: {_some(unknown)}"
+    found.add(Kind.ID_NOT_IN_JSON, message, fix)
 
 
 def _add_absent(found: Found, entry: PanopticImage, absent: list[Segment]) -> None:
     if len(absent) > 1 and len(absent) == len(entry.segments):
-        message = (
-            f"the json lists {len(absent)} segments, but all pixels have id 0, which "
-            "is void"
-        )
-        found.add(Kind.ID_NOT_IN_PNG, message, _WHOSE)
+        message = f"the json lists {len(absent)} segments, but all pixels have id 0"
+        found.add(Kind.ID_NOT_IN_PNG, f"{message}, which is void", _WHOSE)
         return
+    message = "the json lists it, but no pixel has this id"
+    fix = (
+        f"{_WHOSE}, or draw it; if nothing of it can be seen, leave it out of "
+        '"segments_info"'
+    )
     for segment in absent:
-        found.add(
-            Kind.ID_NOT_IN_PNG,
-            "the json lists it, but no pixel has this id",
-            f"{_WHOSE}, or draw it; if nothing of it can be seen, leave it out of "
-            '"segments_info"',
-            segment=segment.id,
-        )
+        found.add(Kind.ID_NOT_IN_PNG, message, fix, segment=segment.id)
 
 
 def _compare_areas(
@@ -177,38 +169,18 @@ def _compare_areas(
     ]
     if len(wrong) == len(compared) >= _WRONG_MASK:
         first, area = wrong[0]
-        found.add(
-            Kind.AREA,
+        message = (
             f'no "area" of the {len(wrong)} segments is their number of pixels; '
-            f"segment {first.id} has {first.area} in the json and {area} in the PNG",
-            f'{_WHOSE}; if it is this one, set each "area" to the number of pixels',
+            f"segment {first.id} has {first.area} in the json and {area} in the PNG"
         )
+        fix = f'{_WHOSE}; if it is this one, set each "area" to the number of pixels'
+        found.add(Kind.AREA, message, fix)
         return
     for segment, area in wrong:
-        found.add(
-            Kind.AREA,
-            f'"area" must be the number of pixels; got {segment.area} in the json and '
-            f"{area} in the PNG",
-            f'set "area" to {area}',
-            segment=segment.id,
-        )
+        got = f"{segment.area} in the json and {area} in the PNG"
+        message = f'"area" must be the number of pixels; got {got}'
+        found.add(Kind.AREA, message, f'set "area" to {area}', segment=segment.id)
 
 
 def _some(ids: Iterable[int]) -> str:
     return few([str(number) for number in ids])
-
-
-def _boxes(index: np.ndarray, segments: list[Segment]) -> list[list[int] | None]:
-    """[x, y, width, height] in pixels of each segment; None where it has none."""
-    from scipy import ndimage  # Half a second, which conversion need not spend.
-
-    _, *places = ndimage.find_objects(index, max_label=len(segments) + 1)
-    boxes = []
-    for place in places:
-        if place is None:
-            boxes.append(None)
-            continue
-        rows, columns = place
-        size = [columns.stop - columns.start, rows.stop - rows.start]
-        boxes.append([columns.start, rows.start, *size])
-    return boxes

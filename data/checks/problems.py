@@ -62,12 +62,7 @@ class Kind(str, enum.Enum):
 
 
 class Cause(NamedTuple):
-    """What a problem has in common with those of other entries of the json.
-
-    Attributes:
-      rule: the same for all of them.
-      place: of this one in the json.
-    """
+    """The rule that other entries of the json break, too, and the place of this one."""
 
     rule: str
     place: str
@@ -77,7 +72,6 @@ class Problem(NamedTuple):
     """One fault of a data set, or one remark on it.
 
     Attributes:
-      kind: of the problem.
       file: the path it is in.
       segment: id of the segment, None where the fault is not in one.
       message: the rule and what arrived.
@@ -113,20 +107,10 @@ class Problem(NamedTuple):
 
 
 class Found:
-    """Collects problems, those of one file or of one image.
-
-    Attributes:
-      problems: the faults.
-      notes: what is no fault but good to know.
-    """
+    """Collects faults, as `problems`, and what is none but good to know, as `notes`."""
 
     def __init__(self, file: object, image: str | None = None):
-        """Starts with nothing.
-
-        Args:
-          file: path that problems are in, unless they name another.
-          image: that they concern, unless they name another.
-        """
+        """Starts with nothing, for problems that name no other file or image."""
         self.problems: list[Problem] = []
         self.notes: list[Problem] = []
         self._file = str(file)

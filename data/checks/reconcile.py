@@ -8,9 +8,10 @@ import unicodedata
 from collections.abc import Collection
 from typing import NamedTuple
 
-from cmt.data.checks.files import FileOptions, missing_message
+from cmt.data.checks.files import missing_message
 from cmt.data.checks.problems import Kind, Problem
 from cmt.data.panoptic.json import PanopticImage
+from cmt.data.panoptic.registry import Paths
 from cmt.io.storage import Location, is_file, join, list_files
 
 _ENDINGS = {
@@ -20,16 +21,7 @@ _ENDINGS = {
 
 
 class FileCounts(NamedTuple):
-    """How many files there are, and how many fit.
-
-    Attributes:
-      image_files: image files in the folders that the json names.
-      mask_files: PNG files in the folders that it names.
-      missing_images: images that it names and that are not there.
-      missing_masks: masks that it names and that are not there.
-      unused_images: image files that it does not name.
-      unused_masks: PNG files that it does not name.
-    """
+    """Files in the folders that the json names; those missing and those not named."""
 
     image_files: int
     mask_files: int
@@ -43,7 +35,6 @@ class Reconciliation(NamedTuple):
     """What is there of what is named.
 
     Attributes:
-      counts: of files.
       missing: a fault for each file of an entry that is not there.
       summary: the same faults; of a folder that has none of its files, one.
       unused: a remark on each file that the json does not name, but those that a
@@ -57,7 +48,7 @@ class Reconciliation(NamedTuple):
 
 
 def reconcile(
-    options: FileOptions,
+    paths: Paths,
     entries: list[PanopticImage],
     *,
     image_names: Collection[str] = (),
@@ -66,28 +57,20 @@ def reconcile(
     """Lists the folders and compares names.
 
     Args:
-      options: where the files are.
+      paths: where the files are.
       entries: the images.
       image_names: further images that the json names, below the images folder. They
         are counted; a missing one is no fault here.
       mask_names: further masks that it names, below the masks folder.
     """
-    images = _Files(
-        "image",
-        options.images,
-        [(entry.image_path, entry.file_name, entry.file_name) for entry in entries],
-        image_names,
-    )
-    masks = _Files(
-        "mask",
-        options.masks,
-        [(entry.mask_name, entry.mask_name, entry.file_name) for entry in entries],
-        mask_names,
-    )
+    wanted = [(one.image_path, one.file_name, one.file_name) for one in entries]
+    images = _Files("image", paths.images, wanted, image_names)
+    wanted = [(one.mask_name, one.mask_name, one.file_name) for one in entries]
+    masks = _Files("mask", paths.masks, wanted, mask_names)
     # Both may be in one folder.
-    known = images.named | masks.named
-    images.compare(known, options.advice)
-    masks.compare(known, options.advice)
+    known = images.used | masks.used
+    for files in (images, masks):
+        files.compare(known, paths.advice)
     return Reconciliation(
         FileCounts(
             image_files=len(images.found) + images.num_unused,
@@ -109,32 +92,16 @@ class _Files:
     Attributes:
       named: paths of the names, in one form.
       found: those of them that are there.
+      used: paths that are named, or whose files are there under another name.
       num_unused: how many files of the kind are there and not named.
       missing, summary, unused: as in `Reconciliation`.
     """
 
     def __init__(
-        self,
-        what: str,
-        folder: Location,
-        wanted: list[tuple[str, str, str]],
-        names: Collection[str],
+        self, what: str, folder: Location, wanted: list[tuple], names: Collection[str]
     ):
-        """Lists the folders.
-
-        Args:
-          what: "image" or "mask".
-          folder: that the names are below.
-          wanted: name of the file of each entry, its name in the json, and the image.
-          names: further names.
-        """
-        self._what = what
-        self._folder = folder
-        self._wanted = wanted
-        self.num_unused = 0
-        self.missing: list[Problem] = []
-        self.summary: list[Problem] = []
-        self.unused: list[Problem] = []
+        """Lists the folders; `wanted` has name, name in the json, and image."""
+        self._what, self._folder, self._wanted = what, folder, wanted
         names = {*names, *(name for name, _, _ in wanted)}
         self.named = {self._path(name) for name in names}
         # One listing of a folder under several names ("a" and "./a").
@@ -145,27 +112,24 @@ class _Files:
             for file in list_files(join(folder, part) if part else folder)
         ]
         self.found = self.named.intersection(map(self._path, listed))
-        self._of_kind = [
-            name for name in listed if name.lower().endswith(_ENDINGS[what])
-        ]
+        endings = _ENDINGS[what]
+        self._of_kind = [name for name in listed if name.lower().endswith(endings)]
+        self.used = set(self.named)
         # Where the file system does not tell upper from lower case.
-        self._under_other_name: set[str] = set()
         for name in names:
-            if self._path(name) not in self.found and self._is_there(name):
+            alike = [] if self._path(name) in self.found else self._alike(name)
+            if alike and is_file(join(folder, name)):
                 self.found.add(self._path(name))
-                self._under_other_name.update(self._alike(name))
+                self.used.update(map(self._path, alike))
 
     def _path(self, name: str) -> str:
         """A path in one form, to compare."""
         return posixpath.normpath(join(self._folder, name))
 
-    def _is_there(self, name: str) -> bool:
-        return bool(self._alike(name)) and is_file(join(self._folder, name))
-
     @functools.cached_property
     def _by_stem(self) -> dict[tuple[str, str], list[str]]:
         by_stem: dict[tuple[str, str], list[str]] = {}
-        for name in self._of_kind:
+        for name in sorted(self._of_kind):
             by_stem.setdefault(_plain_stem(name), []).append(name)
         return by_stem
 
@@ -174,21 +138,16 @@ class _Files:
         return self._by_stem.get(_plain_stem(name), [])
 
     def compare(self, known: set[str], advice: str) -> None:
-        """Finds what is missing and what is not used.
-
-        Args:
-          known: paths that the json names, as images or as masks.
-          advice: see `FileOptions`.
-        """
+        """Finds what is missing, and what is not used: not among the known paths."""
+        self.missing: list[Problem] = []
         told: set[str] = set()
+        other_names = False
         for name, given, image in self._wanted:
             if self._path(name) in self.found:
                 continue
-            alike = [
-                other
-                for other in sorted(self._alike(name))
-                if self._path(other) not in known
-            ]
+            alike = [one for one in self._alike(name) if self._path(one) not in known]
+            # The first alone says whether the files have other names.
+            other_names = other_names if self.missing else bool(alike)
             told.update(alike)
             message, fix = missing_message(self._what, given, advice)
             if alike:
@@ -196,37 +155,32 @@ class _Files:
                 fix = 'make "file_name" in the json and the name of the file the same'
             path = join(self._folder, name)
             self.missing.append(Problem(Kind.MISSING, path, None, message, fix, image))
-            # The first alone says that files have other names.
-            if len(self.missing) == 1 and not alike:
-                self.summary = [self._all_missing(name, advice)]
-        if not self.summary or len(self.missing) < max(2, len(self._wanted)):
-            self.summary = self.missing
+        self.summary = self.missing
+        if len(self.missing) == len(self._wanted) > 1 and not other_names:
+            option, example = f"{self._what}s", self._wanted[0][0]
+            message = (
+                f"none of the {len(self._wanted)} {option} that the json names is in "
+                f"this folder, such as {example}"
+            )
+            fix = advice or f"give --{option} the folder that has them"
+            folder = str(self._folder)
+            self.summary = [Problem(Kind.MISSING, folder, None, message, fix)]
         unused = sorted(
             name
             for name in self._of_kind
             # Those of macOS that begin with a point hold no picture.
             if not posixpath.basename(name).startswith(".")
             and self._path(name) not in known
-            and name not in self._under_other_name
         )
         self.num_unused = len(unused)
-        self.unused = [self._unused(name) for name in unused if name not in told]
-
-    def _all_missing(self, example: str, advice: str) -> Problem:
-        """The one fault of a folder that has none of the files."""
-        option = f"{self._what}s"
-        message = (
-            f"none of the {len(self._wanted)} {option} that the json names is in this "
-            f"folder, such as {example}"
-        )
-        fix = advice or f"give --{option} the folder that has them"
-        return Problem(Kind.MISSING, str(self._folder), None, message, fix)
-
-    def _unused(self, name: str) -> Problem:
         kind = Kind.UNUSED_IMAGE if self._what == "image" else Kind.UNUSED_MASK
-        path = join(self._folder, name)
+        message = "the json does not name this file"
         fix = "none needed; if it should be used, give the json that names it"
-        return Problem(kind, path, None, "the json does not name this file", fix)
+        self.unused = [
+            Problem(kind, join(self._folder, name), None, message, fix)
+            for name in unused
+            if name not in told
+        ]
 
 
 def _plain_stem(name: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from cmt.data.checks.files import FileOptions, check_files
+from cmt.data.checks.files import FilesCheck
 from cmt.data.checks.pixels import OF_UNREAD_IDS
 from cmt.data.checks.problems import Found, Kind, Problem, grouped
 from cmt.data.checks.reconcile import FileCounts, reconcile
@@ -29,10 +29,9 @@ MAX_CENTERS = 255
 
 @dataclasses.dataclass(frozen=True)
 class MaskCounts:
-    """How many masks the images have, against the centers of a model.
+    """How many masks the images have, against the number of centers of a model.
 
     Attributes:
-      num_centers: of the model.
       largest: masks of the image that has the most; so many centers hold all.
       distribution: images by the number of their masks: 0 to 8, 9 to 16, 17 to 32,
         and so on, each under its last number.
@@ -44,17 +43,27 @@ class MaskCounts:
     distribution: dict[int, int]
     above: int
 
+    @classmethod
+    def of(cls, counts: Sequence[int], num_centers: int) -> MaskCounts:
+        """Sums up the numbers of masks of the images."""
+        # The next power of 2.
+        bounds = (max(FIRST_MASKS, 1 << (count - 1).bit_length()) for count in counts)
+        return cls(
+            num_centers=num_centers,
+            largest=max(counts, default=0),
+            distribution=dict(sorted(collections.Counter(bounds).items())),
+            above=sum(count > num_centers for count in counts),
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class Validation:
     """What a check of a data set found.
 
     Attributes:
-      images: entries of "images".
-      annotations: entries of "annotations".
-      annotated: images with an annotation that can be read.
-      files: how many files are there, missing and unused.
-      masks: how many masks the images have.
+      images: number of entries of "images".
+      annotations: number of entries of "annotations".
+      annotated: number of images with an annotation that can be read.
       problems: all faults. `cmt data convert` does not look at boxes; it refuses all
         others, or leaves out the images that have one.
       notes: what is no fault but good to know.
@@ -107,8 +116,7 @@ def validate(
     Args:
       paths: of the data set.
       workers: number of processes; 0 for one a processor.
-      exif: how EXIF orientations are taken, see `FileOptions`; None for what `paths`
-        says, or "auto".
+      exif: in place of that of `paths`.
       num_centers: of the model to be trained.
 
     Raises:
@@ -118,111 +126,79 @@ def validate(
         source = open_source(paths, exif)
     except JsonFault as fault:
         return _unreadable(paths, fault, num_centers)
-    check = source.check
+    check, found = source.check, Found(paths.annotations)
     files = reconcile(
-        source.files,
+        source.paths,
         check.images,
         image_names={image_path(paths.dataset, name) for name in check.image_names},
         mask_names=check.mask_names,
     )
-    problems = [*grouped(check.problems), *files.summary]
-    notes = list(check.notes)
+    found.problems += [*grouped(check.problems), *files.summary]
+    found.notes += check.notes
     # Where no name could be read, all files would be remarked on.
     if check.image_names or check.mask_names:
-        notes += files.unused
+        found.notes += files.unused
     told = {problem.file for problem in files.missing}
-    for some_problems, some_notes in _check_all(source, workers):
-        notes += some_notes
-        problems += [
-            problem
-            for problem in some_problems
-            if not (problem.kind is Kind.MISSING and problem.file in told)
-            # Those are faults of the json.
-            and not (
-                problem.kind in OF_UNREAD_IDS and problem.image in check.incomplete
-            )
-        ]
-    counts = {
-        entry.file_name: count_masks(entry, check.is_thing) for entry in check.images
-    }
-    crowded = Found(paths.annotations)
-    _note_crowded(crowded, counts, num_centers)
+    for problems, notes in _check_all(source, workers):
+        found.notes += notes
+        for problem in problems:
+            kind = problem.kind
+            again = kind is Kind.MISSING and problem.file in told
+            # From an id in the json that cannot be read.
+            follows = kind in OF_UNREAD_IDS and problem.image in check.incomplete
+            if not (again or follows):
+                found.problems.append(problem)
+    counts = [count_masks(entry, check.is_thing) for entry in check.images]
+    for entry, count in zip(check.images, counts, strict=True):
+        if count > num_centers:
+            _note_crowded(found, entry.file_name, count, num_centers)
     return Validation(
         images=check.num_images,
         annotations=check.num_annotations,
         annotated=len(check.images),
         files=files.counts,
-        masks=_mask_counts(list(counts.values()), num_centers),
-        problems=problems,
-        notes=notes + crowded.notes,
+        masks=MaskCounts.of(counts, num_centers),
+        problems=found.problems,
+        notes=found.notes,
     )
 
 
 def _unreadable(paths: Paths, fault: JsonFault, num_centers: int) -> Validation:
     found = Found(paths.annotations)
     found.add(Kind.JSON_FILE, fault.reason, fault.fix)
-    files = reconcile(FileOptions(str(paths.images), str(paths.masks)), [])
-    masks = _mask_counts([], num_centers)
-    return Validation(0, 0, 0, files.counts, masks, found.problems, [])
+    masks, counts = MaskCounts.of([], num_centers), reconcile(paths, []).counts
+    return Validation(0, 0, 0, counts, masks, found.problems, [])
 
 
 def _check_all(
     source: Source, workers: int
 ) -> Iterator[tuple[list[Problem], list[Problem]]]:
     """Yields the problems and the notes of every image."""
-    entries = source.check.images
-    chunks = [
-        entries[start : start + _CHUNK_IMAGES]
-        for start in range(0, len(entries), _CHUNK_IMAGES)
-    ]
-    found = parallel_map(
-        functools.partial(_check_images, source.files),
-        chunks,
-        workers=workers if len(entries) > _ALONE_IMAGES else 1,
-    )
+    entries, step = source.check.images, _CHUNK_IMAGES
+    chunks = [entries[start : start + step] for start in range(0, len(entries), step)]
+    check = functools.partial(_check_images, source.paths)
+    workers = workers if len(entries) > _ALONE_IMAGES else 1
+    found = parallel_map(check, chunks, workers=workers)
     flat = itertools.chain.from_iterable(found)
     return track(flat, description="validate", total=len(entries))
 
 
 def _check_images(
-    files: FileOptions, entries: Sequence[PanopticImage]
+    paths: Paths, entries: Sequence[PanopticImage]
 ) -> list[tuple[list[Problem], list[Problem]]]:
-    checked = (check_files(files, entry, boxes=True) for entry in entries)
+    checked = (FilesCheck(paths, entry, boxes=True) for entry in entries)
     return [(one.problems, one.notes) for one in checked]
 
 
-def _mask_counts(counts: Sequence[int], num_centers: int) -> MaskCounts:
-    distribution: collections.Counter[int] = collections.Counter()
-    for count in counts:
-        bound = FIRST_MASKS
-        while bound < count:
-            bound *= 2
-        distribution[bound] += 1
-    return MaskCounts(
-        num_centers=num_centers,
-        largest=max(counts, default=0),
-        distribution=dict(sorted(distribution.items())),
-        above=sum(count > num_centers for count in counts),
+def _note_crowded(found: Found, image: str, count: int, num_centers: int) -> None:
+    more = f"no model has more than {MAX_CENTERS} centers"
+    if count <= MAX_CENTERS:
+        more = f"or set model.num_centers and data.max_masks to {count}"
+    message = (
+        f"{image} has {count} masks, more than the {num_centers} centers of the model"
     )
-
-
-def _note_crowded(found: Found, counts: dict[str, int], num_centers: int) -> None:
-    """Notes every image that has more masks than centers."""
-    for image, count in counts.items():
-        if count > num_centers:
-            more = (
-                f"or set model.num_centers and data.max_masks to {count}"
-                if count <= MAX_CENTERS
-                else f"no model has more than {MAX_CENTERS} centers"
-            )
-            found.add(
-                Kind.MORE_MASKS,
-                f"{image} has {count} masks, more than the {num_centers} centers of "
-                "the model",
-                f"training makes the smallest void; {more}",
-                image,
-                note=True,
-            )
+    fix = f"training makes the smallest void; {more}"
+    found.add(Kind.MORE_MASKS, message, fix, image, note=True)
 
 
 def _count_kinds(problems: Sequence[Problem]) -> dict[str, int]:

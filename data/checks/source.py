@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
-from cmt.data.checks.files import FileOptions
 from cmt.data.checks.json import JsonCheck
 from cmt.data.checks.problems import Kind
-from cmt.data.panoptic.json import parse_json, read_file
+from cmt.data.panoptic.json import parse_json
 from cmt.data.panoptic.registry import (
     LAYOUTS,
     Paths,
@@ -16,7 +15,7 @@ from cmt.data.panoptic.registry import (
     shift_categories,
 )
 from cmt.errors import InputError
-from cmt.io.storage import is_file, is_folder
+from cmt.io.storage import is_file, is_folder, read_bytes
 
 EXIF_CHOICES = ("auto", "apply", "ignore")
 
@@ -25,16 +24,13 @@ class Source(NamedTuple):
     """A data set whose json has been read.
 
     Attributes:
-      paths: where it is.
-      files: where its images and masks are and how they are read.
-      check: what the json holds and what is wrong with it; its images with their
-        paths.
+      paths: where it is and how its images are read.
+      check: what the json holds and what is wrong with it.
       shifted: the json with other category ids; None where they are as given.
-      annotations_sha256: of the json.
+      annotations_sha256: of the bytes of the json.
     """
 
     paths: Paths
-    files: FileOptions
     check: JsonCheck
     shifted: dict | None
     annotations_sha256: str
@@ -45,17 +41,17 @@ def open_source(paths: Paths, exif: str | None = None) -> Source:
 
     Args:
       paths: of the data set.
-      exif: one of EXIF_CHOICES; None for what `paths` says, or "auto".
+      exif: one of EXIF_CHOICES, in place of that of `paths`.
 
     Raises:
       JsonFault: the file holds no json object.
       InputError: the json or a folder is missing.
     """
     _check_paths(paths)
-    exif = exif or paths.exif or "auto"
-    if exif not in EXIF_CHOICES:
-        raise InputError(f"--exif must be one of {EXIF_CHOICES}; got {exif!r}")
-    data = read_file(paths.annotations)
+    paths = paths._replace(exif=exif or paths.exif)
+    if paths.exif not in EXIF_CHOICES:
+        raise InputError(f"--exif must be one of {EXIF_CHOICES}; got {paths.exif!r}")
+    data = read_bytes(paths.annotations)
     digest = hashlib.sha256(data).hexdigest()
     content = parse_json(paths.annotations, data)
     del data
@@ -63,7 +59,8 @@ def open_source(paths: Paths, exif: str | None = None) -> Source:
         shift_categories(content, paths.category_offset)
     check = JsonCheck(paths.annotations, content)
     # Else those with a fault would be missing from the count.
-    if check.categories and len(check.categories) == len(content["categories"]):
+    whole = check.categories and len(check.categories) == len(content["categories"])
+    if paths.dataset and whole:
         _check_classes(paths.dataset, check)
     for number, entry in enumerate(check.images):
         path = image_path(paths.dataset, entry.file_name)
@@ -71,7 +68,6 @@ def open_source(paths: Paths, exif: str | None = None) -> Source:
             check.images[number] = entry._replace(path=path)
     return Source(
         paths=paths,
-        files=FileOptions(str(paths.images), str(paths.masks), exif, paths.advice),
         check=check,
         shifted=content if paths.category_offset else None,
         annotations_sha256=digest,
@@ -80,34 +76,27 @@ def open_source(paths: Paths, exif: str | None = None) -> Source:
 
 def _check_classes(dataset: str, check: JsonCheck) -> None:
     """Finds a json that has not the classes of a registered data set."""
-    if not dataset:
-        return
     layout = LAYOUTS[dataset]
     things = sum(category.is_thing for category in check.categories)
-    found = (things, len(check.categories) - things)
-    if found != (layout.things, layout.stuff):
-        check.add(
-            Kind.CATEGORIES,
-            f"--dataset {dataset} must have {layout.things} things and {layout.stuff} "
-            f"stuff; got {found[0]} and {found[1]}",
-            f"give {layout.about}, or the three paths in place of --dataset",
-        )
+    stuff = len(check.categories) - things
+    if (things, stuff) != (layout.things, layout.stuff):
+        rule = f"must have {layout.things} things and {layout.stuff} stuff"
+        message = f"--dataset {dataset} {rule}; got {things} and {stuff}"
+        fix = f"give {layout.about}, or the three paths in place of --dataset"
+        check.add(Kind.CATEGORIES, message, fix)
 
 
 def _check_paths(paths: Paths) -> None:
-    for name, path, is_there, what in (
-        ("annotations", paths.annotations, is_file, "annotation file"),
-        ("images", paths.images, is_folder, "folder"),
-        ("masks", paths.masks, is_folder, "folder"),
-    ):
-        if is_there(path):
+    wanted = {"annotations": "file", "images": "folder", "masks": "folder"}
+    for name, what in wanted.items():
+        path = getattr(paths, name)
+        there = "file" if is_file(path) else "folder" if is_folder(path) else ""
+        if there == what:
             continue
-        reason = f"no such {what}"
-        if what == "folder" and is_file(path):
-            reason = "a file, where a folder must be"
-        elif what != "folder" and is_folder(path):
-            reason = "a folder, where a file must be"
-        place = (
-            f"{name} of the data set, {path}" if paths.advice else f"--{name} {path}"
-        )
-        raise InputError(f"{place}: {reason}; {paths.advice or 'check the path'}")
+        reason = f"a {there}, where a {what} must be"
+        if not there:
+            reason = f"no such {'annotation ' if what == 'file' else ''}{what}"
+        place, fix = f"--{name} {path}", "check the path"
+        if paths.advice:
+            place, fix = f"{name} of the data set, {path}", paths.advice
+        raise InputError(f"{place}: {reason}; {fix}")

@@ -87,7 +87,7 @@ def convert(
     budget = Budget(options.max_bad)
     entries = _usable(source, budget, options.limit)
     encoding = EncodingOptions(
-        source.files, source.check.categories, options.keep_crowd
+        source.paths, source.check.categories, options.keep_crowd
     )
     with shards.work_folder(output, split, options) as work:
         entries = _with_files(source, entries, budget)
@@ -167,7 +167,7 @@ def _with_files(
     source: Source, entries: list[PanopticImage], budget: Budget
 ) -> list[PanopticImage]:
     """The images whose files are there; the others go to the budget."""
-    found = reconcile(source.files, entries)
+    found = reconcile(source.paths, entries)
     missing = left_out(found.missing)
     summary = ""
     if len(missing) > 1:
@@ -295,12 +295,13 @@ def _origin(source: Source) -> Origin:
         version = importlib.metadata.version(_DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError:
         version = "unknown"
+    paths = source.paths
     return Origin(
-        images=source.paths.images,
-        annotations=source.paths.annotations,
-        dataset=source.paths.dataset,
-        exif=source.files.exif,
-        category_offset=source.paths.category_offset,
+        images=paths.images,
+        annotations=paths.annotations,
+        dataset=paths.dataset,
+        exif=paths.exif,
+        category_offset=paths.category_offset,
         annotations_sha256=source.annotations_sha256,
         tool_version=version,
     )

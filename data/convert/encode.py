@@ -10,11 +10,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from cmt.data.checks.files import FileOptions, ImageFile, check_files
+from cmt.data.checks.files import FilesCheck, ImageFile
 from cmt.data.checks.problems import Problem
 from cmt.data.panoptic.categories import Category, class_of_id
 from cmt.data.panoptic.json import PanopticImage
 from cmt.data.panoptic.masks import DECODING_ERRORS, decoding_fault, label_values
+from cmt.data.panoptic.registry import Paths
 from cmt.data.records.manifest import Skipped
 from cmt.data.records.tfrecord import encode_example, frame
 from cmt.io.storage import join
@@ -27,7 +28,7 @@ _JPEG_QUALITY = 95
 class EncodingOptions(NamedTuple):
     """How files are found and read, the classes, and whether crowd keeps its class."""
 
-    files: FileOptions
+    files: Paths
     categories: list[Category]
     keep_crowd: bool
 
@@ -53,7 +54,7 @@ def encode_images(
 
 def encode_image(options: EncodingOptions, entry: PanopticImage) -> Encoded:
     """The record of an image, or what is wrong with its files."""
-    files = check_files(options.files, entry)
+    files = FilesCheck(options.files, entry)
     if files.problems:
         return Encoded(None, b"", files.problems)
     # The check of the json has refused what no label holds.

@@ -15,8 +15,7 @@ class Category(NamedTuple):
     """One class of a data set. Its contiguous class is its index in the list + 1.
 
     Attributes:
-      id: the data set's own id; gaps are allowed.
-      name: the data set's name for it.
+      id: the data set's own, as is its name; gaps are allowed.
       is_thing: countable (person), not an area (grass).
       color: RGB, 0 to 255, for pictures.
     """
@@ -37,14 +36,11 @@ class Category(NamedTuple):
           TypeError, ValueError: a value is of the wrong type.
         """
         number = int(entry["id"])
-        color = entry.get("color") or _color_of(number)
-        red, green, blue = (int(channel) for channel in color)
-        return cls(
-            id=number,
-            name=str(entry.get("name") or f"category {number}"),
-            is_thing=bool(int(entry["isthing"])),
-            color=(red, green, blue),
-        )
+        made = (number * 67 % 256, number * 131 % 256, number * 211 % 256)
+        color = entry.get("color") or made
+        red, green, blue = map(int, color)
+        name = str(entry.get("name") or f"category {number}")
+        return cls(number, name, bool(int(entry["isthing"])), (red, green, blue))
 
     def to_json(self) -> dict[str, Any]:
         """The entry as COCO panoptic json writes it."""
@@ -82,7 +78,3 @@ def read_categories(path: Path | str) -> list[Category]:
         raise InputError(f"{path}: no such file; it holds the classes") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: not a list of categories: {error}") from error
-
-
-def _color_of(number: int) -> tuple[int, int, int]:
-    return (number * 67 % 256, number * 131 % 256, number * 211 % 256)

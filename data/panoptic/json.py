@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import reprlib
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
@@ -25,13 +26,8 @@ _JSON_AGAIN = "download it again or correct it"
 # The default of a key that must be there.
 _REQUIRED = object()
 _Number = int | float
-_WORDS = {
-    int: "an integer",
-    list: "a list",
-    str: "text",
-    ImageId: "an integer or a name",
-    _Number: "a number",
-}
+_WORDS = {int: "an integer", list: "a list", str: "text", _Number: "a number"}
+_WORDS[ImageId] = "an integer or a name"
 # How a value is shown: in one line, a long or deep one without its middle.
 shown = reprlib.repr
 
@@ -41,7 +37,6 @@ class Segment(NamedTuple):
 
     Attributes:
       id: R + 256 G + 65536 B of its pixels in the PNG.
-      category_id: id of its category.
       area: in pixels, as the json has it; None where it has none.
       is_crowd: several objects in one segment.
       box: "bbox" as it stands, unchecked; None where there is none.
@@ -61,8 +56,7 @@ class PanopticImage(NamedTuple):
       image_id: id in the json; a number in COCO, a name in Cityscapes.
       file_name: of the image, as the json has it; "" where it has none.
       mask_name: of the PNG, below the masks folder.
-      height: in pixels; 0 where the json does not list the image.
-      width: in pixels; 0 where the json does not list the image.
+      height, width: in pixels; 0 where the json does not list the image.
       segments: in the order of the json.
       path: of the image below the images folder; "" for `file_name`.
     """
@@ -87,29 +81,18 @@ class PanopticImage(NamedTuple):
 
 
 class PanopticAnnotations(NamedTuple):
-    """A COCO panoptic json.
-
-    Attributes:
-      categories: the classes; contiguous class = index + 1.
-      images: in the order of "annotations".
-    """
+    """A COCO panoptic json; its images are in the order of "annotations"."""
 
     categories: list[Category]
     images: list[PanopticImage]
 
 
 class JsonFault(InputError):
-    """A file that holds no json object.
-
-    Attributes:
-      reason: what is wrong with it.
-      fix: what to do.
-    """
+    """A file that holds no json object: what is wrong with it, and what to do."""
 
     def __init__(self, path: Location, reason: str, fix: str):
         super().__init__(f"{path}: {reason}; {fix}")
-        self.reason = reason
-        self.fix = fix
+        self.reason, self.fix = reason, fix
 
 
 def record_name(file_name: str) -> str:
@@ -124,28 +107,13 @@ def count_masks(entry: PanopticImage, is_thing: dict[int, bool | None]) -> int:
       entry: the image.
       is_thing: of each category id; unknown ones are counted as things.
     """
-    stuff = set()
-    things = 0
+    stuff, things = set(), 0
     for segment in entry.segments:
         if is_thing.get(segment.category_id) is False:
             stuff.add(segment.category_id)
         elif not segment.is_crowd:
             things += 1
     return things + len(stuff)
-
-
-def read_file(path: Location) -> bytes:
-    """Returns the bytes of an annotation file.
-
-    Raises:
-      InputError: it is missing.
-    """
-    try:
-        return read_bytes(path)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such annotation file") from error
-    except IsADirectoryError as error:
-        raise InputError(f"{path}: a folder, not an annotation file") from error
 
 
 def parse_json(path: Location, data: bytes) -> dict[str, Any]:
@@ -175,44 +143,37 @@ def load_json(path: Location) -> dict[str, Any]:
       JsonFault: it holds none.
       InputError: it is missing.
     """
-    return parse_json(path, read_file(path))
+    try:
+        return parse_json(path, read_bytes(path))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such annotation file") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{path}: a folder, not an annotation file") from error
 
 
-def read_annotations(
-    path: Location, content: dict[str, Any] | None = None
-) -> PanopticAnnotations:
+def read_annotations(path: Location) -> PanopticAnnotations:
     """Reads ground truth or predictions.
 
     "categories", "images" and areas may be missing, as in predictions. Conversion
     would refuse more: crowd on stuff, ids that occur twice, names that lead elsewhere.
 
-    Args:
-      path: of the json.
-      content: what `load_json` returned for it; read from `path` if None.
-
     Raises:
       InputError: the file is missing, an entry lacks something or has it in the wrong
         form, or an image has two annotations.
     """
-    content = load_json(path) if content is None else content
+    content = load_json(path)
     try:
         known = {
-            _field(entry, f"images[{number}]", "id", ImageId): entry
-            for number, entry in enumerate(
-                _field(content, "the json", "images", list, [])
-            )
+            _field(entry, where, "id", ImageId): entry
+            for where, entry in _entries(content, "images", [])
         }
         categories = [
-            _category(entry, f"categories[{number}]")
-            for number, entry in enumerate(
-                _field(content, "the json", "categories", list, [])
-            )
+            _category(entry, where)
+            for where, entry in _entries(content, "categories", [])
         ]
         images: dict[ImageId, PanopticImage] = {}
-        for number, entry in enumerate(
-            _field(content, "the json", "annotations", list)
-        ):
-            image = _image(entry, f"annotations[{number}]", known)
+        for where, entry in _entries(content, "annotations"):
+            image = _image(entry, where, known)
             if image.image_id in images:
                 raise ValueError(f"image {image.image_id} has two annotations")
             images[image.image_id] = image
@@ -237,6 +198,14 @@ def _field(
         arrived = shown(value)
         raise ValueError(f'{where}: "{key}" must be {_WORDS[kind]}; got {arrived}')
     return value
+
+
+def _entries(
+    content: dict[str, Any], key: str, default: Any = _REQUIRED
+) -> Iterator[tuple[str, Any]]:
+    """The places and the values of a list of the json."""
+    entries = _field(content, "the json", key, list, default)
+    return ((f"{key}[{number}]", entry) for number, entry in enumerate(entries))
 
 
 def _category(entry: Any, where: str) -> Category:

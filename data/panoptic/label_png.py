@@ -28,18 +28,12 @@ def encode_labels(labels: np.ndarray) -> bytes:
     np.subtract(values[1:], values[:-1], out=rows[1:, 1:])
     # 16 bits, grey, and the only methods of compression, filtering and interlacing.
     header = struct.pack(">IIBBBBB", width, height, 16, 0, 0, 0, 0)
-    return b"".join(
-        (
-            _SIGNATURE,
-            _chunk(b"IHDR", header),
-            _chunk(b"IDAT", zlib.compress(rows, _COMPRESSION)),
-            _chunk(b"IEND", b""),
-        )
-    )
+    pixels = zlib.compress(rows, _COMPRESSION)
+    chunks = ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b""))
+    return _SIGNATURE + b"".join(_chunk(*chunk) for chunk in chunks)
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
     checksum = zlib.crc32(content, zlib.crc32(kind))
-    return (
-        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
-    )
+    length = struct.pack(">I", len(content))
+    return length + kind + content + struct.pack(">I", checksum)

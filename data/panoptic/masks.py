@@ -9,17 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from cmt.data.panoptic import png
 from cmt.data.panoptic.json import MAX_SEGMENT_ID, Segment
-from cmt.data.panoptic.png import (
-    DAMAGED,
-    NO_IMAGE,
-    NO_MASK,
-    TOO_LARGE,
-    TRUNCATED,
-    ImageFault,
-    Png,
-    read_png,
-)
+from cmt.data.panoptic.png import ImageFault, Png, read_png
 from cmt.errors import InputError
 from cmt.io.storage import Location, read_bytes
 from cmt.labels import LABEL_DIVISOR
@@ -33,7 +25,7 @@ DECODING_ERRORS = (
     struct.error,
     Image.DecompressionBombError,
 )
-# Colour types of a PNG: RGB, or RGB with an opacity, which is not looked at.
+# RGB, or RGB with an opacity, which is not looked at.
 _IDS_COLORS = (2, 6)
 _COLOR_NAMES = {0: "a grey", 2: "an RGB", 3: "a palette", 4: "a grey", 6: "an RGB"}
 
@@ -49,13 +41,12 @@ def read_ids(path: Location) -> np.ndarray:
     """
     try:
         content = read_bytes(path)
+        check_mask(content)
+        return mask_ids(content)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such mask file") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
-    try:
-        check_mask(content)
-        return mask_ids(content)
     except ImageFault as fault:
         raise InputError(f"{path}: {fault}") from fault
 
@@ -67,21 +58,18 @@ def check_mask(content: bytes) -> Png:
       ImageFault: it is cut off, damaged, too large, or of another kind.
     """
     if content.startswith(JPEG_HEAD):
+        reason = "must be a PNG; got a JPEG, which changes colours, and so destroys ids"
+        raise ImageFault(png.NO_MASK, reason, "give the PNG that the JPEG was made of")
+    mask = read_png(content)
+    if mask.color_type not in _IDS_COLORS or mask.depth != 8:
         raise ImageFault(
-            NO_MASK,
-            "must be a PNG; got a JPEG, which changes colours, and so destroys ids",
-            "give the PNG that the JPEG was made of",
-        )
-    png = read_png(content)
-    if png.color_type not in _IDS_COLORS or png.depth != 8:
-        raise ImageFault(
-            NO_MASK,
+            png.NO_MASK,
             "must be an RGB PNG of 8 bits a channel, with id = R + 256 G + 65536 B; "
-            f"got {_COLOR_NAMES[png.color_type]} PNG of {png.depth} bits",
+            f"got {_COLOR_NAMES[mask.color_type]} PNG of {mask.depth} bits",
             'write the ids of "segments_info" so; a map of classes or of instances, as '
             "grey and palette PNGs mostly are, is no panoptic mask",
         )
-    return png
+    return mask
 
 
 def mask_ids(content: bytes) -> np.ndarray:
@@ -105,11 +93,11 @@ def decoding_fault(error: Exception) -> ImageFault:
     if isinstance(error, ImageFault):
         return error
     if isinstance(error, UnidentifiedImageError):
-        return ImageFault(NO_IMAGE, "it has no known image format")
+        return ImageFault(png.NO_IMAGE, "it has no known image format")
     if isinstance(error, Image.DecompressionBombError):
-        return ImageFault(TOO_LARGE, "it declares more pixels than Pillow reads")
+        return ImageFault(png.TOO_LARGE, "it declares more pixels than Pillow reads")
     reason = next(iter(str(error).splitlines()), "it is damaged")
-    return ImageFault(TRUNCATED if "truncated" in reason else DAMAGED, reason)
+    return ImageFault(png.TRUNCATED if "truncated" in reason else png.DAMAGED, reason)
 
 
 def write_ids(path: Location, ids: np.ndarray) -> None:
@@ -145,7 +133,7 @@ def label_values(
     Args:
       segments: of one image.
       classes: contiguous class of each category id.
-      is_thing: for class 1..C in order.
+      is_thing: of class 1..C in order.
       keep_crowd: crowd is not void.
     """
     # The check of the json refuses more classes or instances than labels hold.

@@ -51,25 +51,19 @@ class ImageFault(InputError):
 
     Attributes:
       kind: TRUNCATED, DAMAGED, NO_IMAGE, TOO_LARGE or NO_MASK.
-      reason: what is wrong with the file.
-      fix: what to do.
     """
 
     def __init__(self, kind: str, reason: str, fix: str = _AGAIN):
         if kind in (TRUNCATED, DAMAGED, NO_IMAGE):
             reason = f"cannot be read: {reason}"
         super().__init__(f"{reason}; {fix}")
-        self.kind = kind
-        self.reason = reason
-        self.fix = fix
+        self.kind, self.reason, self.fix = kind, reason, fix
 
 
 class Png(NamedTuple):
-    """A PNG whose chunks are whole.
+    """A PNG whose chunks are whole; height and width are in pixels.
 
     Attributes:
-      height: in pixels.
-      width: in pixels.
       depth: bits a channel.
       color_type: 0 grey, 2 RGB, 3 palette, 4 grey and 6 RGB with opacity.
       interlaced: in seven passes.
@@ -98,8 +92,13 @@ class Png(NamedTuple):
         """
         row, expected, total = self._row_bytes(self.width), self._num_bytes(), 0
         stream = zlib.decompressobj()
+        pieces = (
+            chunk[start : start + _PIECE]
+            for chunk in self.pixels
+            for start in range(0, len(chunk), _PIECE)
+        )
         try:
-            for piece in self._pieces():
+            for piece in pieces:
                 rows = stream.decompress(piece)
                 filters = rows[: max(expected - total, 0)][-total % row :: row]
                 if not self.interlaced and max(filters, default=0) > _LARGEST_FILTER:
@@ -121,18 +120,12 @@ class Png(NamedTuple):
         return 1 + 3 * columns * self.depth // 8
 
     def _num_bytes(self) -> int:
-        passes = _PASSES if self.interlaced else _ONE_PASS
         total = 0
-        for top, left, down, right in passes:
+        for top, left, down, right in _PASSES if self.interlaced else _ONE_PASS:
             columns = len(range(left, self.width, right))
             rows = len(range(top, self.height, down)) if columns else 0
             total += rows * self._row_bytes(columns)
         return total
-
-    def _pieces(self) -> Iterator[memoryview]:
-        for chunk in self.pixels:
-            for start in range(0, len(chunk), _PIECE):
-                yield chunk[start : start + _PIECE]
 
 
 def refuse_too_large(height: int, width: int) -> None:
@@ -142,12 +135,9 @@ def refuse_too_large(height: int, width: int) -> None:
       ImageFault: the size is beyond that of records.
     """
     if height * width > MAX_PIXELS or max(height, width) > MAX_SIDE:
-        raise ImageFault(
-            TOO_LARGE,
-            f"it must have at most {MAX_PIXELS} pixels and {MAX_SIDE} a side; got "
-            f"{height}x{width}",
-            "make it smaller",
-        )
+        most = f"at most {MAX_PIXELS} pixels and {MAX_SIDE} a side"
+        reason = f"it must have {most}; got {height}x{width}"
+        raise ImageFault(TOO_LARGE, reason, "make it smaller")
 
 
 def is_png(content: bytes) -> bool:
@@ -159,8 +149,7 @@ def read_png(content: bytes) -> Png:
     """Goes through the chunks of a PNG; what follows the last one is ignored.
 
     Raises:
-      ImageFault: it is no PNG, cut off, too large, or a chunk is damaged or out of
-        place.
+      ImageFault: it is no PNG, cut off, too large, or has a chunk that is damaged.
     """
     if not is_png(content):
         if _HEAD.startswith(content):
@@ -179,13 +168,20 @@ def read_png(content: bytes) -> Png:
         elif kind == b"PLTE" and (kind in kinds or not chunk):
             raise ImageFault(DAMAGED, "its palette is empty or comes twice")
         elif kind[:1].isupper() and kind not in _CRITICAL:
-            name = kind.decode()
-            raise ImageFault(DAMAGED, f"chunk {name} is none of the format")
+            raise ImageFault(DAMAGED, f"chunk {kind.decode()} is none of the format")
         kinds.add(kind)
         previous = kind
     if not pixels:
         raise ImageFault(DAMAGED, "it has no pixels (no chunk IDAT)")
-    return _with_header(header, frozenset(kinds), pixels)
+    if len(header) != 13:
+        raise ImageFault(DAMAGED, f"its header must have 13 bytes; got {len(header)}")
+    width, height, depth, color, *methods = struct.unpack(">IIBBBBB", header)
+    possible = depth in _DEPTHS.get(color, ()) and methods in ([0, 0, 0], [0, 0, 1])
+    if not (possible and width and height):
+        raise ImageFault(DAMAGED, "its header has values that the format lacks")
+    refuse_too_large(height, width)
+    interlaced = bool(methods[2])
+    return Png(height, width, depth, color, interlaced, frozenset(kinds), pixels)
 
 
 def _chunks(content: bytes) -> Iterator[tuple[bytes, memoryview]]:
@@ -207,16 +203,3 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, memoryview]]:
             raise ImageFault(DAMAGED, f"chunk {name} does not fit its checksum")
         yield kind, view[place + 8 : end - 4]
         place = end
-
-
-def _with_header(
-    header: bytes, kinds: frozenset[bytes], pixels: list[memoryview]
-) -> Png:
-    if len(header) != 13:
-        raise ImageFault(DAMAGED, f"its header must have 13 bytes; got {len(header)}")
-    width, height, depth, color, *methods = struct.unpack(">IIBBBBB", header)
-    possible = depth in _DEPTHS.get(color, ()) and methods in ([0, 0, 0], [0, 0, 1])
-    if not (possible and width and height):
-        raise ImageFault(DAMAGED, "its header has values that the format lacks")
-    refuse_too_large(height, width)
-    return Png(height, width, depth, color, bool(methods[2]), kinds, pixels)

@@ -10,13 +10,12 @@ import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.json import MAX_CATEGORY_ID, MAX_SEGMENT_ID
+from cmt.data.panoptic.json import MAX_CATEGORY_ID, MAX_SEGMENT_ID, ImageId
 from cmt.data.panoptic.masks import write_ids
 from cmt.errors import InputError
 from cmt.io.files import atomic_directory, atomic_write
@@ -61,10 +60,7 @@ def panoptic_ids(
 
 
 def count_values(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Counts values as `np.unique` does, faster where neighbours are often equal.
-
-    Args:
-      values: integers of any shape, in which neighbours are often equal.
+    """Counts integers as `np.unique` does, faster where neighbours are often equal.
 
     Returns:
       The values that occur, ascending, and int64 how often.
@@ -75,43 +71,59 @@ def count_values(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
     lengths = np.diff(starts, append=flat.size)
     unique, run_of = np.unique(flat[starts], return_inverse=True)
-    counts = np.zeros(unique.size, np.int64)
-    np.add.at(counts, run_of, lengths)
-    return unique, counts
+    return unique, np.bincount(run_of, weights=lengths).astype(np.int64)
+
+
+@contextlib.contextmanager
+def write_predictions(
+    directory: Path | str, categories: Sequence[Category]
+) -> Iterator[PredictionWriter]:
+    """Yields a writer of `panoptic.json` and `panoptic/*.png`.
+
+    PNGs are written as images come, to a temporary folder; the end of the block gives
+    both their names and replaces earlier ones. If the block raises, nothing is left
+    behind and what was there stays.
+
+    Args:
+      directory: where the two appear; made if missing.
+      categories: of the data set; written to the json.
+
+    Raises:
+      OSError: the disk is full or the folder cannot be written to.
+    """
+    directory = Path(directory)
+    made = [path for path in (directory, *directory.parents) if not path.exists()]
+    try:
+        with (
+            atomic_write(directory / PREDICTIONS_FILE, "w") as file,
+            atomic_directory(directory / MASKS_FOLDER, overwrite=True) as folder,
+        ):
+            writer = PredictionWriter(folder, categories)
+            yield writer
+            json.dump(writer.content, file)
+            file.flush()  # A full disk must be noticed before the folder is replaced.
+    except BaseException:
+        for path in made:
+            with contextlib.suppress(OSError):  # not empty
+                path.rmdir()
+        raise
 
 
 class PredictionWriter:
-    """Writes `panoptic.json` and `panoptic/*.png`; use it in a `with` block.
+    """Writes PNGs to a folder; `content` collects what belongs in the json."""
 
-    PNGs are written as images come, to a temporary folder; `close`, or the end of the
-    block, gives both their names and replaces earlier ones. If the block raises,
-    nothing is left behind and what was there stays.
-    """
-
-    def __init__(self, directory: Path | str, categories: Sequence[Category]) -> None:
-        """Starts writing.
-
-        Args:
-          directory: where the two appear; made if missing.
-          categories: of the data set; written to the json.
-
-        Raises:
-          OSError: the folder cannot be written to.
-        """
-        directory = Path(directory)
-        self._json = directory / PREDICTIONS_FILE
-        self._categories = list(categories)
+    def __init__(self, folder: Path, categories: Sequence[Category]):
+        """Starts with no image."""
+        self._folder = folder
         self._category_ids = {category.id for category in categories}
-        self._images: dict[int | str, dict[str, Any]] = {}
-        self._annotations: list[dict[str, Any]] = []
-        self._names: set[str] = set()
-        self._stack = contextlib.ExitStack()
-        self._stack.enter_context(_removed_on_failure(directory))
-        self._folder = self._stack.enter_context(
-            atomic_directory(directory / MASKS_FOLDER, overwrite=True)
-        )
+        self._image_ids: set[ImageId] = set()
+        self.content: dict[str, list[dict[str, Any]]] = {
+            "images": [],
+            "annotations": [],
+            "categories": [category.to_json() for category in categories],
+        }
 
-    def add(self, image_id: int | str, file_name: str, panoptic: np.ndarray) -> None:
+    def add(self, image_id: ImageId, file_name: str, panoptic: np.ndarray) -> None:
         """Writes one image.
 
         Args:
@@ -123,56 +135,22 @@ class PredictionWriter:
           InputError: the image came before, a category is not in the list, or a value
             does not fit in the PNG.
         """
-        if image_id in self._images:
+        if image_id in self._image_ids:
             raise InputError(f"image {image_id} ({file_name}) is predicted twice")
         height, width = panoptic.shape
         png = self._png_name(Path(file_name).stem)
         segments = self._segments(panoptic, file_name)
         write_ids(self._folder / png, panoptic)
-        self._names.add(png)
-        self._images[image_id] = {
-            "id": image_id,
-            "file_name": file_name,
-            "width": width,
-            "height": height,
-        }
-        self._annotations.append(
+        self._image_ids.add(image_id)
+        image = {"id": image_id, "file_name": file_name}
+        self.content["images"].append({**image, "width": width, "height": height})
+        self.content["annotations"].append(
             {"image_id": image_id, "file_name": png, "segments_info": segments}
         )
 
-    def close(self) -> None:
-        """Gives the json and the folder their names, or leaves nothing behind.
-
-        Raises:
-          OSError: the disk is full or the folder cannot be written to.
-        """
-        content = {
-            "images": list(self._images.values()),
-            "annotations": self._annotations,
-            "categories": [category.to_json() for category in self._categories],
-        }
-        with self._stack, atomic_write(self._json, "w") as file:
-            json.dump(content, file)
-            file.flush()
-            self._stack.close()
-
-    def __enter__(self) -> PredictionWriter:
-        return self
-
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error_type is None:
-            self.close()
-        else:
-            self._stack.__exit__(error_type, error, traceback)
-
     def _png_name(self, stem: str) -> str:
         name, copies = f"{stem}.png", 1
-        while name in self._names:
+        while (self._folder / name).exists():
             copies += 1
             name = f"{stem}-{copies}.png"
         return name
@@ -183,41 +161,23 @@ class PredictionWriter:
             if value == 0:
                 continue
             category_id = int(value) // CATEGORY_DIVISOR
+            place = f"{file_name}: segment {value}"
             if category_id not in self._category_ids:
                 raise InputError(
-                    f"{file_name}: segment {value} has category {category_id}, which "
-                    f"is not in the list of categories; the value of a segment is "
-                    f"category id * {CATEGORY_DIVISOR} + instance"
+                    f"{place} has category {category_id}, which is not in the list of "
+                    "categories; the value of a segment is category id * "
+                    f"{CATEGORY_DIVISOR} + instance"
                 )
             if value > MAX_SEGMENT_ID:
                 raise InputError(
-                    f"{file_name}: segment {value} of category {category_id} does not "
-                    f"fit in a PNG colour, at most {MAX_SEGMENT_ID}; the data set's "
-                    f"category ids must stay below {MAX_CATEGORY_ID}"
+                    f"{place} of category {category_id} does not fit in a PNG colour, "
+                    f"at most {MAX_SEGMENT_ID}; the data set's category ids must stay "
+                    f"below {MAX_CATEGORY_ID}"
                 )
-            segments.append(
-                {
-                    "id": int(value),
-                    "category_id": category_id,
-                    "area": int(area),
-                    "bbox": _bounding_box(panoptic == value),
-                    "iscrowd": 0,
-                }
-            )
+            segment = {"id": int(value), "category_id": category_id, "area": int(area)}
+            box = _bounding_box(panoptic == value)
+            segments.append({**segment, "bbox": box, "iscrowd": 0})
         return segments
-
-
-@contextlib.contextmanager
-def _removed_on_failure(folder: Path) -> Iterator[None]:
-    """Removes `folder` and folders above it that the block made, if it raises."""
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        yield
-    except BaseException:
-        for path in made:
-            with contextlib.suppress(OSError):  # not empty
-                path.rmdir()
-        raise
 
 
 def _bounding_box(mask: np.ndarray) -> list[int]:

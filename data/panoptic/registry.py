@@ -12,10 +12,9 @@ from cmt.io.storage import Location
 class Layout(NamedTuple):
     """Where the files of a data set are below its root, and what must be in them.
 
+    In the paths "{split}" stands for the split and "{long}" for its long name.
+
     Attributes:
-      images: folder; "{split}" stands for the split, "{long}" for its long name.
-      annotations: json, with the same placeholders.
-      masks: folder, with the same placeholders.
       things: number of thing categories.
       stuff: number of stuff categories.
       long_splits: long name of each split, where the data set uses one.
@@ -53,10 +52,7 @@ LAYOUTS = {
         stuff=11,
         # The json names aachen_000000_000019_gtFine_leftImg8bit.png, which is
         # aachen/aachen_000000_000019_leftImg8bit.png.
-        image_path=(
-            r"^(([^_/]+)_.*)_gtFine_leftImg8bit(\.\w+)$",
-            r"\2/\1_leftImg8bit\3",
-        ),
+        image_path=(r"^(([^_/]+)_.*)_gtFine(_leftImg8bit\.\w+)$", r"\2/\1\3"),
         about="Cityscapes in the COCO panoptic format of cityscapesscripts "
         "(csCreatePanopticImgs, with label ids)",
     ),
@@ -74,15 +70,13 @@ LAYOUTS = {
 
 
 class Paths(NamedTuple):
-    """A data set in COCO panoptic format.
+    """A data set in COCO panoptic format: two folders and the json.
 
     Attributes:
-      images: folder of the images.
-      annotations: the json.
-      masks: folder of its PNG files.
       dataset: registered name, "" for none.
       category_offset: to add to the category ids of the json.
-      exif: how EXIF orientations are taken; None where nothing says.
+      exif: "apply": images are turned as their EXIF orientation says; "ignore": they
+        are taken as stored; "auto": whichever fits the mask, refused if both do.
       advice: what to check if a file is not there; "" where three options name the
         paths.
     """
@@ -92,17 +86,12 @@ class Paths(NamedTuple):
     masks: Location
     dataset: str = ""
     category_offset: int = 0
-    exif: str | None = None
+    exif: str = "auto"
     advice: str = ""
 
 
 def image_path(dataset: str, file_name: str) -> str:
-    """Returns the path of an image below the images folder.
-
-    Args:
-      dataset: name of a registered data set, "" for none.
-      file_name: as the json has it.
-    """
+    """Returns the path, below the images folder, of an image that the json names."""
     pattern, replacement = LAYOUTS[dataset].image_path if dataset else ("", "")
     return re.sub(pattern, replacement, file_name) if pattern else file_name
 

@@ -9,7 +9,7 @@ import pytest
 
 from cmt.cli.main import main
 from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.predictions import PredictionWriter
+from cmt.data.panoptic.predictions import write_predictions
 
 CATEGORIES = [
     Category(7, "disc", True, (255, 0, 0)),
@@ -22,7 +22,7 @@ def arguments(tmp_path) -> list[str]:
     """The line that scores a prediction in which one of two discs is missing."""
     gt = np.array([[7001, 7001, 7002, 200000, 0]], np.int32)
     for name, panoptic in (("gt", gt), ("pred", np.where(gt == 7002, 0, gt))):
-        with PredictionWriter(tmp_path / name, CATEGORIES) as writer:
+        with write_predictions(tmp_path / name, CATEGORIES) as writer:
             writer.add(1, "a.jpg", panoptic)
     line = ["score"]
     for name in ("gt", "pred"):

@@ -258,7 +258,7 @@ def test_the_largest_label():
 
 
 def test_the_image_with_too_many_instances_is_named(broken, tmp_path, monkeypatch):
-    monkeypatch.setattr("cmt.data.checks.segments.MAX_LABEL_PART", 1)
+    monkeypatch.setattr("cmt.data.checks.json.MAX_LABEL_PART", 1)
     with pytest.raises(InputError, match=r"0000000000\d\d\.png: at most 1 instances"):
         convert(**broken, output=tmp_path / "out", split="val", workers=1)
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cmt.data.checks.files import FileOptions
 from cmt.data.convert.encode import EncodingOptions, encode_image
 from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.json import PanopticImage, Segment
 from cmt.data.panoptic.masks import read_ids
+from cmt.data.panoptic.registry import Paths
 from cmt.data.records.tfrecord import decode_example
 from cmt.errors import InputError
 from tests.data import file_mutations as files
@@ -41,10 +41,11 @@ class Fuzz:
         ]
         self._size = files.HEIGHT, files.WIDTH
         self._entry = PanopticImage(1, "a.img", "a.png", *self._size, segments)
-        folders = str(folder), str(folder)
         self._options = [
             EncodingOptions(
-                FileOptions(*folders, exif), [Category(1, "x", True, (0, 0, 0))], False
+                Paths(str(folder), "", str(folder), exif=exif),
+                [Category(1, "x", True, (0, 0, 0))],
+                False,
             )
             for exif in ("ignore", "apply")
         ]

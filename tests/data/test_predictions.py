@@ -10,7 +10,7 @@ import pytest
 from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.json import read_annotations
 from cmt.data.panoptic.masks import read_ids
-from cmt.data.panoptic.predictions import PredictionWriter, count_values, panoptic_ids
+from cmt.data.panoptic.predictions import count_values, panoptic_ids, write_predictions
 from cmt.errors import InputError
 from cmt.evaluation.panoptic_quality import score_files
 
@@ -37,7 +37,7 @@ def test_counting_equals_unique(shape):
 
 
 def test_written_predictions_can_be_read_and_score_100(tmp_path):
-    with PredictionWriter(tmp_path, CATEGORIES) as writer:
+    with write_predictions(tmp_path, CATEGORIES) as writer:
         writer.add(5, "a.jpg", PANOPTIC)
         writer.add(8, "b.jpg", np.zeros([2, 3], np.int32))
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -77,7 +77,7 @@ def test_written_predictions_can_be_read_and_score_100(tmp_path):
 
 
 def test_images_of_one_name_get_masks_of_their_own(tmp_path):
-    with PredictionWriter(tmp_path, CATEGORIES) as writer:
+    with write_predictions(tmp_path, CATEGORIES) as writer:
         for number, name in enumerate(["x/a.jpg", "y/a.jpg", "a-2.jpg", "a.png"]):
             writer.add(number, name, PANOPTIC * (number % 2))
     images = read_annotations(tmp_path / "panoptic.json").images
@@ -90,7 +90,7 @@ def test_images_of_one_name_get_masks_of_their_own(tmp_path):
 def test_earlier_predictions_are_replaced_and_other_files_stay(tmp_path):
     (tmp_path / "metrics.json").write_text("{}")
     for name in ("old.jpg", "new.jpg"):
-        with PredictionWriter(tmp_path, CATEGORIES) as writer:
+        with write_predictions(tmp_path, CATEGORIES) as writer:
             writer.add(1, name, PANOPTIC)
     assert [path.name for path in (tmp_path / "panoptic").iterdir()] == ["new.png"]
     assert "old" not in (tmp_path / "panoptic.json").read_text()
@@ -119,12 +119,12 @@ def snapshot(folder) -> dict:
 @pytest.mark.parametrize("earlier", [False, True])
 def test_an_error_leaves_what_was_there(tmp_path, earlier):
     if earlier:
-        with PredictionWriter(tmp_path, CATEGORIES) as writer:
+        with write_predictions(tmp_path, CATEGORIES) as writer:
             writer.add(1, "a.jpg", PANOPTIC)
     before = snapshot(tmp_path)
     with (
         pytest.raises(KeyboardInterrupt),
-        PredictionWriter(tmp_path, CATEGORIES) as writer,
+        write_predictions(tmp_path, CATEGORIES) as writer,
     ):
         writer.add(1, "b.jpg", PANOPTIC)
         raise KeyboardInterrupt
@@ -144,7 +144,7 @@ def test_values_that_cannot_be_written_are_named(tmp_path, panoptic, message):
     large = Category(20_000, "large", True, (0, 0, 0))
     with (
         pytest.raises(InputError, match=message),
-        PredictionWriter(tmp_path, [*CATEGORIES, large]) as writer,
+        write_predictions(tmp_path, [*CATEGORIES, large]) as writer,
     ):
         writer.add(1, "b.jpg", np.array(panoptic, np.int32))
 
@@ -152,7 +152,7 @@ def test_values_that_cannot_be_written_are_named(tmp_path, panoptic, message):
 def test_an_image_is_written_once(tmp_path):
     with (
         pytest.raises(InputError, match=r"image 1 \(b\.jpg\) is predicted twice"),
-        PredictionWriter(tmp_path, CATEGORIES) as writer,
+        write_predictions(tmp_path, CATEGORIES) as writer,
     ):
         writer.add(1, "a.jpg", PANOPTIC)
         writer.add(1, "b.jpg", PANOPTIC)
@@ -176,9 +176,10 @@ def test_a_missing_json_is_named(tmp_path):
 
 
 def test_a_json_that_cannot_be_written_leaves_nothing(tmp_path):
-    writer = PredictionWriter(tmp_path / "new", CATEGORIES)
-    writer.add(1, "a.jpg", PANOPTIC)
-    writer._images[1]["id"] = object()
-    with pytest.raises(TypeError):
-        writer.close()
+    with (
+        pytest.raises(TypeError),
+        write_predictions(tmp_path / "new", CATEGORIES) as writer,
+    ):
+        writer.add(1, "a.jpg", PANOPTIC)
+        writer.content["images"][0]["id"] = object()
     assert not list(tmp_path.iterdir())

@@ -8,7 +8,6 @@ import pathlib
 import pytest
 
 from cmt.data.checks import reconcile as module
-from cmt.data.checks.files import FileOptions
 from cmt.data.checks.reconcile import FileCounts, Reconciliation, reconcile
 from cmt.data.checks.report import validate
 from cmt.data.panoptic.json import PanopticImage
@@ -34,7 +33,7 @@ def unused(found: Reconciliation) -> list[str]:
 def test_images_of_other_splits_in_the_folder(tmp_path):
     images = touch(tmp_path / "i", "a.jpg", "b.jpg", "c.JPG", "readme.txt", "._a.jpg")
     masks = touch(tmp_path / "m", "a.png", "x_labels.png")
-    found = reconcile(FileOptions(images, masks), [entry("a.jpg", "a.png")])
+    found = reconcile(Paths(images, "", masks), [entry("a.jpg", "a.png")])
     assert found.counts == FileCounts(3, 2, 0, 0, 2, 1)
     assert unused(found) == [
         f"{images}/b.jpg",
@@ -47,7 +46,7 @@ def test_images_of_other_splits_in_the_folder(tmp_path):
 def test_only_folders_that_are_named_are_looked_at(tmp_path):
     images = touch(tmp_path / "i", "top.jpg", "aa/1.jpg", "aa/2.jpg", "bb/3.jpg")
     masks = touch(tmp_path / "m", "1.png")
-    found = reconcile(FileOptions(images, masks), [entry("aa/1.jpg", "1.png")])
+    found = reconcile(Paths(images, "", masks), [entry("aa/1.jpg", "1.png")])
     assert unused(found) == [f"{images}/aa/2.jpg"]
     assert found.counts == FileCounts(2, 1, 0, 0, 1, 0)
 
@@ -55,7 +54,7 @@ def test_only_folders_that_are_named_are_looked_at(tmp_path):
 def test_images_and_masks_in_one_folder(tmp_path):
     """A mask that the json names is no image file that it does not."""
     folder = touch(tmp_path, "a.jpg", "a.png", "more.png")
-    found = reconcile(FileOptions(folder, folder), [entry("a.jpg", "a.png")])
+    found = reconcile(Paths(folder, "", folder), [entry("a.jpg", "a.png")])
     assert unused(found) == [f"{folder}/more.png"] * 2
     assert found.counts.missing_images == found.counts.missing_masks == 0
 
@@ -64,7 +63,7 @@ def test_names_that_lead_to_one_file(tmp_path):
     images = touch(tmp_path / "i", "a.jpg", "s/b.jpg")
     masks = touch(tmp_path / "m", "a.png", "b.png")
     entries = [entry("./a.jpg", "a.png"), entry("s//b.jpg", "s/../b.png", 2)]
-    found = reconcile(FileOptions(images, masks), entries, image_names=["a.jpg"])
+    found = reconcile(Paths(images, "", masks), entries, image_names=["a.jpg"])
     assert found.missing == found.unused == []
     assert found.counts == FileCounts(2, 2, 0, 0, 0, 0)
 
@@ -73,7 +72,7 @@ def test_names_without_a_usable_entry_are_named_all_the_same(tmp_path):
     images = touch(tmp_path / "i", "a.jpg", "b.jpg")
     masks = touch(tmp_path / "m", "a.png", "b.png")
     found = reconcile(
-        FileOptions(images, masks),
+        Paths(images, "", masks),
         [entry("a.jpg", "a.png")],
         image_names=["a.jpg", "b.jpg", "gone.jpg"],
         mask_names=["b.png"],
@@ -86,7 +85,7 @@ def test_names_without_a_usable_entry_are_named_all_the_same(tmp_path):
 def test_a_file_of_another_ending_or_case_is_pointed_out(tmp_path, there):
     images = touch(tmp_path / "i", there)
     masks = touch(tmp_path / "m", "a.png")
-    found = reconcile(FileOptions(images, masks), [entry("a.jpg", "a.png")])
+    found = reconcile(Paths(images, "", masks), [entry("a.jpg", "a.png")])
     (problem,) = found.missing
     assert problem.message.endswith(f"; there is {there}")
     assert problem.fix.startswith('make "file_name" in the json and the name of the')
@@ -98,7 +97,7 @@ def test_a_file_of_another_ending_or_case_is_pointed_out(tmp_path, there):
 def test_a_missing_file_hides_no_other_that_is_not_named(tmp_path):
     images = touch(tmp_path / "i", "a.JPG", "b.jpg")
     masks = touch(tmp_path / "m", "a.png")
-    found = reconcile(FileOptions(images, masks), [entry("a.jpg", "a.png")])
+    found = reconcile(Paths(images, "", masks), [entry("a.jpg", "a.png")])
     assert unused(found) == [f"{images}/b.jpg"]
     assert found.counts.unused_images == 2
 
@@ -106,7 +105,7 @@ def test_a_missing_file_hides_no_other_that_is_not_named(tmp_path):
 @pytest.mark.parametrize("advice", ["", "check --root x and --split val"])
 def test_what_to_do_about_a_missing_file_fits_the_options(tmp_path, advice):
     masks = touch(tmp_path / "m", "a.png")
-    options = FileOptions(str(tmp_path), masks, advice=advice)
+    options = Paths(str(tmp_path), "", masks, advice=advice)
     (problem,) = reconcile(options, [entry("a.jpg", "a.png")]).missing
     wanted = advice or "give --images the folder that has it"
     assert problem.fix == f"put it there or {wanted}"
@@ -114,7 +113,7 @@ def test_what_to_do_about_a_missing_file_fits_the_options(tmp_path, advice):
 
 def test_files_that_the_json_names_stand_for_no_other(tmp_path):
     folder = touch(tmp_path, "a.png")
-    found = reconcile(FileOptions(folder, folder), [entry("a.jpg", "a.png")])
+    found = reconcile(Paths(folder, "", folder), [entry("a.jpg", "a.png")])
     (problem,) = found.missing
     assert "there is" not in problem.message
     assert found.unused == []
@@ -124,7 +123,7 @@ def test_file_systems_that_do_not_tell_upper_from_lower_case(tmp_path, monkeypat
     images = touch(tmp_path / "i", "A.JPG")
     masks = touch(tmp_path / "m", "a.png")
     monkeypatch.setattr(module, "is_file", lambda path: path.endswith("a.jpg"))
-    found = reconcile(FileOptions(images, masks), [entry("a.jpg", "a.png")])
+    found = reconcile(Paths(images, "", masks), [entry("a.jpg", "a.png")])
     assert found.missing == found.unused == []
     assert found.counts == FileCounts(1, 1, 0, 0, 0, 0)
 

@@ -23,7 +23,7 @@ def planned(broken):
     """What `plan_shards` takes: images and how they are made; bytes of the files."""
     source = open_source(Paths(**broken))
     entries = source.check.images
-    encoding = EncodingOptions(source.files, source.check.categories, False)
+    encoding = EncodingOptions(source.paths, source.check.categories, False)
     sizes = [
         (broken["images"] / entry.file_name).stat().st_size
         + (broken["masks"] / entry.mask_name).stat().st_size
@@ -75,7 +75,7 @@ def test_sizes_and_digests_come_of_one_look_at_each_file(
             with atomic_write(f"{scheme}{path}") as file:
                 file.write(path.read_bytes())
     source = open_source(Paths(**sources))
-    encoding = EncodingOptions(source.files, source.check.categories, False)
+    encoding = EncodingOptions(source.paths, source.check.categories, False)
     asked, plain = [], storage.stamp
     monkeypatch.setattr(storage, "_each", lambda _, paths: [*map(stamp, paths)])
 

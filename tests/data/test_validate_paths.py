@@ -143,7 +143,7 @@ def test_the_json_is_read_once(broken, monkeypatch):
         read.append(path)
         return data
 
-    monkeypatch.setattr(source_module, "read_file", count)
+    monkeypatch.setattr(source_module, "read_bytes", count)
     source = open_source(Paths(**broken))
     assert read == [broken["annotations"]]
     assert source.annotations_sha256 == hashlib.sha256(data).hexdigest()
