@@ -83,11 +83,9 @@ def _hue_rotation(turns: tf.Tensor) -> tf.Tensor:
 def _random_operation(image: tf.Tensor, seed: tf.Tensor, strength: float) -> tf.Tensor:
     """Draws one of the operations, and whether it strengthens or weakens."""
     sign = 2.0 * tf.round(tf.random.stateless_uniform([], _fold(seed, 1))) - 1.0
-    operations = list(
-        _operations(image, 1.0 + 0.9 * strength * sign, strength).values()
-    )
+    operations = _operations(image, 1.0 + 0.9 * strength * sign, strength)
     choice = tf.random.stateless_uniform([], seed, 0, len(operations), tf.int32)
-    changed = tf.switch_case(choice, operations)
+    changed = tf.switch_case(choice, list(operations.values()))
     return tf.clip_by_value(changed, 0.0, 255.0)
 
 

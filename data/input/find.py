@@ -84,7 +84,7 @@ def find_splits(
                 "wrote, their folder, or a pattern"
             )
         files.update(found)
-    groups = itertools.groupby(sorted(files, key=_group), _group)
+    groups = itertools.groupby(sorted(sorted(files), key=_group), _group)
     return [
         _open_split(list(group), "", annotations, "", options) for _, group in groups
     ]

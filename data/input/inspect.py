@@ -80,14 +80,19 @@ def inspect(split: Split, *, picture: Path | str | None = None) -> Inspection:
     Raises:
       InputError: a shard is not what the manifest says, or a record is damaged.
     """
-    _check_digests(split)
+    for file, shard in zip(split.files, split.manifest.shards, strict=True):
+        # Made from annotations, a manifest knows no checksums.
+        if shard.sha256 and shard.sha256 != storage.sha256(file):
+            raise InputError(
+                f"{file}: its SHA-256 differs from the manifest's; it was changed or "
+                "damaged: convert again with --resume"
+            )
     is_thing = np.array([False, *split.manifest.is_thing])
     counts = np.zeros((len(is_thing), 3), np.int64)  # images, instances, pixels
     thing_sizes = np.zeros(3, np.int64)
     num_masks, sizes, drawn = [], [], []
-    for example in track(
-        split.examples(), description="inspect", total=split.num_images
-    ):
+    examples = split.examples()
+    for example in track(examples, description="inspect", total=split.num_images):
         values, areas = np.unique(example.labels, return_counts=True)
         classes, instances = np.divmod(values, LABEL_DIVISOR)
         is_instance = is_thing[classes] & (instances > 0)
@@ -131,11 +136,11 @@ def draw_batches(
     categories: Sequence[Category],
     path: Path | str,
 ) -> None:
-    """Writes a sheet of what the network sees, with the targets drawn over it.
+    """Writes a PNG of what the network sees, with the targets drawn over it.
 
     Args:
       batches: of the training pipeline, at least one; the first images are drawn.
-      categories: the classes.
+      categories: the classes, in order.
       path: of the PNG.
     """
     drawn = []
@@ -163,13 +168,3 @@ def _write_sheet(
     for start in range(0, len(pairs), _SHEET_COLUMNS):
         rows += zip(*pairs[start : start + _SHEET_COLUMNS], strict=True)
     save_picture(path, contact_sheet(rows, cell_pixels=_CELL_PIXELS))
-
-
-def _check_digests(split: Split) -> None:
-    for file, shard in zip(split.files, split.manifest.shards, strict=True):
-        # Made from annotations, a manifest knows no checksums.
-        if shard.sha256 and shard.sha256 != storage.sha256(file):
-            raise InputError(
-                f"{file}: its SHA-256 differs from the manifest's; it was changed or "
-                "damaged: convert again with --resume"
-            )

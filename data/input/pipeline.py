@@ -16,7 +16,7 @@ from cmt.data.input.targets import Masks, unpack
 from cmt.data.panoptic.categories import Category
 from cmt.data.records.index import RecordIndex, index_records
 from cmt.data.records.manifest import Manifest
-from cmt.data.records.reader import ReadExample, example_reader, image_name, why_damaged
+from cmt.data.records.reader import example_reader, image_name, why_damaged
 from cmt.data.records.snapshot import snapshot
 from cmt.data.records.tfrecord import Example
 from cmt.errors import InputError, tensorflow_reason
@@ -114,10 +114,20 @@ class Split:
                     f"data.cache_records cannot be used with data.{other}; leave one "
                     "of them out"
                 )
-        read, num_records = self._reader()
+        index = self.index
+        damage = {
+            "num_classes": len(self.categories),
+            "skip_damaged": options.skip_damaged_records,
+        }
+        try:
+            if options.snapshot_folder:
+                index = snapshot(index, options.snapshot_folder, **damage)
+            read = example_reader(index, **damage, in_memory=options.cache_records)
+        except tf.errors.OpError as error:
+            raise InputError(tensorflow_reason(error)) from error
         prepare = Preparation(
             read,
-            num_records=num_records,
+            num_records=index.num_records,
             is_thing=self.manifest.is_thing,
             shares=paste_shares(options.changes.copy_paste, self.categories),
             options=options,
@@ -129,23 +139,7 @@ class Split:
         if options.service:
             dataset = service.distribute(dataset, options.service)
         # Last, so that the batches that wait and travel are small.
-        dataset = dataset.map(_unpack)
-        return dataset.prefetch(options.prefetch_batches)
-
-    def _reader(self) -> tuple[ReadExample, int]:
-        """The function that reads a record for `batches`, and how many there are."""
-        options, index = self.options, self.index
-        damage = {
-            "num_classes": len(self.categories),
-            "skip_damaged": options.skip_damaged_records,
-        }
-        try:
-            if options.snapshot_folder:
-                index = snapshot(index, options.snapshot_folder, **damage)
-            read = example_reader(index, **damage, in_memory=options.cache_records)
-        except tf.errors.OpError as error:
-            raise InputError(tensorflow_reason(error)) from error
-        return read, index.num_records
+        return dataset.map(_unpack).prefetch(options.prefetch_batches)
 
     def evaluation_batches(
         self, *, batch_size: int, max_images: int = 0
@@ -203,7 +197,7 @@ class Split:
             raise
 
     def names(self, records: Sequence[int]) -> list[str]:
-        """Where images are that `Targets.image_ids` has: "FILE: record NUMBER (NAME)"."""
+        """Where `image_ids` of Targets are, as "FILE: record NUMBER (NAME)"."""
         index = self.index
         return [f"{index.describe(k)} ({image_name(index, k)})" for k in records]
 

@@ -122,11 +122,9 @@ class Preparation:
         )
 
     def _number_growing(self, labels: tf.Tensor, view: View) -> Masks:
-        """Numbers the masks of labels that have yet to grow to the view's size.
-
-        Growing repeats pixels: masks and their order stay, and before it there are
-        fewer pixels. Counts are scaled to what they will be.
-        """
+        """Numbers the masks of labels that have yet to grow to the view's size."""
+        # Growing repeats pixels: masks and their order stay, and before it there are
+        # fewer pixels. Counts are scaled to what they will be.
         growth = tf.cast(tf.reduce_prod(view.size) / tf.size(labels), tf.float32)
         masks = self._number(labels, self.options.min_thing_pixels / growth)
         pixels = preprocess.resize_labels(masks.pixels, view.size)
