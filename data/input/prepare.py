@@ -21,7 +21,6 @@ from cmt.data.input.colour import ColorJitter, Policy, change_colors
 from cmt.data.input.copy_paste import PASTED_DIVISOR, CopyPaste, paste
 from cmt.data.input.targets import Masks, number_masks
 from cmt.data.records.reader import ReadExample
-from cmt.labels import LABEL_DIVISOR
 
 _fold = tf.random.experimental.stateless_fold_in
 
@@ -126,21 +125,15 @@ class Preparation:
         # Growing repeats pixels: masks and their order stay, and before it there are
         # fewer pixels. Counts are scaled to what they will be.
         growth = tf.cast(tf.reduce_prod(view.size) / tf.size(labels), tf.float32)
-        masks = self._number(labels, self.options.min_thing_pixels / growth)
-        pixels = preprocess.resize_labels(masks.pixels, view.size)
-        pixels = preprocess.pad_labels(pixels, self.options.crop_size)
-        return masks._replace(pixels=pixels)
-
-    def _number(
-        self, labels: tf.Tensor, least: tf.Tensor | int, divisor: int = LABEL_DIVISOR
-    ) -> Masks:
-        return number_masks(
+        masks = number_masks(
             labels,
             is_thing=self.is_thing,
             max_masks=self.options.max_masks,
-            min_thing_pixels=least,
-            divisor=divisor,
+            min_thing_pixels=self.options.min_thing_pixels / growth,
         )
+        pixels = preprocess.resize_labels(masks.pixels, view.size)
+        pixels = preprocess.pad_labels(pixels, self.options.crop_size)
+        return masks._replace(pixels=pixels)
 
     def _pasted(
         self, image: tf.Tensor, labels: tf.Tensor, view: View, seed: tf.Tensor
@@ -162,7 +155,13 @@ class Preparation:
             scales=(changes.copy_paste.min_scale, changes.copy_paste.max_scale),
             flip_probability=changes.augmentation.flip_probability,
         )
-        masks = self._number(labels, self.options.min_thing_pixels, PASTED_DIVISOR)
+        masks = number_masks(
+            labels,
+            is_thing=self.is_thing,
+            max_masks=self.options.max_masks,
+            min_thing_pixels=self.options.min_thing_pixels,
+            divisor=PASTED_DIVISOR,
+        )
         pixels = tf.ensure_shape(masks.pixels, crop_size)
         return image, masks._replace(pixels=pixels)
 
