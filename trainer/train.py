@@ -22,7 +22,7 @@ from cmt.trainer.checkpoint import RunCheckpoints, has_checkpoint
 from cmt.trainer.schedule import PolynomialWithWarmup
 from cmt.trainer.strategy import dataset_of_hosts, describe
 from cmt.trainer.trainer import Trainer
-from cmt.weights.load import load_initial_checkpoint
+from cmt.weights.load import LoadReport, load_initial_checkpoint
 
 
 class Summary(NamedTuple):
@@ -81,15 +81,9 @@ def _train(experiment: Message, run_dir: Path) -> Summary:
     strategy = factory.build_strategy(experiment.trainer.strategy)
     config.check(experiment, num_replicas=strategy.num_replicas_in_sync)
     tf_keras.utils.set_random_seed(settings.seed)
-    weights = None
     with strategy.scope():
         network = factory.build_network(experiment)
-        if settings.initial_checkpoint and not has_checkpoint(run_dir):
-            weights = load_initial_checkpoint(
-                network,
-                settings.initial_checkpoint,
-                allow_partial_backbone=settings.allow_partial_backbone,
-            )
+        weights = _load_first_weights(network, settings, run_dir)
         trainer = factory.build_trainer(experiment, network, categories)
     checkpoints = RunCheckpoints(run_dir, trainer, keep=settings.keep_checkpoints)
     first_step = checkpoints.restore_latest()
@@ -134,6 +128,19 @@ def _train(experiment: Message, run_dir: Path) -> Summary:
     )
     signal = _fit(trainer, dataset, callback, steps - first_step)
     return Summary(callback.step, steps, checkpoints.latest, callback.last, signal)
+
+
+def _load_first_weights(
+    network: tf_keras.Model, settings: factory.Settings, run_dir: Path
+) -> LoadReport | None:
+    """Loads the initial checkpoint; None where there is none, or a run goes on."""
+    if not settings.initial_checkpoint or has_checkpoint(run_dir):
+        return None
+    return load_initial_checkpoint(
+        network,
+        settings.initial_checkpoint,
+        allow_partial_backbone=settings.allow_partial_backbone,
+    )
 
 
 def _fit(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cmt.cli.paths import local_path
 from cmt.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from cmt.data.input.inspect import Inspection
     from cmt.data.input.pipeline import Split
+    from cmt.data.input.prepare import Options
 
 _BAR_LENGTH = 10
 # Characters of a line, at least: in a file, and in a terminal, which breaks lines that
@@ -36,8 +38,8 @@ def inspect(
         ),
     ],
     output: Annotated[
-        str | None,
-        typer.Option(metavar="DIR", help="Folder for pictures of the first images."),
+        Path | None,
+        typer.Option(parser=local_path, metavar="DIR", help="Folder for pictures."),
     ] = None,
     augmented: Annotated[
         bool,
@@ -77,35 +79,36 @@ def inspect(
       cmt data inspect tfrecords/val-*.tfrecord --output pictures --augmented \\
         --config scenes/tiny --set data.augmentation.max_scale=2
     """
-    from cmt.config import load_experiment, parse_experiment
     from cmt.data.input.find import find_splits
     from cmt.data.input.inspect import inspect as look
-    from cmt.data.input.open import read_options
 
     if augmented and output is None:
         raise InputError("--augmented draws pictures; give --output DIR, too")
     if (config or overrides) and not augmented:
         raise InputError("--config and --set are for --augmented; give it, too")
-    if output is not None and "://" in output:
-        raise InputError(f"--output must be a folder of this machine; got {output}")
-    if config:
-        experiment = load_experiment(config, overrides or ())
-    else:
-        experiment = parse_experiment("", "defaults", overrides or ())
-    splits = find_splits(tfrecords, annotations, read_options(experiment.data))
-    inspections, pictures = [], []
-    for split, name in _named(splits):
-        drawn = [Path(output, f"{name}.png")] if output is not None else []
-        inspections.append(look(split, picture=drawn[0] if drawn else None))
+    options = _read_options(config, overrides or ())
+    found = []
+    for split, name in _named(find_splits(tfrecords, annotations, options)):
+        drawn = [] if output is None else [output / f"{name}.png"]
+        found.append((look(split, picture=drawn[0] if drawn else None), drawn))
         if augmented:
-            drawn.append(Path(output, f"{name}-augmented.png"))
+            drawn.append(output / f"{name}-augmented.png")
             _draw_augmented(split, seed, drawn[1])
-        pictures.append(drawn)
     if as_json:
-        print(json.dumps([found.to_json() for found in inspections], indent=2))
+        print(json.dumps([inspection.to_json() for inspection, _ in found], indent=2))
         return
-    for found, drawn in zip(inspections, pictures, strict=True):
-        _print_inspection(found, drawn)
+    for inspection, drawn in found:
+        _print_inspection(inspection, drawn)
+
+
+def _read_options(config: str, overrides: Sequence[str]) -> Options:
+    """What becomes of the records: that of a config, or the defaults."""
+    from cmt.config import load_experiment, parse_experiment
+    from cmt.data.input.open import read_options
+
+    if config:
+        return read_options(load_experiment(config, overrides).data)
+    return read_options(parse_experiment("", "defaults", overrides).data)
 
 
 def _named(splits: Sequence[Split]) -> Iterator[tuple[Split, str]]:

@@ -56,10 +56,8 @@ def train(
     from cmt.config import load_experiment
     from cmt.run_files import CONFIG_FILE, EVALUATION_FOLDER
 
-    changes = [*(overrides or ())]
-    if seed is not None:
-        changes.append(f"trainer.seed={seed}")
-    experiment = load_experiment(config, changes)
+    seeds = [] if seed is None else [f"trainer.seed={seed}"]
+    experiment = load_experiment(config, [*(overrides or ()), *seeds])
 
     from cmt.trainer.train import train as run
 

@@ -31,8 +31,8 @@ class View(NamedTuple):
     """What is seen of an image, and how large.
 
     Attributes:
-      start: [2] int32, first row and column of the window, in pixels of the image.
-      extent: [2] int32, height and width of the window.
+      start, extent: [2] int32, first row and column of the window, and its height and
+        width, in pixels of the image.
       size: [2] int32, height and width it is resized to, at most the crop's.
       flipped: [] bool, left and right change places.
     """
@@ -57,9 +57,8 @@ def draw_view(
     scale can differ from the drawn one by less than a pixel of the window.
 
     Args:
-      image_size: [2] int32, height and width.
+      image_size, crop_size: [2] int32, height and width in pixels.
       seed: [2] int64.
-      crop_size: height and width the view has to fit into, in pixels.
       augmentation: the ranges.
     """
     draws = tf.random.stateless_uniform([4], seed=seed)

@@ -13,7 +13,8 @@ import tensorflow as tf
 
 # Weights of red, green and blue in brightness (ITU-R BT.601).
 _LUMA = (0.299, 0.587, 0.114)
-MAX_MAGNITUDE = 10.0
+_MAX_MAGNITUDE = 10.0
+_fold = tf.random.experimental.stateless_fold_in
 
 
 class ColorJitter(NamedTuple):
@@ -50,11 +51,10 @@ def change_colors(
         return image
     image = tf.cast(image, tf.float32)
     for number in range(policy.num_operations):
-        own = tf.random.experimental.stateless_fold_in(seed, number)
-        image = _random_operation(image, own, policy.magnitude / MAX_MAGNITUDE)
+        strength = policy.magnitude / _MAX_MAGNITUDE
+        image = _random_operation(image, _fold(seed, number), strength)
     if any(jitter):
-        own = tf.random.experimental.stateless_fold_in(seed, policy.num_operations)
-        image = _jitter(image, own, jitter)
+        image = _jitter(image, _fold(seed, policy.num_operations), jitter)
     return image
 
 
@@ -81,12 +81,10 @@ def _hue_rotation(turns: tf.Tensor) -> tf.Tensor:
 
 
 def _random_operation(image: tf.Tensor, seed: tf.Tensor, strength: float) -> tf.Tensor:
-    own = tf.random.experimental.stateless_fold_in(seed, 1)
-    sign = 2.0 * tf.round(tf.random.stateless_uniform([], own)) - 1.0
+    """Draws one of the operations, and whether it strengthens or weakens."""
+    sign = 2.0 * tf.round(tf.random.stateless_uniform([], _fold(seed, 1))) - 1.0
     operations = _operations(image, 1.0 + 0.9 * strength * sign, strength)
-    choice = tf.random.stateless_uniform(
-        [], seed, maxval=len(operations), dtype=tf.int32
-    )
+    choice = tf.random.stateless_uniform([], seed, 0, len(operations), tf.int32)
     changed = tf.switch_case(choice, list(operations.values()))
     return tf.clip_by_value(changed, 0.0, 255.0)
 
@@ -94,13 +92,7 @@ def _random_operation(image: tf.Tensor, seed: tf.Tensor, strength: float) -> tf.
 def _operations(
     image: tf.Tensor, factor: tf.Tensor, strength: float
 ) -> dict[str, Callable[[], tf.Tensor]]:
-    """What each operation makes of an image.
-
-    Args:
-      image: [H, W, 3] float32, 0 to 255.
-      factor: [] of the distance to what an operation leads away from.
-      strength: of operations without a sign, 0 to 1.
-    """
+    """What each makes of an image; `factor` is of the distance to its base."""
 
     def from_base(base: tf.Tensor) -> tf.Tensor:
         return base + (image - base) * factor
@@ -144,10 +136,9 @@ def _equalize(image: tf.Tensor) -> tf.Tensor:
     places = values + tf.constant([0, 256, 512])
     counts = tf.math.bincount(tf.reshape(places, [-1]), minlength=768, maxlength=768)
     shares = tf.cumsum(tf.reshape(tf.cast(counts, tf.float32), [3, 256]), axis=1)
-    lowest = tf.reduce_min(tf.where(shares > 0, shares, shares[:, -1:]), axis=1)
-    lowest = lowest[:, tf.newaxis]
+    present = tf.where(shares > 0, shares, shares[:, -1:])
+    lowest = tf.reduce_min(present, axis=1, keepdims=True)
     room = shares[:, -1:] - lowest
-    table = tf.where(
-        room > 0, (shares - lowest) * 255.0 / tf.maximum(room, 1.0), tf.range(256.0)
-    )
+    spread = (shares - lowest) * 255.0 / tf.maximum(room, 1.0)
+    table = tf.where(room > 0, spread, tf.range(256.0))
     return tf.gather(tf.reshape(table, [-1]), places)

@@ -14,13 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from cmt.data.input import preprocess
-from cmt.data.input.augment import (
-    Augmentation,
-    draw_view,
-    window_of_image,
-    window_of_labels,
-)
+from cmt.data.input import augment, preprocess
 from cmt.data.panoptic.categories import Category
 from cmt.errors import InputError
 from cmt.labels import LABEL_DIVISOR
@@ -104,14 +98,11 @@ def paste(
     """Pastes segments of another image.
 
     Args:
-      image: [h, w, 3] float32, 0 to 255.
-      labels: [h, w] int32, class * 256 + instance.
-      other_image: [H, W, 3], 0 to 255.
-      other_labels: [H, W] int32, class * 256 + instance.
+      image, labels: [h, w, 3] float32, 0 to 255; [h, w] int32, class * 256 + instance.
+      other_image, other_labels: the same of [H, W] pixels.
       seed: [2] int64.
       shares: see `paste_shares`.
-      scales: smallest and largest scale of the other image.
-      flip_probability: of the other image.
+      scales, flip_probability: smallest and largest scale, and flip, of the other.
 
     Returns:
       [h, w, 3] float32, and [h, w] int32, class * `PASTED_DIVISOR` + instance. No
@@ -119,19 +110,18 @@ def paste(
     """
     crop_size = tuple(image.shape[:2])
     fold_in = tf.random.experimental.stateless_fold_in
-    view = draw_view(
+    view = augment.draw_view(
         tf.shape(other_labels),
         seed=fold_in(seed, 0),
         crop_size=crop_size,
-        augmentation=Augmentation(*scales, 0.0, flip_probability),
+        augmentation=augment.Augmentation(*scales, 0.0, flip_probability),
     )
-    other_image = preprocess.resize_image(window_of_image(other_image, view), view.size)
-    other_labels = preprocess.resize_labels(
-        window_of_labels(other_labels, view), view.size
-    )
+    other_image = augment.window_of_image(other_image, view)
+    other_image = preprocess.resize_image(other_image, view.size)
+    other_labels = augment.window_of_labels(other_labels, view)
+    other_labels = preprocess.resize_labels(other_labels, view.size)
     # A label is pasted with all its pixels or not at all.
-    draws = tf.random.stateless_uniform([len(shares)], fold_in(seed, 1))
-    kept = draws < tf.constant(shares)
+    kept = tf.random.stateless_uniform([len(shares)], fold_in(seed, 1)) < shares
     covered = tf.gather(kept, other_labels)
 
     room = tf.cast(crop_size - view.size + 1, tf.float32)
@@ -142,13 +132,10 @@ def paste(
     other_image = tf.pad(other_image, tf.pad(before_after, [[0, 1], [0, 0]]))
     other_labels = tf.pad(other_labels, before_after)
 
-    classes, instances = other_labels // LABEL_DIVISOR, other_labels % LABEL_DIVISOR
-    added = tf.where(instances > 0, instances + LABEL_DIVISOR, 0)
-    pasted = classes * PASTED_DIVISOR + added
-    return (
-        tf.where(covered[..., tf.newaxis], other_image, image),
-        tf.where(covered, pasted, widened(labels)),
-    )
+    # Instances of the other image get numbers that the image has none of.
+    added = tf.where(other_labels % LABEL_DIVISOR > 0, LABEL_DIVISOR, 0)
+    image = tf.where(covered[..., tf.newaxis], other_image, image)
+    return image, tf.where(covered, widened(other_labels) + added, widened(labels))
 
 
 def widened(labels: tf.Tensor) -> tf.Tensor:

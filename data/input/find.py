@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import posixpath
 from collections.abc import Sequence
 
@@ -31,12 +32,10 @@ def find_split(
     Shards of DeepLab2 have no manifest: it is then made from `annotations`.
 
     Args:
-      pattern: of the shard files, such as "coco/val-*.tfrecord", as `find_files` of
-        `cmt.io.storage` takes it.
+      pattern: of the shard files, such as "coco/val-*.tfrecord".
       manifest: path of the manifest; "" for the one beside the shards.
       annotations: COCO panoptic json the split is scored against, "" for the one that
-        the manifest names. Its categories, in order, are the classes of shards that
-        have no manifest.
+        the manifest names. Its categories are the classes of shards without manifest.
       masks: folder of the PNG files of `annotations`, "" for the manifest's.
       options: what becomes of the records; see `Split`.
 
@@ -44,9 +43,8 @@ def find_split(
       InputError: no file fits the pattern, the manifest is missing or damaged, or
         it and the files do not belong together.
     """
-    files = [
-        file for file in storage.find_files(pattern) if not file.endswith(INDEX_SUFFIX)
-    ]
+    found = storage.find_files(pattern)
+    files = [file for file in found if not file.endswith(INDEX_SUFFIX)]
     if not files:
         raise InputError(
             f"{pattern}: no file fits this pattern; give the shards that `cmt data "
@@ -74,11 +72,10 @@ def find_splits(
     Raises:
       InputError: nothing fits, or shards and manifest do not belong together.
     """
-    groups: dict[tuple[str, str], set[str]] = {}
+    files = set()
     for pattern in patterns:
-        wanted = pattern
-        if storage.is_folder(pattern):
-            wanted = storage.join(pattern, "*.tfrecord")
+        is_folder = storage.is_folder(pattern)
+        wanted = storage.join(pattern, "*.tfrecord") if is_folder else pattern
         # Of what a pattern such as val* fits, the manifest and indices are no shards.
         found = [f for f in storage.find_files(wanted) if f.endswith(".tfrecord")]
         if not found:
@@ -86,54 +83,51 @@ def find_splits(
                 f"{pattern}: no TFRecord file; give shards that `cmt data convert` "
                 "wrote, their folder, or a pattern"
             )
-        for file in found:
-            group = storage.split(file)[0], _split_name(file)
-            groups.setdefault(group, set()).add(file)
+        files.update(found)
+    groups = itertools.groupby(sorted(sorted(files), key=_group), _group)
     return [
-        _open_split(sorted(files), "", annotations, "", options)
-        for _, files in sorted(groups.items())
+        _open_split(list(group), "", annotations, "", options) for _, group in groups
     ]
+
+
+def _group(file: str) -> tuple[str, str]:
+    """The folder and split of a shard; "" for a file not named as shards are."""
+    folder, name = storage.split(file)
+    return folder, name.rpartition("-of-")[0].rpartition("-")[0]
 
 
 def _open_split(
     files: list[str], path: str, annotations: str, masks: str, options: Options | None
 ) -> Split:
-    folder = storage.split(files[0])[0]
+    """The split of some files of one folder."""
     if not path:
-        names = {_split_name(file) for file in files}
-        if len(names) != 1 or "" in names:
+        folder, name = _group(files[0])
+        if not name or any(_group(file)[1] != name for file in files):
             raise InputError(
                 f"{folder}: must be the shards of one split, named "
                 f"{{split}}-00000-of-00001.tfrecord; got {storage.split(files[0])[1]} "
                 "and others"
             )
-        name = names.pop()
         path = str(manifest_path(folder, name))
         if annotations and not storage.is_file(path):
-            manifest = _made_manifest(files, name, annotations, masks)
+            manifest = _made_manifest(files, annotations, masks)
             return Split(files, manifest, options)
     manifest = Manifest.read(path)
+    shards = _shards_of(files, manifest, path)
+    num_images = sum(shard.num_images for shard in shards)
+    if num_images == 0:
+        raise InputError(f"{path}: the shards have no images")
     manifest = dataclasses.replace(
         manifest,
-        shards=_shards_of(files, manifest, path),
+        shards=shards,
+        num_images=num_images,
         annotations=storage.as_location(annotations or manifest.annotations),
         masks=storage.as_location(masks or manifest.masks),
     )
-    num_images = sum(shard.num_images for shard in manifest.shards)
-    if num_images == 0:
-        raise InputError(f"{path}: the shards have no images")
-    return Split(files, dataclasses.replace(manifest, num_images=num_images), options)
+    return Split(files, manifest, options)
 
 
-def _split_name(file: str) -> str:
-    """The first part of a shard's name; "" if it is not named as shards are."""
-    name = storage.split(file)[1]
-    return name.rpartition("-of-")[0].rpartition("-")[0]
-
-
-def _made_manifest(
-    files: Sequence[str], split: str, annotations: str, masks: str
-) -> Manifest:
+def _made_manifest(files: Sequence[str], annotations: str, masks: str) -> Manifest:
     """The manifest of shards that have none."""
     entries = load_json(annotations).get("categories")
     try:
@@ -147,6 +141,7 @@ def _made_manifest(
     found = index_records(files, skip_damaged=True)
     counts = np.bincount(found.file_numbers, minlength=len(files)).tolist()
     names = [storage.split(file)[1] for file in files]
+    folder, split = _group(files[0])
     return Manifest(
         split=split,
         categories=categories,
@@ -154,26 +149,26 @@ def _made_manifest(
         shards=[Shard(*pair, sha256="") for pair in zip(names, counts, strict=True)],
         annotations=storage.as_location(annotations),
         masks=storage.as_location(masks or posixpath.splitext(annotations)[0]),
-        folder=storage.as_location(storage.split(files[0])[0]),
+        folder=storage.as_location(folder),
     )
 
 
 def _shards_of(files: Sequence[str], manifest: Manifest, path: str) -> list[Shard]:
     """The manifest's entries of some files; checks that no other is missing."""
     shards = {shard.name: shard for shard in manifest.shards}
-    found = {storage.split(file)[1]: file for file in files}
-    for name, file in found.items():
+    used = []
+    for file in files:
+        folder, name = storage.split(file)
         if name not in shards:
             raise InputError(
                 f"{file}: not a shard of {path}; narrow the pattern or convert again"
             )
-    others = [name for name in shards if name not in found]
-    folder = storage.split(files[0])[0]
-    there = storage.list_files(folder) if others else {}
-    for name in others:
+        used.append(shards.pop(name))
+    there = storage.list_files(folder) if shards else {}
+    for name in shards:
         if name not in there:
             raise InputError(
                 f"{storage.join(folder, name)}: missing, though {path} lists it; copy "
                 "it or convert again with --resume"
             )
-    return [shards[name] for name in found]
+    return used

@@ -27,15 +27,9 @@ _THING_AREAS = (32**2, 96**2)  # where COCO's medium and large things begin
 
 
 class ClassCount(NamedTuple):
-    """How often a class occurs.
+    """The images with a class, its instances (stuff: images) and pixels (with crowd).
 
-    Attributes:
-      id: of the category.
-      name: of the category.
-      isthing: 1 for things, 0 for stuff.
-      images: images with it.
-      instances: things of it; for stuff the same as `images`.
-      pixels: pixels of it, those of crowd with instance 0 included.
+    `isthing` is 1 for things, 0 for stuff.
     """
 
     id: int
@@ -47,19 +41,13 @@ class ClassCount(NamedTuple):
 
 
 class Inspection(NamedTuple):
-    """What is in the shards of one split.
+    """What is in the shards of one split: numbers of files, images and pixels.
 
     Attributes:
-      split: its name.
-      folder: of the shards.
-      shards: number of files read.
-      images: number of records.
-      pixels: of all images.
-      void_pixels: of these, those without a class.
+      void_pixels: pixels without a class.
       most_masks: masks of the image that has the most.
       masks_per_image: images with 0, 1, 2, ... masks.
-      heights: smallest, median and largest, in pixels.
-      widths: smallest, median and largest, in pixels.
+      heights, widths: smallest, median and largest, in pixels.
       thing_sizes: things below 32 x 32 pixels, below 96 x 96, and the others.
       classes: in the order of the manifest.
     """
@@ -79,8 +67,7 @@ class Inspection(NamedTuple):
 
     def to_json(self) -> dict[str, Any]:
         """For programs."""
-        classes = [count._asdict() for count in self.classes]
-        return {**self._asdict(), "classes": classes}
+        return {**self._asdict(), "classes": [one._asdict() for one in self.classes]}
 
 
 def inspect(split: Split, *, picture: Path | str | None = None) -> Inspection:
@@ -88,20 +75,24 @@ def inspect(split: Split, *, picture: Path | str | None = None) -> Inspection:
 
     Args:
       split: the shards.
-      picture: PNG to write, the first images with their segments drawn over them;
-        None for none.
+      picture: PNG to write, the first images above their segments; None for none.
 
     Raises:
       InputError: a shard is not what the manifest says, or a record is damaged.
     """
-    _check_digests(split)
+    for file, shard in zip(split.files, split.manifest.shards, strict=True):
+        # Made from annotations, a manifest knows no checksums.
+        if shard.sha256 and shard.sha256 != storage.sha256(file):
+            raise InputError(
+                f"{file}: its SHA-256 differs from the manifest's; it was changed or "
+                "damaged: convert again with --resume"
+            )
     is_thing = np.array([False, *split.manifest.is_thing])
     counts = np.zeros((len(is_thing), 3), np.int64)  # images, instances, pixels
     thing_sizes = np.zeros(3, np.int64)
     num_masks, sizes, drawn = [], [], []
-    for example in track(
-        split.examples(), description="inspect", total=split.num_images
-    ):
+    examples = split.examples()
+    for example in track(examples, description="inspect", total=split.num_images):
         values, areas = np.unique(example.labels, return_counts=True)
         classes, instances = np.divmod(values, LABEL_DIVISOR)
         is_instance = is_thing[classes] & (instances > 0)
@@ -117,9 +108,9 @@ def inspect(split: Split, *, picture: Path | str | None = None) -> Inspection:
         sizes.append(example.labels.shape)
         if picture is not None and len(drawn) < SHEET_IMAGES:
             segments = np.divmod(example.labels, LABEL_DIVISOR)
-            drawn.append(_pair(example.image, *segments, split.categories))
+            drawn.append((example.image, *segments))
     if picture is not None:
-        _write_sheet(picture, drawn)
+        _write_sheet(picture, drawn, split.categories)
     heights, widths = zip(*sizes, strict=True)
     return Inspection(
         split=split.manifest.split,
@@ -145,53 +136,35 @@ def draw_batches(
     categories: Sequence[Category],
     path: Path | str,
 ) -> None:
-    """Writes a sheet of what the network sees, with the targets drawn over it.
+    """Writes a PNG of what the network sees, with the targets drawn over it.
 
     Args:
       batches: of the training pipeline, at least one; the first images are drawn.
-      categories: the classes.
+      categories: the classes, in order.
       path: of the PNG.
     """
     drawn = []
     for images, targets in batches:
         # 0 where no mask owns the pixel.
-        parts = (images, targets.semantic, targets.mask_ids + 1)
-        for image, classes, masks in zip(*(p.numpy() for p in parts), strict=True):
-            drawn.append(_pair(image.astype(np.uint8), classes, masks, categories))
+        parts = (tf.cast(images, tf.uint8), targets.semantic, targets.mask_ids + 1)
+        drawn += zip(*(part.numpy() for part in parts), strict=True)
         if len(drawn) >= SHEET_IMAGES:
             break
-    _write_sheet(path, drawn[:SHEET_IMAGES])
-
-
-def _pair(
-    image: np.ndarray,
-    classes: np.ndarray,
-    segments: np.ndarray,
-    categories: Sequence[Category],
-) -> tuple[np.ndarray, np.ndarray]:
-    """An image, and its segments drawn over it."""
-    panoptic = panoptic_ids(classes, segments, categories)
-    options = {"names": False, "enlarge": False}
-    return image, draw_overlay(image, panoptic, categories, **options)
+    _write_sheet(path, drawn[:SHEET_IMAGES], categories)
 
 
 def _write_sheet(
-    path: Path | str, pairs: Sequence[tuple[np.ndarray, np.ndarray]]
+    path: Path | str,
+    drawn: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    categories: Sequence[Category],
 ) -> None:
-    """Writes rows of images, each above a row of their segments."""
+    """Writes rows of images, each above a row of their classes and instances."""
+    pairs = []
+    for image, *segments in drawn:
+        panoptic = panoptic_ids(*segments, categories)
+        overlay = draw_overlay(image, panoptic, categories, names=False, enlarge=False)
+        pairs.append((image, overlay))
     rows = []
     for start in range(0, len(pairs), _SHEET_COLUMNS):
         rows += zip(*pairs[start : start + _SHEET_COLUMNS], strict=True)
     save_picture(path, contact_sheet(rows, cell_pixels=_CELL_PIXELS))
-
-
-def _check_digests(split: Split) -> None:
-    expected = {shard.name: shard.sha256 for shard in split.manifest.shards}
-    for file in split.files:
-        digest = expected[storage.split(file)[1]]
-        # Made from annotations, a manifest knows no checksums.
-        if digest and digest != storage.sha256(file):
-            raise InputError(
-                f"{file}: its SHA-256 differs from the manifest's; it was changed or "
-                "damaged: convert again with --resume"
-            )

@@ -27,11 +27,6 @@ def open_data(config: data_pb2.DataConfig) -> Data:
 class Data:
     """The splits of a config, each opened when it is first asked for, and only then.
 
-    Attributes:
-      train: the training split.
-      validation: the validation split. Its batches have no random changes; a damaged
-        record ends them, so that nothing is counted in its place.
-
     Raises:
       InputError: by an attribute: the split is not set, or its shards or their
         manifest are missing or damaged.
@@ -43,10 +38,12 @@ class Data:
 
     @functools.cached_property
     def train(self) -> Split:
+        """The training split."""
         return self._open("train", read_options(self._config))
 
     @functools.cached_property
     def validation(self) -> Split:
+        """The validation split: no random changes, and a damaged record is an error."""
         # A tf.data service is for what is slow: training.
         others = {"skip_damaged_records": False, "service": "", "changes": Changes()}
         return self._open("validation", read_options(self._config)._replace(**others))
@@ -67,10 +64,10 @@ def read_options(config: data_pb2.DataConfig) -> Options:
     """What becomes of the records of a training split."""
     augmentation = config.augmentation
     changes = Changes(
-        augmentation=_read(Augmentation, augmentation),
-        jitter=_read(ColorJitter, augmentation.color_jitter),
-        policy=_read(Policy, augmentation.policy),
-        copy_paste=_read(CopyPaste, augmentation.copy_paste),
+        _read(Augmentation, augmentation),
+        _read(ColorJitter, augmentation.color_jitter),
+        _read(Policy, augmentation.policy),
+        _read(CopyPaste, augmentation.copy_paste),
     )
     crop_size = config.crop_height_pixels, config.crop_width_pixels
     return _read(Options, config, crop_size=crop_size, changes=changes)

@@ -16,22 +16,21 @@ from cmt.data.input.targets import Masks, unpack
 from cmt.data.panoptic.categories import Category
 from cmt.data.records.index import RecordIndex, index_records
 from cmt.data.records.manifest import Manifest
-from cmt.data.records.reader import ReadExample, example_reader, image_name, why_damaged
+from cmt.data.records.reader import example_reader, image_name, why_damaged
 from cmt.data.records.snapshot import snapshot
 from cmt.data.records.tfrecord import Example
 from cmt.errors import InputError, tensorflow_reason
-from cmt.io import storage
 from cmt.outputs import Targets
 
 
 class EvaluationBatch(NamedTuple):
-    """Images of an evaluation.
+    """Images of an evaluation, resized and padded to the crop.
 
     Attributes:
-      images: [B, H, W, 3] float32, 0 to 255, resized and padded to the crop.
+      images: [B, H, W, 3] float32, 0 to 255.
       names: [B] string, file names without extension.
-      original_sizes: [B, 2] int32, height and width of the image.
-      resized_sizes: [B, 2] int32, height and width of the image inside the crop.
+      original_sizes, resized_sizes: [B, 2] int32, height and width of the image
+        itself, and inside the crop.
     """
 
     images: tf.Tensor
@@ -46,8 +45,7 @@ class Split:
 
     Attributes:
       files: paths, in order.
-      manifest: lists these files alone and counts their images; its `contents` are
-        those of the whole split.
+      manifest: of these files alone; only its `contents` are of the whole split.
       options: what becomes of the records; None where no batches are wanted.
     """
 
@@ -72,11 +70,11 @@ class Split:
         Raises:
           InputError: a shard is cut off or damaged.
         """
-        expected = {shard.name: shard.num_images for shard in self.manifest.shards}
+        counts = [shard.num_images for shard in self.manifest.shards]
         return index_records(
             self.files,
             skip_damaged=self.options is not None and self.options.skip_damaged_records,
-            expected={file: expected[storage.split(file)[1]] for file in self.files},
+            expected=dict(zip(self.files, counts, strict=True)),
         )
 
     def batches(
@@ -97,8 +95,8 @@ class Split:
           global_batch_size: images in a step, over all hosts.
           seed: of order and changes.
           first_step: step of the first batch.
-          input_context: which host's part of each step is wanted, in batches of one
-            replica's images; None for whole steps.
+          input_context: whose part of each step is wanted, in batches of a replica;
+            None for whole steps.
 
         Returns:
           Dataset of images [B, crop height, crop width, 3] float32, 0 to 255, and
@@ -108,27 +106,6 @@ class Split:
           InputError: a shard is cut off or damaged, a category to paste is unknown,
             the service does not answer, or options do not go together.
         """
-        options = self.options
-        read, num_records = self._reader()
-        prepare = Preparation(
-            read,
-            num_records=num_records,
-            is_thing=self.manifest.is_thing,
-            shares=paste_shares(options.changes.copy_paste, self.categories),
-            options=options,
-            seed=seed,
-        )
-        numbers, size = _image_numbers(global_batch_size, first_step, input_context)
-        dataset = numbers.map(prepare, options.parallel_calls or tf.data.AUTOTUNE)
-        dataset = dataset.batch(size, drop_remainder=True)
-        if options.service:
-            dataset = service.distribute(dataset, options.service)
-        # Last, so that the batches that wait and travel are small.
-        dataset = dataset.map(_unpack)
-        return dataset.prefetch(options.prefetch_batches)
-
-    def _reader(self) -> tuple[ReadExample, int]:
-        """The function that reads a record for `batches`, and how many there are."""
         options = self.options
         # A service would send all that is cached to its workers.
         for other in ("service", "snapshot_folder"):
@@ -148,7 +125,21 @@ class Split:
             read = example_reader(index, **damage, in_memory=options.cache_records)
         except tf.errors.OpError as error:
             raise InputError(tensorflow_reason(error)) from error
-        return read, index.num_records
+        prepare = Preparation(
+            read,
+            num_records=index.num_records,
+            is_thing=self.manifest.is_thing,
+            shares=paste_shares(options.changes.copy_paste, self.categories),
+            options=options,
+            seed=seed,
+        )
+        numbers, size = _image_numbers(global_batch_size, first_step, input_context)
+        dataset = numbers.map(prepare, options.parallel_calls or tf.data.AUTOTUNE)
+        dataset = dataset.batch(size, drop_remainder=True)
+        if options.service:
+            dataset = service.distribute(dataset, options.service)
+        # Last, so that the batches that wait and travel are small.
+        return dataset.map(_unpack).prefetch(options.prefetch_batches)
 
     def evaluation_batches(
         self, *, batch_size: int, max_images: int = 0
@@ -172,12 +163,8 @@ class Split:
         def prepare(number: tf.Tensor) -> EvaluationBatch:
             example = read(number)
             image, resized = preprocess.resize_and_pad(example.image, options.crop_size)
-            return EvaluationBatch(
-                images=image,
-                names=example.name,
-                original_sizes=tf.shape(example.image)[:2],
-                resized_sizes=resized,
-            )
+            original = tf.shape(example.image)[:2]
+            return EvaluationBatch(image, example.name, original, resized)
 
         numbers = tf.data.Dataset.range(self.index.num_records)
         numbers = numbers.take(max_images or -1)
@@ -210,11 +197,7 @@ class Split:
             raise
 
     def names(self, records: Sequence[int]) -> list[str]:
-        """Where images are, as "FILE: record NUMBER (NAME)".
-
-        Args:
-          records: as in `Targets.image_ids`.
-        """
+        """Where `image_ids` of Targets are, as "FILE: record NUMBER (NAME)"."""
         index = self.index
         return [f"{index.describe(k)} ({image_name(index, k)})" for k in records]
 
@@ -242,8 +225,7 @@ def _image_numbers(
     first = context.input_pipeline_id * of_host
     numbers = numbers.map(lambda n: n // of_host * batch_size + first + n % of_host)
     options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = (
-        tf.data.experimental.AutoShardPolicy.OFF
-    )
+    policy = tf.data.experimental.AutoShardPolicy.OFF
+    options.experimental_distribute.auto_shard_policy = policy
     of_replica = context.get_per_replica_batch_size(batch_size)
     return numbers.with_options(options), of_replica

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -22,19 +22,14 @@ from cmt.data.input.copy_paste import PASTED_DIVISOR, CopyPaste, paste
 from cmt.data.input.targets import Masks, number_masks
 from cmt.data.records.reader import ReadExample
 
+_fold = tf.random.experimental.stateless_fold_in
+
 # What the random numbers of an image are for.
 _VIEW, _COLORS, _WHETHER_TO_PASTE, _PARTNER, _PASTE, _PASTED_COLORS = range(6)
 
 
 class Changes(NamedTuple):
-    """The random changes of training images.
-
-    Attributes:
-      augmentation: scale, crop and flip.
-      jitter: of colours.
-      policy: operations on colours.
-      copy_paste: segments of other images.
-    """
+    """The random changes of training images: of geometry, colours and segments."""
 
     augmentation: Augmentation = Augmentation()
     jitter: ColorJitter = ColorJitter()
@@ -66,13 +61,10 @@ class Options(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Preparation:
-    """Reads and changes one image, given its number in a run.
-
-    The result depends on the number and the seed alone.
+    """Reads and changes one image; the result depends on number and seed alone.
 
     Attributes:
-      read: the reader of a record, from `reader.example_reader`.
-      num_records: how many records there are.
+      read: reads one of `num_records` records, from `reader.example_reader`.
       is_thing: whether class 1..C is a thing.
       shares: how likely each label is pasted; see `copy_paste.paste_shares`.
       options: sizes of the results, and the random changes.
@@ -96,29 +88,27 @@ class Preparation:
 
         Returns:
           The image [crop height, crop width, 3] float32, 0 to 255, its masks, and []
-          int64, the place among the records of the split that the image is from:
-          another one where that was damaged.
+          int64, the record that it is from: another one where that was damaged.
         """
+        changes, crop_size = self.options.changes, self.options.crop_size
         example = self.read(record_of(number, self.seed, self.num_records))
         seed = tf.stack([tf.constant(self.seed, tf.int64), number])
         view = draw_view(
             tf.shape(example.labels),
             seed=_fold(seed, _VIEW),
-            crop_size=self.options.crop_size,
-            augmentation=self.options.changes.augmentation,
+            crop_size=crop_size,
+            augmentation=changes.augmentation,
         )
         window = window_of_image(example.image, view)
         window = self._colored(window, _fold(seed, _COLORS))
         image = preprocess.resize_image(window, view.size)
-        image = preprocess.pad_image(image, self.options.crop_size)
+        image = preprocess.pad_image(image, crop_size)
         labels = window_of_labels(example.labels, view)
-        probability = self.options.changes.copy_paste.probability
-        if not probability:
-            masks = self._number_growing(labels, view)
-            return image, masks, example.record
+        if not changes.copy_paste.probability:
+            return image, self._number_growing(labels, view), example.record
         draw = tf.random.stateless_uniform([], _fold(seed, _WHETHER_TO_PASTE))
         image, masks = tf.cond(
-            draw < probability,
+            draw < changes.copy_paste.probability,
             lambda: self._pasted(image, labels, view, seed),
             lambda: (image, self._number_growing(labels, view)),
         )
@@ -131,31 +121,25 @@ class Preparation:
         )
 
     def _number_growing(self, labels: tf.Tensor, view: View) -> Masks:
-        """Numbers the masks of labels that have yet to grow to the view's size.
-
-        Growing repeats pixels: it changes neither which masks there are nor their
-        order, and before it there are fewer pixels. Counts are scaled to what they
-        will be.
-        """
+        """Numbers the masks of labels that have yet to grow to the view's size."""
+        # Growing repeats pixels: masks and their order stay, and before it there are
+        # fewer pixels. Counts are scaled to what they will be.
         growth = tf.cast(tf.reduce_prod(view.size) / tf.size(labels), tf.float32)
-        least = self.options.min_thing_pixels / growth
-        masks = self._number(labels, min_thing_pixels=least)
+        masks = number_masks(
+            labels,
+            is_thing=self.is_thing,
+            max_masks=self.options.max_masks,
+            min_thing_pixels=self.options.min_thing_pixels / growth,
+        )
         pixels = preprocess.resize_labels(masks.pixels, view.size)
         pixels = preprocess.pad_labels(pixels, self.options.crop_size)
         return masks._replace(pixels=pixels)
-
-    def _number(self, labels: tf.Tensor, **others: Any) -> Masks:
-        max_masks = self.options.max_masks
-        return number_masks(
-            labels, is_thing=self.is_thing, max_masks=max_masks, **others
-        )
 
     def _pasted(
         self, image: tf.Tensor, labels: tf.Tensor, view: View, seed: tf.Tensor
     ) -> tuple[tf.Tensor, Masks]:
         """Puts segments of another image of the split on top."""
-        changes = self.options.changes
-        pasted = changes.copy_paste
+        changes, crop_size = self.options.changes, self.options.crop_size
         number = tf.random.stateless_uniform(
             [], _fold(seed, _PARTNER), maxval=self.num_records, dtype=tf.int64
         )
@@ -163,17 +147,22 @@ class Preparation:
         labels = preprocess.resize_labels(labels, view.size)
         image, labels = paste(
             image,
-            preprocess.pad_labels(labels, self.options.crop_size),
+            preprocess.pad_labels(labels, crop_size),
             self._colored(partner.image, _fold(seed, _PASTED_COLORS)),
             partner.labels,
             seed=_fold(seed, _PASTE),
             shares=self.shares,
-            scales=(pasted.min_scale, pasted.max_scale),
+            scales=(changes.copy_paste.min_scale, changes.copy_paste.max_scale),
             flip_probability=changes.augmentation.flip_probability,
         )
-        least = self.options.min_thing_pixels
-        masks = self._number(labels, min_thing_pixels=least, divisor=PASTED_DIVISOR)
-        pixels = tf.ensure_shape(masks.pixels, self.options.crop_size)
+        masks = number_masks(
+            labels,
+            is_thing=self.is_thing,
+            max_masks=self.options.max_masks,
+            min_thing_pixels=self.options.min_thing_pixels,
+            divisor=PASTED_DIVISOR,
+        )
+        pixels = tf.ensure_shape(masks.pixels, crop_size)
         return image, masks._replace(pixels=pixels)
 
 
@@ -186,7 +175,3 @@ def record_of(number: tf.Tensor, seed: int, num_records: int) -> tf.Tensor:
         seed=tf.stack([tf.constant(seed, tf.int64), number // num_records]),
         max_index=num_records - 1,
     )
-
-
-def _fold(seed: tf.Tensor, purpose: int) -> tf.Tensor:
-    return tf.random.experimental.stateless_fold_in(seed, purpose)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 # Mean of the range 0..255: 0 after the network's x / 127.5 - 1.
-PADDING_VALUE = 127.5
+_PADDING_VALUE = 127.5
 
 
 def decode_image(encoded: tf.Tensor) -> tf.Tensor:
@@ -19,18 +19,15 @@ def decode_image(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def resized_size(size: tf.Tensor, crop_size: tuple[int, int]) -> tf.Tensor:
-    """The size that fits into the crop with the shape of the image kept.
+    """The size, [2] int32, at which an image just fits into the crop.
 
     The image is scaled until both sides reach the crop, then until both fit, with
     the roundings and float32 products of DeepLab2, so that the short side can be
     one pixel more than the exact value.
 
     Args:
-      size: [2] int32, height and width in pixels.
-      crop_size: height and width to fit into, in pixels.
-
-    Returns:
-      [2] int32, height and width, at least 1.
+      size: [2] int32, height and width in pixels, as those of the crop.
+      crop_size: height and width to fit into.
     """
     size = tf.cast(size, tf.float32)
     crop = tf.constant(crop_size, tf.float32)
@@ -40,15 +37,7 @@ def resized_size(size: tf.Tensor, crop_size: tuple[int, int]) -> tf.Tensor:
 
 
 def resize_image(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """Bilinear resize with aligned corners.
-
-    Args:
-      image: [..., H, W, 3], of rank 3 or 4.
-      size: [2] int32, new height and width.
-
-    Returns:
-      [..., h, w, 3] float32.
-    """
+    """Bilinear resize of [..., H, W, 3], of rank 3 or 4, to `size`, as float32."""
     batched = image if image.shape.rank == 4 else image[tf.newaxis]
     resized = tf.raw_ops.ResizeBilinear(
         images=tf.cast(batched, tf.float32), size=size, align_corners=True
@@ -66,12 +55,9 @@ def resize_labels(
     times as fast as gathering columns, the transpositions included.
 
     Args:
-      labels: [..., H, W], any type.
+      labels: [..., H, W], any type, also of the result.
       size: [2] int32, new height and width.
       flipped: [] bool, left and right change places.
-
-    Returns:
-      [..., h, w], same type.
     """
     shape = tf.shape(labels)
     rows = _nearest(shape[-2], size[0])
@@ -93,28 +79,18 @@ def _nearest(num_inputs: tf.Tensor, num_outputs: tf.Tensor) -> tf.Tensor:
 
 
 def pad_image(image: tf.Tensor, crop_size: tuple[int, int]) -> tf.Tensor:
-    """Pads at the bottom and right with `PADDING_VALUE`.
-
-    Args:
-      image: [..., h, w, 3] float32, of rank 3 or 4, not larger than the crop.
-      crop_size: height and width after padding, in pixels.
-
-    Returns:
-      [..., crop height, crop width, 3] float32, of static size.
-    """
+    """Pads [..., h, w, 3] at the bottom and right with 127.5 to the crop's size."""
     shape = tf.shape(image)
     missing = [[0, crop_size[0] - shape[-3]], [0, crop_size[1] - shape[-2]]]
     batch = [[0, 0]] * (image.shape.rank - 3)
-    padded = tf.pad(image, [*batch, *missing, [0, 0]], constant_values=PADDING_VALUE)
+    padded = tf.pad(image, [*batch, *missing, [0, 0]], constant_values=_PADDING_VALUE)
     return tf.ensure_shape(padded, [*image.shape[:-3], *crop_size, 3])
 
 
 def pad_labels(labels: tf.Tensor, crop_size: tuple[int, int]) -> tf.Tensor:
     """Pads [h, w] labels at the bottom and right with 0, void, to the crop."""
-    shape = tf.shape(labels)
-    padded = tf.pad(
-        labels, [[0, crop_size[0] - shape[0]], [0, crop_size[1] - shape[1]]]
-    )
+    missing = crop_size - tf.shape(labels)
+    padded = tf.pad(labels, tf.stack([tf.zeros_like(missing), missing], axis=1))
     return tf.ensure_shape(padded, crop_size)
 
 
@@ -143,9 +119,6 @@ def resize_labels_back(
     Args:
       labels: [h, w] or [B, h, w] int32, of the crop's size.
       resized: [2] int32, the second result of `resize_and_pad`.
-      original: [2] int32, height and width of the image.
-
-    Returns:
-      [H, W] or [B, H, W] int32, nearest neighbours with aligned corners.
+      original: [2] int32, height and width of the image, as of the result.
     """
     return resize_labels(labels[..., : resized[0], : resized[1]], original)

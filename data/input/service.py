@@ -23,13 +23,6 @@ def distribute(dataset: tf.data.Dataset, address: str) -> tf.data.Dataset:
       InputError: the address is none, or nobody answers there; TensorFlow would
         wait without a word.
     """
-    _require_answer(address)
-    service = tf.data.experimental.service
-    policy = service.ShardingPolicy.DYNAMIC
-    return dataset.apply(service.distribute(policy, address))
-
-
-def _require_answer(address: str) -> None:
     found = re.fullmatch(r"grpc://(\[[^]]+\]|[^:/?#@[\]]+):(\d+)", address)
     if not found or not 0 < int(found[2]) < 2**16:
         raise InputError(
@@ -46,3 +39,5 @@ def _require_answer(address: str) -> None:
             f"port={port})), and its workers, as docs/data.md shows; or leave "
             "data.service out"
         ) from error
+    service = tf.data.experimental.service
+    return dataset.apply(service.distribute(service.ShardingPolicy.DYNAMIC, address))

@@ -16,8 +16,7 @@ class Masks(NamedTuple):
     """The numbered masks of one label map, or of a batch.
 
     Attributes:
-      pixels: [H, W] uint16, class * 256 + mask + 1; mask + 1 is 0 where no mask owns
-        the pixel.
+      pixels: [H, W] uint16, class * 256 + mask + 1, or class * 256 without a mask.
       classes: [G] int32, class 1..C of each mask, 0 where there is no mask.
     """
 
@@ -35,11 +34,10 @@ def number_masks(
 ) -> Masks:
     """Numbers the masks of one label map.
 
-    A mask is one instance of a thing class, or all pixels of a stuff class. They
-    are numbered in the order in which they first appear, row by row. A thing class
-    with instance 0 (crowd) keeps its class and belongs to no mask. Things that are
-    too small become void, and so do the smallest masks if there are more than
-    `max_masks`.
+    A mask is one instance of a thing class, or all pixels of a stuff class; masks are
+    numbered as they first appear, row by row. Crowd (a thing class with instance 0)
+    keeps its class and belongs to no mask. Things that are too small become void, and
+    so do the smallest masks if there are more than `max_masks`.
 
     Args:
       labels: [H, W] int32, class * divisor + instance, 0 for void.
@@ -47,9 +45,6 @@ def number_masks(
       max_masks: G, at most 255: mask + 1 and class share 16 bits.
       min_thing_pixels: things of fewer pixels of `labels` become void.
       divisor: see `labels`.
-
-    Returns:
-      Masks without the batch axis.
 
     Raises:
       InputError: there are more than 255 classes.
@@ -60,17 +55,17 @@ def number_masks(
             f"got {len(is_thing)}"
         )
     values, index, pixels = tf.unique_with_counts(tf.reshape(labels, [-1]))
-    classes = values // divisor
-    thing = tf.gather(tf.constant([False, *is_thing]), classes)
+    classes, instance = values // divisor, values % divisor
+    is_thing = tf.constant([False, *is_thing])
     # 0 stands for all that no mask owns.
-    instance = values % divisor
-    key = tf.where(thing, tf.where(instance > 0, values, 0), values - instance)
+    of_things = tf.where(instance > 0, values, 0)
+    key = tf.where(tf.gather(is_thing, classes), of_things, values - instance)
 
     # From here on everything is as long as there are labels, and not pixels.
     keys, key_index = tf.unique(key)
     area = tf.math.unsorted_segment_sum(pixels, key_index, tf.size(keys))
-    key_is_thing = tf.gather(tf.constant([False, *is_thing]), keys // divisor)
-    too_small = key_is_thing & (tf.cast(area, tf.float32) < min_thing_pixels)
+    too_small = tf.cast(area, tf.float32) < min_thing_pixels
+    too_small &= tf.gather(is_thing, keys // divisor)
     area = tf.where((keys > 0) & ~too_small, area, 0)
     num_kept = tf.minimum(tf.math.count_nonzero(area, dtype=tf.int32), max_masks)
     kept = tf.sort(tf.math.top_k(area, num_kept, sorted=False).indices)
@@ -82,11 +77,10 @@ def number_masks(
     packed = tf.where(dropped, 0, classes * LABEL_DIVISOR + number + 1)
     pixels = tf.gather(tf.cast(packed, tf.uint16), index)
     mask_classes = tf.gather(keys, kept) // divisor
+    mask_classes = tf.pad(mask_classes, [[0, max_masks - num_kept]])
     return Masks(
         pixels=tf.reshape(pixels, tf.shape(labels)),
-        classes=tf.ensure_shape(
-            tf.pad(mask_classes, [[0, max_masks - num_kept]]), [max_masks]
-        ),
+        classes=tf.ensure_shape(mask_classes, [max_masks]),
     )
 
 
