@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.predictions import PredictionWriter
+from cmt.data.panoptic.predictions import PredictionWriter, write_predictions
 from cmt.errors import InputError
 from cmt.io.files import atomic_write
 from cmt.io.progress import track
@@ -130,7 +130,7 @@ def predict_files(
     output = Path(output)
     outcome = Outcome([], [])
     if "coco" in formats:
-        with PredictionWriter(output, segmenter.categories) as writer:
+        with write_predictions(output, segmenter.categories) as writer:
             _predict_all(segmenter, files, output, formats, outcome, writer)
     else:
         _predict_all(segmenter, files, output, formats, outcome, None)
