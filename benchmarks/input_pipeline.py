@@ -66,7 +66,7 @@ def measure(tfrecords: str, crop: int, overrides: Sequence[str]) -> dict[str, fl
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     from cmt.config import parse_experiment
-    from cmt.data.input.open import open_data
+    from cmt.data.input.open import Data
 
     given = [
         f'data.train.tfrecords="{tfrecords}"',
@@ -74,7 +74,7 @@ def measure(tfrecords: str, crop: int, overrides: Sequence[str]) -> dict[str, fl
         f"data.crop_width_pixels={crop}",
     ]
     experiment = parse_experiment("", "benchmark", [*given, *overrides])
-    train = open_data(experiment.data).train
+    train = Data(experiment.data).train
     dataset = train.batches(global_batch_size=BATCH, seed=0)
     batches = iter(dataset)
     steps = max(4, round(30 * (641 / crop) ** 2))

@@ -9,7 +9,7 @@ import tensorflow as tf
 import tf_keras
 
 from cmt.config import load_experiment, to_text
-from cmt.data.input.open import Data, open_data
+from cmt.data.input.open import Data
 from cmt.data.panoptic.categories import Category, read_categories
 from cmt.errors import InputError
 from cmt.factory import build_model, merge_options
@@ -127,7 +127,7 @@ def open_model(path: Path | str) -> Segmenter:
         return load_saved_model(saved_model)
     if (path / CONFIG_FILE).is_file():
         experiment = load_experiment(path / CONFIG_FILE)
-        predictor, _ = load_predictor(experiment, open_data(experiment.data), path)
+        predictor, _ = load_predictor(experiment, Data(experiment.data), path)
         return Segmenter(predictor.predict, predictor.categories)
     if not path.exists():
         raise InputError(f"{path}: no such model")
@@ -163,7 +163,7 @@ def export_checkpoint(
     export.version_folder(directory, options.version)
     # The process that checks the model runs on the CPU, and this one has to agree.
     with tf.device("/CPU:0"):
-        data = open_data(experiment.data)
+        data = Data(experiment.data)
         predictor, step = load_predictor(experiment, data, checkpoint)
         try:
             examples = list(data.validation.examples(_SAMPLE_IMAGES))

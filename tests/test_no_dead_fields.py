@@ -127,7 +127,7 @@ def _outputs(monkeypatch, experiment: experiment_pb2.ExperimentConfig) -> str:
     monkeypatch.setattr(data_factory, "find_split", find_split)
     monkeypatch.setattr(evaluation_factory, "is_folder", lambda _: True)
     monkeypatch.setattr(serving_factory, "load_predictor", lambda *_: (predictor, 7))
-    data = data_factory.open_data(experiment.data)
+    data = data_factory.Data(experiment.data)
     evaluation = evaluation_factory.open_evaluation(
         experiment, data.validation, categories
     )

@@ -13,7 +13,7 @@ import tf_keras
 from google.protobuf.message import Message
 
 from cmt import config
-from cmt.data.input.open import open_data
+from cmt.data.input.open import Data
 from cmt.errors import WorkError, tensorflow_reason
 from cmt.run_files import LOGS_FOLDER, METRICS_FILE
 from cmt.trainer import factory, reporting, run_directory
@@ -74,7 +74,7 @@ def train(experiment: Message, run_dir: Path | str, *, smoke: bool = False) -> S
 def _train(experiment: Message, run_dir: Path) -> Summary:
     settings = factory.read_settings(experiment)
     changes = run_directory.check_config(run_dir, experiment)
-    data = open_data(experiment.data)
+    data = Data(experiment.data)
     categories = data.train.categories
     factory.check_categories(experiment, categories)
     run_directory.check_categories(run_dir, categories)

@@ -79,8 +79,8 @@ def inspect(
       cmt data inspect tfrecords/val-*.tfrecord --output pictures --augmented \\
         --config scenes/tiny --set data.augmentation.max_scale=2
     """
-    from cmt.data.input.find import find_splits
     from cmt.data.input.inspect import inspect as look
+    from cmt.data.input.open import find_splits
 
     if augmented and output is None:
         raise InputError("--augmented draws pictures; give --output DIR, too")

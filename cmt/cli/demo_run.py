@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 
 from cmt import run_files
 from cmt.config import load_experiment
-from cmt.data.input.open import open_data
+from cmt.data.input.open import Data
 from cmt.data.panoptic.masks import read_ids
 from cmt.data.panoptic.predictions import MASKS_FOLDER, panoptic_ids
 from cmt.errors import InputError, WorkError
@@ -237,7 +237,7 @@ def draw_clustering(
     Raises:
       InputError: the checkpoint or the TFRecords are missing or damaged.
     """
-    data = open_data(experiment.data)
+    data = Data(experiment.data)
     predictor, _ = load_predictor(experiment, data, checkpoint)
     rows = []
     for example in data.validation.examples(_DRAWN_IMAGES):

@@ -47,12 +47,12 @@ def evaluate(
       cmt eval runs/tiny/config.textproto --checkpoint runs/tiny --output runs/tiny/eval
     """
     from cmt.config import load_experiment
-    from cmt.data.input.open import open_data
+    from cmt.data.input.open import Data
     from cmt.evaluation.factory import open_evaluation
     from cmt.serving.factory import load_predictor
 
     experiment = load_experiment(config, overrides or ())
-    data = open_data(experiment.data)
+    data = Data(experiment.data)
     predictor, step = load_predictor(experiment, data, checkpoint)
     evaluation = open_evaluation(experiment, data.validation, predictor.categories)
     metrics = evaluation.run(predictor, output, step=step)

@@ -46,10 +46,8 @@ _OTHER_FRAMES = (0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF)
 class ImageFile(NamedTuple):
     """An image that can be decoded, with Pillow's names of its format and mode.
 
-    Attributes:
-      content: the bytes of the file.
-      orientation: EXIF orientation; 1 for none. Once checked, the one to apply.
-      size: [height, width] in pixels, as stored.
+    `orientation` is that of EXIF, 1 for none; once checked, the one to apply. `size` is
+    [height, width] in pixels, as stored.
     """
 
     content: bytes
@@ -62,10 +60,7 @@ class ImageFile(NamedTuple):
 def missing_message(what: str, name: str, advice: str) -> tuple[str, str]:
     """Returns message and fix for a file that the json names and that is not there.
 
-    Args:
-      what: "image" or "mask".
-      name: as the json has it.
-      advice: where else to look; "" for the option that names the folder.
+    `what` is "image" or "mask"; `advice` is "" for the option that names the folder.
     """
     advice = advice or f"give --{what}s the folder that has it"
     message = f"no such {what}, though the json names {name}"
@@ -75,22 +70,12 @@ def missing_message(what: str, name: str, advice: str) -> tuple[str, str]:
 class FilesCheck(Found):
     """Reads the image and the mask of an entry in full and compares.
 
-    Attributes:
-      image: the image.
-      mask: the PNG as it is.
-      index: [H, W] unsigned, as `segment_index` has it.
-
-    All of them may be None if problems were found. Conversion takes care of the notes.
+    `image`, `mask` (the PNG as it is) and `index` ([H, W], as `segment_index` has it)
+    may be None if problems were found. Conversion takes care of the notes.
     """
 
     def __init__(self, paths: Paths, entry: PanopticImage, *, boxes: bool = False):
-        """Checks the files of an image.
-
-        Args:
-          paths: where the files are.
-          entry: the image.
-          boxes: compare the "bbox" entries, too, which conversion does not need.
-        """
+        """Checks the files; with `boxes` the "bbox" entries, too."""
         self._places = {
             "image": join(paths.images, entry.image_path),
             "mask": join(paths.masks, entry.mask_name),

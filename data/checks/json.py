@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from cmt.data.checks.categories import check_categories
-from cmt.data.checks.entries import EntryCheck, id_of, is_of
+from cmt.data.checks.entries import EntryCheck, check_categories, id_of, is_of
 from cmt.data.checks.problems import Cause, Kind
 from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.json import (
@@ -44,10 +43,8 @@ class JsonCheck(EntryCheck):
       categories: those without a fault, in order.
       images: the annotated images whose files can be looked at.
       is_thing: of every category that has an id; None where it does not say.
-      num_images: entries of "images".
-      num_annotations: entries of "annotations".
-      image_names: file names of all images, those with faults too.
-      mask_names: file names of all annotations, those with faults too.
+      num_images, num_annotations: entries of the lists.
+      image_names, mask_names: file names of all entries, those with faults too.
       incomplete: images of which not all segments have an id that can be read, so
         that other ids in the PNG are no fault.
     """

@@ -30,13 +30,9 @@ OF_UNREAD_IDS = (Kind.DIFFERENT_IDS, Kind.ID_NOT_IN_JSON)
 def compare_segments(
     found: Found, entry: PanopticImage, ids: np.ndarray, index: np.ndarray
 ) -> None:
-    """Compares ids and areas.
+    """Compares ids and areas; an area that is None is not compared.
 
-    Args:
-      found: takes the problems, those of the PNG.
-      entry: the image; an area that is None is not compared.
-      ids: [H, W] of the PNG.
-      index: [H, W], as `segment_index` has it.
+    `ids` are those of the PNG, `index` is as `segment_index` has it, both [H, W].
     """
     segments = entry.segments
     areas = np.bincount(index.ravel(), minlength=len(segments) + 2).tolist()
@@ -59,10 +55,7 @@ def compare_segments(
 def compare_boxes(found: Found, entry: PanopticImage, index: np.ndarray) -> None:
     """Compares the "bbox" entries with the boxes of the pixels.
 
-    Args:
-      found: takes the problems, and has those of `compare_segments`.
-      entry: the image.
-      index: [H, W], as `segment_index` has it.
+    `found` has those of `compare_segments`; `index` is as `segment_index` has it.
     """
     from scipy import ndimage  # Half a second, which conversion need not spend.
 

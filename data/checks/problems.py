@@ -74,8 +74,7 @@ class Problem(NamedTuple):
     Attributes:
       file: the path it is in.
       segment: id of the segment, None where the fault is not in one.
-      message: the rule and what arrived.
-      fix: what to do.
+      message, fix: the rule and what arrived; what to do.
       image: the image it concerns, by its name in the json or its place there; None
         where the data set as a whole is at fault.
       cause: None where no other entry can have the problem for the same reason.

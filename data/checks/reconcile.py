@@ -37,8 +37,7 @@ class Reconciliation(NamedTuple):
     Attributes:
       missing: a fault for each file of an entry that is not there.
       summary: the same faults; of a folder that has none of its files, one.
-      unused: a remark on each file that the json does not name, but those that a
-        fault says to be there in place of another.
+      unused: a remark on each other file, unless a fault offers it in place of one.
     """
 
     counts: FileCounts
@@ -56,12 +55,8 @@ def reconcile(
 ) -> Reconciliation:
     """Lists the folders and compares names.
 
-    Args:
-      paths: where the files are.
-      entries: the images.
-      image_names: further images that the json names, below the images folder. They
-        are counted; a missing one is no fault here.
-      mask_names: further masks that it names, below the masks folder.
+    Further names of the json, `image_names` and `mask_names`, are counted; a missing
+    one of these is no fault here.
     """
     wanted = [(one.image_path, one.file_name, one.file_name) for one in entries]
     images = _Files("image", paths.images, wanted, image_names)
@@ -89,12 +84,7 @@ def reconcile(
 class _Files:
     """What is in the folders that the names of images, or of masks, lie in.
 
-    Attributes:
-      named: paths of the names, in one form.
-      found: those of them that are there.
-      used: paths that are named, or whose files are there under another name.
-      num_unused: how many files of the kind are there and not named.
-      missing, summary, unused: as in `Reconciliation`.
+    `used` are paths that are named, or whose files are there under another name.
     """
 
     def __init__(

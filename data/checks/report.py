@@ -31,11 +31,8 @@ MAX_CENTERS = 255
 class MaskCounts:
     """How many masks the images have, against the number of centers of a model.
 
-    Attributes:
-      largest: masks of the image that has the most; so many centers hold all.
-      distribution: images by the number of their masks: 0 to 8, 9 to 16, 17 to 32,
-        and so on, each under its last number.
-      above: images with more masks than centers.
+    `distribution` counts images by the number of their masks: 0 to 8, 9 to 16, 17 to
+    32, and so on, each under its last number; `above` have more masks than centers.
     """
 
     num_centers: int
@@ -61,8 +58,7 @@ class Validation:
     """What a check of a data set found.
 
     Attributes:
-      images: number of entries of "images".
-      annotations: number of entries of "annotations".
+      images, annotations: numbers of entries of these lists.
       annotated: number of images with an annotation that can be read.
       problems: all faults. `cmt data convert` does not look at boxes; it refuses all
         others, or leaves out the images that have one.
@@ -114,7 +110,6 @@ def validate(
     Folders and files may be local or what `tf.io.gfile` reads.
 
     Args:
-      paths: of the data set.
       workers: number of processes; 0 for one a processor.
       exif: in place of that of `paths`.
       num_centers: of the model to be trained.

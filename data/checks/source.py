@@ -21,13 +21,9 @@ EXIF_CHOICES = ("auto", "apply", "ignore")
 
 
 class Source(NamedTuple):
-    """A data set whose json has been read.
+    """A data set whose json has been read and checked.
 
-    Attributes:
-      paths: where it is and how its images are read.
-      check: what the json holds and what is wrong with it.
-      shifted: the json with other category ids; None where they are as given.
-      annotations_sha256: of the bytes of the json.
+    `shifted` is the json with other category ids; None where they are as given.
     """
 
     paths: Paths
@@ -37,15 +33,11 @@ class Source(NamedTuple):
 
 
 def open_source(paths: Paths, exif: str | None = None) -> Source:
-    """Reads the json of a data set.
-
-    Args:
-      paths: of the data set.
-      exif: one of EXIF_CHOICES, in place of that of `paths`.
+    """Reads and checks the json of a data set; `exif` is in place of that of `paths`.
 
     Raises:
       JsonFault: the file holds no json object.
-      InputError: the json or a folder is missing.
+      InputError: the json or a folder is missing, or `exif` is no choice.
     """
     _check_paths(paths)
     paths = paths._replace(exif=exif or paths.exif)

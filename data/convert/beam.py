@@ -38,8 +38,7 @@ _REASON_LINES = 3
 def beam_maker(options: str) -> Maker:
     """Returns what makes shards by a pipeline.
 
-    Args:
-      options: of the pipeline, as a shell takes them: "--runner=DirectRunner ...".
+    `options` are the pipeline's, as a shell takes them: "--runner=DirectRunner ...".
 
     Raises:
       InputError: Apache Beam is not installed, or an option cannot be used.

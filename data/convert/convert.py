@@ -75,8 +75,6 @@ def convert(
     Args:
       paths: of the data set; local, or what `tf.io.gfile` reads.
       output: folder of the shards.
-      split: first part of their names.
-      options: how it is converted.
       maker: makes the shards: `make_shards`, or what `beam_maker` returns.
 
     Raises:
@@ -195,8 +193,7 @@ def plan_shards(
 ) -> list[ShardTask]:
     """Deals the images out, in order: as many to each shard, or as many bytes.
 
-    Args:
-      shards: their number; 0 for shards of up to about 200 MB.
+    `shards` is their number; 0 for shards of up to about 200 MB.
 
     Raises:
       InputError: more shards than images.

@@ -31,8 +31,8 @@ class View(NamedTuple):
     """What is seen of an image, and how large.
 
     Attributes:
-      start, extent: [2] int32, first row and column of the window, and its height and
-        width, in pixels of the image.
+      start, extent: [2] int32, first row and column of the window, and its size, in
+        pixels of the image.
       size: [2] int32, height and width it is resized to, at most the crop's.
       flipped: [] bool, left and right change places.
     """
@@ -59,7 +59,6 @@ def draw_view(
     Args:
       image_size, crop_size: [2] int32, height and width in pixels.
       seed: [2] int64.
-      augmentation: the ranges.
     """
     draws = tf.random.stateless_uniform([4], seed=seed)
     fitted = preprocess.resized_size(image_size, crop_size)

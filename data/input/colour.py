@@ -41,8 +41,6 @@ def change_colors(
     Args:
       image: [H, W, 3] uint8, 0 to 255.
       seed: [2] int64.
-      jitter: its ranges.
-      policy: number and strength of operations.
 
     Returns:
       [H, W, 3] float32, 0 to 255; uint8 as it came where nothing is changed.

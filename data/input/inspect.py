@@ -73,9 +73,7 @@ class Inspection(NamedTuple):
 def inspect(split: Split, *, picture: Path | str | None = None) -> Inspection:
     """Counts what is in shards and checks them against their checksums.
 
-    Args:
-      split: the shards.
-      picture: PNG to write, the first images above their segments; None for none.
+    `picture` is a PNG to write, the first images above their segments; None for none.
 
     Raises:
       InputError: a shard is not what the manifest says, or a record is damaged.
@@ -136,12 +134,9 @@ def draw_batches(
     categories: Sequence[Category],
     path: Path | str,
 ) -> None:
-    """Writes a PNG of what the network sees, with the targets drawn over it.
+    """Writes a sheet of what the network sees, with the targets drawn over it.
 
-    Args:
-      batches: of the training pipeline, at least one; the first images are drawn.
-      categories: the classes, in order.
-      path: of the PNG.
+    `batches` are of the training pipeline, at least one; the first images are drawn.
     """
     drawn = []
     for images, targets in batches:

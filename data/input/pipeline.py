@@ -93,7 +93,6 @@ class Split:
 
         Args:
           global_batch_size: images in a step, over all hosts.
-          seed: of order and changes.
           first_step: step of the first batch.
           input_context: whose part of each step is wanted, in batches of a replica;
             None for whole steps.
@@ -144,14 +143,11 @@ class Split:
     def evaluation_batches(
         self, *, batch_size: int, max_images: int = 0
     ) -> tf.data.Dataset:
-        """Batches of every image once, in the order of the shards.
+        """Dataset of EvaluationBatch: every image once, in the order of the shards.
 
         Args:
           batch_size: images in a batch; the last one may have fewer.
           max_images: stop after these; 0 for all.
-
-        Returns:
-          Dataset of EvaluationBatch.
 
         Raises:
           InputError: a shard is cut off or damaged.

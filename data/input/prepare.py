@@ -38,13 +38,9 @@ class Changes(NamedTuple):
 
 
 class Options(NamedTuple):
-    """What becomes of the records of a split.
+    """What becomes of the records of a split; see `DataConfig` of data.proto.
 
-    `DataConfig` of data.proto explains the fields that are not here.
-
-    Attributes:
-      crop_size: height and width of what the network sees, in pixels.
-      changes: the random changes of training images.
+    `crop_size` is the height and width of what the network sees, in pixels.
     """
 
     crop_size: tuple[int, int]
@@ -81,10 +77,7 @@ class Preparation:
     # Nothing below branches on tensors in Python, and converting it takes seconds.
     @tf.autograph.experimental.do_not_convert
     def __call__(self, number: tf.Tensor) -> tuple[tf.Tensor, Masks, tf.Tensor]:
-        """Prepares an image.
-
-        Args:
-          number: [] int64, of the image in the run.
+        """Prepares the image of a number in the run, [] int64.
 
         Returns:
           The image [crop height, crop width, 3] float32, 0 to 255, its masks, and []

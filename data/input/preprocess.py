@@ -114,11 +114,8 @@ def resize_and_pad(
 def resize_labels_back(
     labels: tf.Tensor, resized: tf.Tensor, original: tf.Tensor
 ) -> tf.Tensor:
-    """Takes labels of the crop back to the image: the inverse of `resize_and_pad`.
+    """Takes labels [..., h, w] int32 of the crop back: the inverse of `resize_and_pad`.
 
-    Args:
-      labels: [h, w] or [B, h, w] int32, of the crop's size.
-      resized: [2] int32, the second result of `resize_and_pad`.
-      original: [2] int32, height and width of the image, as of the result.
+    `resized` is its second result, `original` the height and width of the image.
     """
     return resize_labels(labels[..., : resized[0], : resized[1]], original)

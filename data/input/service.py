@@ -15,9 +15,7 @@ _TIMEOUT_SECONDS = 5
 def distribute(dataset: tf.data.Dataset, address: str) -> tf.data.Dataset:
     """The elements of a data set, made by the workers of a service, in their order.
 
-    Args:
-      dataset: what they make; it is sent to them, with all that it holds.
-      address: of the dispatcher, such as "grpc://host:5000".
+    The data set is sent to them, with all that it holds; `address` is the dispatcher's.
 
     Raises:
       InputError: the address is none, or nobody answers there; TensorFlow would

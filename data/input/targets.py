@@ -40,11 +40,10 @@ def number_masks(
     so do the smallest masks if there are more than `max_masks`.
 
     Args:
-      labels: [H, W] int32, class * divisor + instance, 0 for void.
+      labels: [H, W] int32, class * `divisor` + instance, 0 for void.
       is_thing: for class 1..C in order.
       max_masks: G, at most 255: mask + 1 and class share 16 bits.
       min_thing_pixels: things of fewer pixels of `labels` become void.
-      divisor: see `labels`.
 
     Raises:
       InputError: there are more than 255 classes.

@@ -14,10 +14,8 @@ from cmt.io.files import atomic_write
 class Category(NamedTuple):
     """One class of a data set. Its contiguous class is its index in the list + 1.
 
-    Attributes:
-      id: the data set's own, as is its name; gaps are allowed.
-      is_thing: countable (person), not an area (grass).
-      color: RGB, 0 to 255, for pictures.
+    `id` and `name` are the data set's own; `is_thing` is countable (person), not an
+    area (grass); `color` is RGB, 0 to 255, for pictures.
     """
 
     id: int
@@ -27,9 +25,7 @@ class Category(NamedTuple):
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Category:
-        """Reads an entry of the "categories" list of a COCO panoptic json.
-
-        A missing name or colour is made from the id.
+        """Reads an entry of "categories"; a missing name or colour is made from the id.
 
         Raises:
           KeyError: `id` or `isthing` is missing.

@@ -50,14 +50,12 @@ class Segment(NamedTuple):
 
 
 class PanopticImage(NamedTuple):
-    """An image and its annotation.
+    """An image and its annotation, with segments in the order of the json.
 
     Attributes:
       image_id: id in the json; a number in COCO, a name in Cityscapes.
-      file_name: of the image, as the json has it; "" where it has none.
-      mask_name: of the PNG, below the masks folder.
+      file_name, mask_name: of the image and the PNG, as the json has them; "" for none.
       height, width: in pixels; 0 where the json does not list the image.
-      segments: in the order of the json.
       path: of the image below the images folder; "" for `file_name`.
     """
 

@@ -31,10 +31,7 @@ _COLOR_NAMES = {0: "a grey", 2: "an RGB", 3: "a palette", 4: "a grey", 6: "an RG
 
 
 def read_ids(path: Location) -> np.ndarray:
-    """Reads the segment ids of a COCO panoptic PNG.
-
-    Returns:
-      [H, W] int32, 0 where void.
+    """Reads the segment ids, [H, W] int32, of a COCO panoptic PNG; 0 where void.
 
     Raises:
       InputError: the file is missing, damaged, or of another kind.
@@ -125,16 +122,14 @@ def label_values(
     *,
     keep_crowd: bool,
 ) -> list[int]:
-    """The label, class * 256 + instance, of each segment.
+    """The label, class * 256 + instance, of each segment of an image.
 
-    Stuff has instance 0; things are numbered 1, 2, ... in each class in the order
-    of the segments. Crowd is void, or its class with instance 0.
+    Stuff has instance 0; things are numbered 1, 2, ... in each class in the order of
+    the segments. Crowd is void, or with `keep_crowd` its class with instance 0.
 
     Args:
-      segments: of one image.
       classes: contiguous class of each category id.
       is_thing: of class 1..C in order.
-      keep_crowd: crowd is not void.
     """
     # The check of the json refuses more classes or instances than labels hold.
     counts: dict[int, int] = {}

@@ -64,11 +64,9 @@ class Png(NamedTuple):
     """A PNG whose chunks are whole; height and width are in pixels.
 
     Attributes:
-      depth: bits a channel.
+      depth, interlaced: bits a channel; in seven passes.
       color_type: 0 grey, 2 RGB, 3 palette, 4 grey and 6 RGB with opacity.
-      interlaced: in seven passes.
-      kinds: of its chunks.
-      pixels: contents of the chunks with the compressed pixels.
+      kinds, pixels: of its chunks; contents of those with the compressed pixels.
     """
 
     height: int

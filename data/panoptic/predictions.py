@@ -44,15 +44,14 @@ def check_category_ids(categories: Sequence[Category]) -> None:
 def panoptic_ids(
     classes: np.ndarray, instances: np.ndarray, categories: Sequence[Category]
 ) -> np.ndarray:
-    """Makes the ids that a prediction gives its segments.
+    """Makes the ids of a prediction's segments, category id * 1000 + instance.
 
     Args:
       classes: [H, W] integers, contiguous class 1 to C, 0 where void.
       instances: [H, W] integers, 0 to 999; not read where void.
-      categories: the classes.
 
     Returns:
-      [H, W] int32, category id * 1000 + instance, 0 where void.
+      [H, W] int32, 0 where void.
     """
     ids = np.array([0, *(category.id for category in categories)])
     numbered = ids[classes] * CATEGORY_DIVISOR + instances
@@ -78,15 +77,11 @@ def count_values(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def write_predictions(
     directory: Path | str, categories: Sequence[Category]
 ) -> Iterator[PredictionWriter]:
-    """Yields a writer of `panoptic.json` and `panoptic/*.png`.
+    """Yields a writer of `panoptic.json` and `panoptic/*.png` below a directory.
 
     PNGs are written as images come, to a temporary folder; the end of the block gives
     both their names and replaces earlier ones. If the block raises, nothing is left
     behind and what was there stays.
-
-    Args:
-      directory: where the two appear; made if missing.
-      categories: of the data set; written to the json.
 
     Raises:
       OSError: the disk is full or the folder cannot be written to.
@@ -132,8 +127,7 @@ class PredictionWriter:
           panoptic: [H, W] int32, category id * 1000 + instance, 0 is void.
 
         Raises:
-          InputError: the image came before, a category is not in the list, or a value
-            does not fit in the PNG.
+          InputError: the image came before, or a value has no category or no colour.
         """
         if image_id in self._image_ids:
             raise InputError(f"image {image_id} ({file_name}) is predicted twice")

@@ -12,16 +12,10 @@ from cmt.io.storage import Location
 class Layout(NamedTuple):
     """Where the files of a data set are below its root, and what must be in them.
 
-    In the paths "{split}" stands for the split and "{long}" for its long name.
-
-    Attributes:
-      things: number of thing categories.
-      stuff: number of stuff categories.
-      long_splits: long name of each split, where the data set uses one.
-      image_path: pattern and replacement that make an image's path of the file name
-        that the json has; ("", "") if they are the same.
-      category_offset: to add to the category ids, which must not be 0.
-      about: what the json has to be.
+    In the paths "{split}" stands for the split and "{long}" for its name in
+    `long_splits`. `things` and `stuff` count categories; `image_path` is a pattern and
+    a replacement that make an image's path of its name in the json, ("", "") if they
+    are the same; `category_offset` is added to category ids, which must not be 0.
     """
 
     images: str

@@ -36,10 +36,8 @@ class RecordIndex(NamedTuple):
     """The places of all records of some files, in order.
 
     Attributes:
-      file_numbers: [R] int64, index in `files`.
-      offsets: [R] int64, bytes before the record in its file.
-      lengths: [R] int64, bytes of its content.
-      record_numbers: [R] int64, records before it in its file.
+      file_numbers, record_numbers: [R] int64, which file, and records before it there.
+      offsets, lengths: [R] int64, bytes before the record, and of its content.
       remedy: what to do about damage in the files, for messages.
     """
 
@@ -68,10 +66,9 @@ def index_records(
     expected: Mapping[str, int] | None = None,
     remedy: str = _CONVERT_AGAIN,
 ) -> RecordIndex:
-    """Finds all records of some files.
+    """Finds all records of some files, paths that TensorFlow can open.
 
     Args:
-      files: paths TensorFlow can open.
       skip_damaged: leave out what follows damage in a file, with a warning.
       expected: records that a file should have, by path; files that are not in it
         may have any number.

@@ -21,10 +21,9 @@ _ENDING = ".manifest.json"
 
 
 class Shard(NamedTuple):
-    """A TFRecord file.
+    """A TFRecord file, by its name without folder.
 
     Attributes:
-      name: file name, without folder.
       source: digest of what it was made from (entries, options, sizes and times of
         the files), so that a later run can tell whether it is still current.
       source_sha256: of the image and mask files it was made from, in order.
@@ -39,12 +38,9 @@ class Shard(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """An image that was left out for its faults.
+    """An image that was left out, by its name or place in the json, and its fault.
 
-    Attributes:
-      image: its name in the json, or its place there.
-      message: its first fault and what to do about it.
-      file: that has it; "" in older manifests, whose message begins with it.
+    `file` has the fault; "" in older manifests, whose message begins with it.
     """
 
     image: str
@@ -61,9 +57,7 @@ class Skipped(NamedTuple):
 class Contents(NamedTuple):
     """What is in the shards, counted, and the images that were left out.
 
-    Attributes:
-      things: instances of things that are not crowd.
-      max_masks: masks of the image that has the most.
+    `things` are instances that are not crowd; one image has `max_masks`, the most.
     """
 
     segments: int = 0
@@ -78,11 +72,8 @@ class Contents(NamedTuple):
 class Origin(NamedTuple):
     """What the split was made from, and how, so that it can be made again.
 
-    Attributes:
-      annotations: the json as it was given.
-      dataset: name of a registered data set, "" for none.
-      category_offset: what was added to the category ids of the json.
-      source_sha256: of the image and mask files, in order.
+    `annotations` is the json as it was given; `category_offset` was added to its ids;
+    `source_sha256` is of the image and mask files, in order.
     """
 
     images: Location = ""
@@ -102,8 +93,7 @@ class Manifest:
     Attributes:
       split: the first part of the shards' names.
       categories: the classes; contiguous class = index + 1.
-      annotations: the COCO panoptic json with these categories.
-      masks: the folder of its PNG files.
+      annotations, masks: the COCO panoptic json with these categories, and its PNGs.
       crowd_kept: crowd is its class with instance 0 instead of void.
       folder: where the manifest and the shards are.
     """
@@ -238,10 +228,8 @@ def _resolved(path: str, folder: Location) -> Location:
 def find_paths(dataset: str, root: Location | None, split: str) -> Paths:
     """Returns the paths of a registered data set, or those a manifest was made from.
 
-    Args:
-      dataset: a name of LAYOUTS, or the path of a manifest.
-      root: folder of a registered data set; None with a manifest.
-      split: "train", "val", ...; not used with a manifest.
+    `dataset` is a name of LAYOUTS, or the path of a manifest; `root` is the folder of a
+    registered data set, and `split` "train", "val", ..., which a manifest needs not.
 
     Raises:
       InputError: there is no such data set, or no root.

@@ -38,7 +38,6 @@ def example_reader(
     """Makes the function that reads and decodes one record.
 
     Args:
-      index: the records.
       num_classes: C; labels of other classes count as damage.
       skip_damaged: in place of a damaged record the next whole one is read, and a
         warning names it; `Example.record` says which one it is. The result depends
@@ -46,7 +45,7 @@ def example_reader(
       in_memory: read all records now and keep them, still encoded.
 
     Returns:
-      [] int64 record number -> Example; a function of TensorFlow operations, for
+      [] int64 record number -> Example, in TensorFlow operations, for
       `tf.data.Dataset.map`. A record that is damaged, or none of what the features
       promise, ends it with an error that names file and record; a file that cannot
       be opened, with TensorFlow's, which names the file and says why.

@@ -33,15 +33,10 @@ def snapshot(
 ) -> RecordIndex:
     """The index of a decoded copy of some records, which is made if it is missing.
 
-    Each set of files has a folder of its own in `folder`; files that change get a
-    new one, and so does a copy with others in place of damaged records. An image
-    takes 7 bytes a pixel. Of processes that need the same copy at the same time, one
-    makes it and the others wait.
-
-    Args:
-      index: the records.
-      folder: where snapshots are, on this machine.
-      num_classes, skip_damaged: see `example_reader`.
+    Each set of files has a folder of its own in `folder`, on this machine; files that
+    change get a new one, and so does a copy with others in place of damaged records.
+    An image takes 7 bytes a pixel. Of processes that need the same copy at the same
+    time, one makes it and the others wait.
 
     Raises:
       InputError: the copy is damaged, or the folder is not on this machine.

@@ -46,8 +46,7 @@ class Example(NamedTuple):
 
     Attributes:
       name: string, the image's file name without extension.
-      image: [H, W, 3] uint8 RGB.
-      labels: [H, W] int32, class * 256 + instance, 0 for void.
+      image, labels: [H, W, 3] uint8 RGB; [H, W] int32, class * 256 + instance, 0 void.
       record: int64, place among the records of the split; -1 where it is not known.
     """
 
@@ -60,13 +59,10 @@ class Example(NamedTuple):
 def encode_example(
     *, name: str, image: bytes, image_format: str, labels: np.ndarray
 ) -> bytes:
-    """A serialised tf.train.Example.
+    """A serialised tf.train.Example of an RGB image, "jpeg" or "png", and its labels.
 
-    Args:
-      name: the image's file name without extension.
-      image: the encoded file, three channels of 8 bit.
-      image_format: "jpeg" or "png".
-      labels: [H, W], class * 256 + instance, below 65536.
+    `labels` are [H, W], class * 256 + instance, below 65536; `name` is the image's file
+    name without extension.
     """
     features = {
         _NAME: name.encode(),

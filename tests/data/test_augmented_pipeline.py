@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cmt.data.input.open import open_data
+from cmt.data.input.open import Data
 from cmt.data.input.prepare import record_of
 from cmt.protos import data_pb2
 
@@ -38,7 +38,7 @@ def config(shards) -> data_pb2.DataConfig:
 
 def batches(config, count: int, *, parallel_calls: int, seed: int = 1, first_step=0):
     config.parallel_calls = parallel_calls
-    dataset = open_data(config).train.batches(
+    dataset = Data(config).train.batches(
         global_batch_size=_BATCH, seed=seed, first_step=first_step
     )
     return [

@@ -12,8 +12,8 @@ import tensorflow as tf
 from PIL import Image
 
 from cmt.cli.main import main
-from cmt.data.input.find import find_splits
 from cmt.data.input.inspect import draw_batches, inspect
+from cmt.data.input.open import find_splits
 from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.json import read_annotations
 from cmt.data.records.manifest import Manifest, Shard

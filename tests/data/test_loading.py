@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from cmt.config import parse_experiment
 from cmt.data.input import service
-from cmt.data.input.open import open_data
+from cmt.data.input.open import Data
 from cmt.data.input.service import distribute
 from cmt.errors import InputError
 from cmt.protos import data_pb2
@@ -33,7 +33,7 @@ def test_a_cache_stands_alone(shards, tmp_path, monkeypatch, field, value):
     config = data_pb2.DataConfig(train=train, cache_records=True)
     setattr(config, field, value)
     with pytest.raises(InputError, match=f"cache_records.* with data.{field}"):
-        open_data(config).train.batches(global_batch_size=2, seed=1)
+        Data(config).train.batches(global_batch_size=2, seed=1)
     assert not list(tmp_path.iterdir())
 
 

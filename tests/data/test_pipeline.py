@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cmt.data.input.find import find_split
-from cmt.data.input.open import open_data
+from cmt.data.input.open import Data, find_split
 from cmt.data.input.preprocess import resize_and_pad, resize_labels
 from cmt.data.records.index import index_records
 from cmt.data.records.reader import example_reader
@@ -33,7 +32,7 @@ def config_of(shards: pathlib.Path) -> data_pb2.DataConfig:
 
 
 def batches(config, count: int, *, size: int = 5, seed: int = 1, first_step: int = 0):
-    dataset = open_data(config).train.batches(
+    dataset = Data(config).train.batches(
         global_batch_size=size, seed=seed, first_step=first_step
     )
     return [
@@ -58,7 +57,7 @@ def plain(shards):
 
 
 def test_training_shapes_are_static(config):
-    dataset = open_data(config).train.batches(global_batch_size=3, seed=0)
+    dataset = Data(config).train.batches(global_batch_size=3, seed=0)
     images, targets = dataset.element_spec
     assert images == tf.TensorSpec([3, 49, 65, 3], tf.float32)
     assert targets.semantic == tf.TensorSpec([3, 49, 65], tf.int32)
@@ -149,7 +148,7 @@ def test_nothing_is_read_but_what_is_used(config, shards, tmp_path):
     split = find_split(config.train.tfrecords)
     index = split.index
     first = batches(config, 1)[0][-1]
-    for line in open_data(config).train.names(first):
+    for line in Data(config).train.names(first):
         file, _, record = line.partition(": record ")
         numbers = (index.file_numbers == split.files.index(file)) & (
             index.record_numbers == int(record.split()[0])
@@ -182,7 +181,7 @@ def test_images_in_place_of_damaged_ones_have_their_own_names(
     config.augmentation.copy_paste.thing_probability = 0
     by_name = {
         name.numpy().decode(): image.numpy()
-        for batch in open_data(config).validation.evaluation_batches(batch_size=4)
+        for batch in Data(config).validation.evaluation_batches(batch_size=4)
         for name, image in zip(batch.names, batch.images, strict=True)
     }
     index = index_records(find_split(config.train.tfrecords).files)
@@ -198,9 +197,7 @@ def test_images_in_place_of_damaged_ones_have_their_own_names(
         setattr(config, kept, value)
     seen = []
     for images, *_, records in batches(config, 3, size=8):
-        for image, name in zip(
-            images, open_data(config).train.names(records), strict=True
-        ):
+        for image, name in zip(images, Data(config).train.names(records), strict=True):
             np.testing.assert_array_equal(
                 image, by_name[name.split("(")[1].rstrip(")")]
             )
@@ -219,8 +216,8 @@ def test_evaluation_never_skips(config, shards, tmp_path):
         opened.seek(int(index.offsets[2]) + 100)
         opened.write(b"damage")
     with pytest.raises(tf.errors.InvalidArgumentError, match="record 2 cannot be read"):
-        list(open_data(config).validation.evaluation_batches(batch_size=4))
-    losses = open_data(config).validation.batches(global_batch_size=6, seed=0)
+        list(Data(config).validation.evaluation_batches(batch_size=4))
+    losses = Data(config).validation.batches(global_batch_size=6, seed=0)
     with pytest.raises(tf.errors.InvalidArgumentError, match="record 2 cannot be read"):
         next(iter(losses))
 
@@ -231,7 +228,7 @@ def test_hosts_share_each_step(config):
     rows = []
     for host in range(2):
         context = tf.distribute.InputContext(2, host, num_replicas_in_sync=4)
-        dataset = open_data(config).train.batches(
+        dataset = Data(config).train.batches(
             global_batch_size=8, seed=1, first_step=1, input_context=context
         )
         assert dataset.element_spec[0].shape == (2, 49, 65, 3)
@@ -245,15 +242,13 @@ def test_hosts_share_each_step(config):
 def test_hosts_have_equal_parts(config):
     context = tf.distribute.InputContext(2, 0, num_replicas_in_sync=2)
     with pytest.raises(InputError, match="divisible .* got 5 images and 2 hosts"):
-        open_data(config).train.batches(
-            global_batch_size=5, seed=1, input_context=context
-        )
+        Data(config).train.batches(global_batch_size=5, seed=1, input_context=context)
 
 
 def test_replicas_get_their_part(config, plain):
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])
     distributed = strategy.distribute_datasets_from_function(
-        lambda context: open_data(config).train.batches(
+        lambda context: Data(config).train.batches(
             global_batch_size=5, seed=1, input_context=context
         )
     )
@@ -284,11 +279,11 @@ def test_images_are_known_by_name(config):
     config.validation.CopyFrom(config.train)
     by_name = {
         name.numpy().decode(): image.numpy()
-        for batch in open_data(config).validation.evaluation_batches(batch_size=4)
+        for batch in Data(config).validation.evaluation_batches(batch_size=4)
         for name, image in zip(batch.names, batch.images, strict=True)
     }
     batch = batches(config, 1, first_step=7)[0]
-    names = open_data(config).train.names(batch[-1])
+    names = Data(config).train.names(batch[-1])
     for image, name in zip(batch[0], names, strict=True):
         np.testing.assert_array_equal(image, by_name[name.split("(")[1].rstrip(")")])
 
@@ -365,7 +360,7 @@ def test_an_epoch_has_every_image_once_in_a_new_order(config, cache):
 
 
 def test_evaluation_has_every_image_once_in_order(config, scenes):
-    rows = list(open_data(config).validation.evaluation_batches(batch_size=4))
+    rows = list(Data(config).validation.evaluation_batches(batch_size=4))
     assert [len(batch.images) for batch in rows] == [4, 2]
     names = [name.decode() for batch in rows for name in batch.names.numpy()]
     assert names == [f"{number:012d}" for number in range(1, 7)]
@@ -377,7 +372,5 @@ def test_evaluation_has_every_image_once_in_order(config, scenes):
     expected, _ = resize_and_pad(tf.io.decode_jpeg(image), (49, 65))
     np.testing.assert_array_equal(batch.images[1], expected)
 
-    limited = open_data(config).validation.evaluation_batches(
-        batch_size=4, max_images=3
-    )
+    limited = Data(config).validation.evaluation_batches(batch_size=4, max_images=3)
     assert [len(batch.images) for batch in limited] == [3]

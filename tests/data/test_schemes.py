@@ -13,9 +13,8 @@ from typer.testing import CliRunner
 
 from cmt.cli.data import app
 from cmt.config import parse_experiment
-from cmt.data.input.find import find_split, find_splits
 from cmt.data.input.inspect import inspect
-from cmt.data.input.open import open_data
+from cmt.data.input.open import Data, find_split, find_splits
 from cmt.data.panoptic.json import read_annotations
 from cmt.data.records.tfrecord import INDEX_SUFFIX
 from cmt.errors import InputError
@@ -72,8 +71,8 @@ def rows(dataset: tf.data.Dataset, count: int) -> list[np.ndarray]:
 
 def assert_same_batches(one: data_pb2.DataConfig, two: data_pb2.DataConfig) -> None:
     for make in (
-        lambda c: open_data(c).train.batches(global_batch_size=2, seed=1),
-        lambda c: open_data(c).validation.evaluation_batches(batch_size=4),
+        lambda c: Data(c).train.batches(global_batch_size=2, seed=1),
+        lambda c: Data(c).validation.evaluation_batches(batch_size=4),
     ):
         for a, b in zip(rows(make(one), 2), rows(make(two), 2), strict=True):
             np.testing.assert_array_equal(a, b)
@@ -83,11 +82,11 @@ def test_batches_and_manifest_are_those_of_local_shards(root, local):
     remote = config_of(f"{root}/out")
     assert_same_batches(remote, config_of(local))
     assert storage.is_file(f"{root}/out/val-00000-of-00002.tfrecord{INDEX_SUFFIX}")
-    manifest = open_data(remote).validation.manifest
+    manifest = Data(remote).validation.manifest
     assert manifest.annotations == f"{root}/train.json"
     assert manifest.masks == f"{root}/masks"
     assert manifest.folder == f"{root}/out"
-    names = open_data(remote).train.names([0, 5])
+    names = Data(remote).train.names([0, 5])
     assert (
         names[0] == f"{root}/out/val-00000-of-00002.tfrecord: record 0 (000000000001)"
     )
@@ -96,7 +95,7 @@ def test_batches_and_manifest_are_those_of_local_shards(root, local):
 
 def test_ground_truth_of_the_config_keeps_its_scheme(root):
     given = {"annotations": f"{root}/train.json", "masks": f"{root}/masks"}
-    manifest = open_data(config_of(f"{root}/out", **given)).train.manifest
+    manifest = Data(config_of(f"{root}/out", **given)).train.manifest
     assert (manifest.annotations, manifest.masks) == tuple(given.values())
 
 
@@ -112,7 +111,7 @@ def test_shards_without_manifest(root, local):
     assert split.manifest.masks == f"{root}/train"
     assert split.manifest.folder == f"{root}/out"
     remote = config_of(f"{root}/out", annotations=annotations, masks=f"{root}/masks")
-    assert open_data(remote).validation.manifest.masks == f"{root}/masks"
+    assert Data(remote).validation.manifest.masks == f"{root}/masks"
     assert_same_batches(remote, config_of(local))
 
 
@@ -153,7 +152,7 @@ def test_a_snapshot_is_on_this_machine(root):
     config = config_of(f"{root}/out")
     config.snapshot_folder = f"{root}/snapshots"
     with pytest.raises(InputError, match=r"snapshot_folder must be .* of this machine"):
-        open_data(config).train.batches(global_batch_size=2, seed=1)
+        Data(config).train.batches(global_batch_size=2, seed=1)
 
 
 def experiment_of(root: str, **paths: str) -> experiment_pb2.ExperimentConfig:
@@ -165,7 +164,7 @@ def experiment_of(root: str, **paths: str) -> experiment_pb2.ExperimentConfig:
 
 def test_evaluation_begins(root, monkeypatch, tmp_path):
     experiment = experiment_of(root)
-    data = open_data(experiment.data)
+    data = Data(experiment.data)
     trainer_factory.check_categories(experiment, data.train.categories)
     assert trainer_factory.validation_steps(experiment, data.validation.num_images) == 3
     examples = data.validation.examples(2)
@@ -180,6 +179,6 @@ def test_evaluation_begins(root, monkeypatch, tmp_path):
         trainer_factory.build_evaluation(experiment, trainer, data, tmp_path)
     )
     experiment = experiment_of(root, masks=f"{root}/none")
-    data = open_data(experiment.data)
+    data = Data(experiment.data)
     with pytest.raises(InputError, match=f"{root}/none is no folder"):
         trainer_factory.build_evaluation(experiment, trainer, data, tmp_path)

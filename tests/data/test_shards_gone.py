@@ -11,7 +11,7 @@ import sys
 _PROGRAM = """
 import os, pathlib, sys
 import tensorflow as tf
-from cmt.data.input.open import open_data
+from cmt.data.input.open import Data
 from cmt.errors import CmtError
 from cmt.protos import data_pb2
 
@@ -27,7 +27,7 @@ def try_way(way, folder):
     config.skip_damaged_records = way.startswith("skipping")
     if way in ("cache_records", "snapshot_folder"):
         setattr(config, way, True if way == "cache_records" else str(folder / "snap"))
-    data = open_data(config)
+    data = Data(config)
 
     def lose():
         # Once the data knows its records, as in the midst of a run.
@@ -53,7 +53,7 @@ def try_way(way, folder):
         service = tf.data.experimental.service
         dispatcher = service.DispatchServer()
         config.service = dispatcher.target
-        data = open_data(config)
+        data = Data(config)
         address = dispatcher.target.partition("://")[2]
         worker = service.WorkerServer(service.WorkerConfig(dispatcher_address=address))
         # TensorFlow hangs where these end before what was read from them.

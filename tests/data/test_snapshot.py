@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cmt.data.input.open import open_data
+from cmt.data.input.open import Data
 from cmt.data.records import snapshot
 from cmt.data.records.index import index_records
 from cmt.data.records.reader import example_reader
@@ -57,14 +57,14 @@ def test_what_is_kept_is_what_is_read(config, files, tmp_path, option):
         file.seek(100)
         file.write(b"damage")
     config.skip_damaged_records = True
-    dataset = open_data(config).train.batches(global_batch_size=4, seed=1)
+    dataset = Data(config).train.batches(global_batch_size=4, seed=1)
     first = [part.numpy() for part in tf.nest.flatten(next(iter(dataset)))]
     spoil(files)
     read = example_reader(index_records(files), num_classes=CLASSES)
     with pytest.raises(tf.errors.InvalidArgumentError, match="cannot be read"):
         read(tf.constant(0, tf.int64))
     if option == "snapshot_folder":  # by the next run, too
-        dataset = open_data(config).train.batches(global_batch_size=4, seed=1)
+        dataset = Data(config).train.batches(global_batch_size=4, seed=1)
     again = [part.numpy() for part in tf.nest.flatten(next(iter(dataset)))]
     for part, other in zip(first, again, strict=True):
         np.testing.assert_array_equal(part, other)
@@ -173,7 +173,7 @@ def test_damage_of_a_copy_is_mended_by_making_it_again(config, files, tmp_path):
     config.snapshot_folder = str(tmp_path / "snap")
 
     def first_batch() -> list[np.ndarray]:
-        dataset = open_data(config).train.batches(global_batch_size=24, seed=1)
+        dataset = Data(config).train.batches(global_batch_size=24, seed=1)
         return [part.numpy() for part in tf.nest.flatten(next(iter(dataset)))]
 
     expected = first_batch()

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from cmt.config import parse_experiment
-from cmt.data.input.find import find_split
-from cmt.data.input.open import open_data
+from cmt.data.input.open import Data, find_split
 from cmt.data.records.manifest import Manifest
 from cmt.errors import InputError
 from cmt.protos import data_pb2
@@ -26,23 +25,23 @@ def config(shards) -> data_pb2.DataConfig:
 
 
 def test_ground_truth_comes_from_the_manifest_or_the_config(config, scenes, shards):
-    manifest = open_data(config).validation.manifest
+    manifest = Data(config).validation.manifest
     assert manifest.annotations == (
         (scenes / "annotations" / "panoptic_val.json").resolve()
     )
-    assert open_data(config).train.manifest.num_images == 24
+    assert Data(config).train.manifest.num_images == 24
     config.validation.annotations = "elsewhere.json"
     config.validation.masks = "elsewhere"
-    manifest = open_data(config).validation.manifest
+    manifest = Data(config).validation.manifest
     assert manifest.annotations == pathlib.Path("elsewhere.json")
     assert manifest.masks == pathlib.Path("elsewhere")
     config.validation.manifest = str(shards / "none.manifest.json")
     with pytest.raises(InputError, match="no such manifest"):
-        _ = open_data(config).validation
+        _ = Data(config).validation
 
 
 def test_shards_that_cannot_be_used(shards, tmp_path):
-    data = open_data(data_pb2.DataConfig())
+    data = Data(data_pb2.DataConfig())
     with pytest.raises(InputError, match="data.train.tfrecords is not set"):
         _ = data.train
     with pytest.raises(InputError, match="data.validation.tfrecords is not set"):
@@ -77,8 +76,8 @@ def test_some_of_the_shards(shards):
 def test_counts_are_of_the_shards_in_use(config, shards):
     config.train.tfrecords = str(shards / "train-00001-*")
     config.validation.tfrecords = str(shards / "train-0000[02]-*")
-    assert open_data(config).train.manifest.num_images == 8
-    assert open_data(config).validation.manifest.num_images == 16
+    assert Data(config).train.manifest.num_images == 8
+    assert Data(config).validation.manifest.num_images == 16
     experiment = parse_experiment("", "defaults", ["trainer.global_batch_size=2"])
     assert trainer_factory.validation_steps(experiment, 16) == 8
     experiment.evaluation.max_images = 20
@@ -111,14 +110,14 @@ def test_shards_of_deeplab2_need_no_manifest(shared, tmp_path):
         ),
     )
     config.crop_height_pixels = config.crop_width_pixels = 321
-    manifest = open_data(config).train.manifest
+    manifest = Data(config).train.manifest
     assert (manifest.num_images, len(manifest.categories)) == (4, 133)
     assert manifest.masks == samples / "panoptic_real"
     labels = np.load(folder / "panoptic_labels.npz")
-    dataset = open_data(config).train.batches(global_batch_size=4, seed=1, first_step=2)
+    dataset = Data(config).train.batches(global_batch_size=4, seed=1, first_step=2)
     images, targets = next(dataset.as_numpy_iterator())
     semantics, records = targets.semantic, targets.image_ids
-    names = open_data(config).train.names(records)
+    names = Data(config).train.names(records)
     for image, semantic, name in zip(images, semantics, names, strict=True):
         assert image.std() > 10
         known = np.unique(labels[name.split("(")[1].rstrip(")")] // 256)

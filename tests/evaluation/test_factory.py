@@ -18,7 +18,7 @@ from PIL import Image
 from cmt.cli import demo_run
 from cmt.cli.main import main
 from cmt.config import load_experiment, to_text
-from cmt.data.input.open import open_data
+from cmt.data.input.open import Data
 from cmt.data.panoptic.categories import write_categories
 from cmt.data.panoptic.masks import read_ids
 from cmt.data.panoptic.predictions import panoptic_ids
@@ -98,15 +98,13 @@ def segmenter(run_dir):
 @pytest.fixture(scope="module")
 def loaded(experiment, run_dir):
     """What `cmt eval` makes of it."""
-    predictor, step = factory.load_predictor(
-        experiment, open_data(experiment.data), run_dir
-    )
+    predictor, step = factory.load_predictor(experiment, Data(experiment.data), run_dir)
     assert step == 12
     return predictor
 
 
 def evaluate(experiment, predictor, output) -> dict:
-    split = open_data(experiment.data).validation
+    split = Data(experiment.data).validation
     evaluation = open_evaluation(experiment, split, predictor.categories)
     return evaluation.run(predictor, output, step=12)
 
@@ -134,7 +132,7 @@ def test_evaluation_and_prediction_agree(
 
 
 def test_examples_have_the_ids_of_the_ground_truth(experiment, scenes):
-    split = open_data(experiment.data).validation
+    split = Data(experiment.data).validation
     annotations = json.loads((scenes / "annotations" / "panoptic_val.json").read_text())
     examples = list(split.examples(2))
     assert len(examples) == 2
@@ -167,7 +165,7 @@ def test_categories_come_from_the_run_or_the_manifest(experiment, run_dir, tmp_p
     )
 
     def names(experiment, prefix) -> list[str]:
-        data = open_data(experiment.data)
+        data = Data(experiment.data)
         found = factory.find_categories(experiment, data, str(prefix))
         return [category.name for category in found]
 
@@ -186,7 +184,7 @@ def test_a_missing_checkpoint_is_said_first(tmp_path):
         "scenes/tiny", ['data.validation.tfrecords=""', 'data.train.tfrecords=""']
     )
     with pytest.raises(InputError, match="holds no checkpoint"):
-        factory.load_predictor(bare, open_data(bare.data), tmp_path)
+        factory.load_predictor(bare, Data(bare.data), tmp_path)
     (tmp_path / "config.textproto").write_text(to_text(bare))
     with pytest.raises(InputError, match="holds no checkpoint"):
         factory.open_model(tmp_path)

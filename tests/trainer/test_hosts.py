@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 from cmt.config import load_experiment, parse_experiment
-from cmt.data.input.open import open_data
+from cmt.data.input.open import Data
 from cmt.data.panoptic.categories import Category
 from cmt.data.scenes.generate import generate_scenes
 from cmt.protos import experiment_pb2
@@ -75,7 +75,7 @@ def arrays(dataset: tf.data.Dataset, count: int) -> list[list[np.ndarray]]:
 @pytest.mark.parametrize("first_step", [0, 5])
 @pytest.mark.parametrize("kind", ["training", "validation"])
 def test_hosts_together_read_the_steps_of_one(experiment, kind, first_step):
-    data = open_data(experiment.data)
+    data = Data(experiment.data)
     split = data.train if kind == "training" else data.validation
     make = functools.partial(
         split.batches, global_batch_size=_BATCH, seed=1, first_step=first_step
@@ -174,7 +174,7 @@ def test_a_run_reads_by_host(tiny, tmp_path, monkeypatch):
     categories = [Category(i, f"c{i}", True, (i, 0, 0)) for i in range(1, 11)]
     split = types.SimpleNamespace(categories=categories, batches=batches, names=None)
     data = types.SimpleNamespace(train=split)
-    monkeypatch.setattr(train_module, "open_data", lambda _: data)
+    monkeypatch.setattr(train_module, "Data", lambda _: data)
     settings = ("global_batch_size=4", "steps=3", "log_every_steps=1")
     settings += ("evaluate_every_steps=0",)
     settings += ("learning_rate.warmup_steps=0", "strategy.kind=ONE_DEVICE")

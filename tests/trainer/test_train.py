@@ -46,7 +46,7 @@ def run(tiny, tmp_path, monkeypatch):
 
     monkeypatch.setattr(factory, "build_network", lambda _: tiny.build_network())
     monkeypatch.setattr(factory, "build_trainer", trainer)
-    monkeypatch.setattr(train_module, "open_data", lambda _: data)
+    monkeypatch.setattr(train_module, "Data", lambda _: data)
     monkeypatch.setattr(factory, "build_evaluation", lambda *_: options["evaluation"])
 
     def call(*overrides, smoke=False):
