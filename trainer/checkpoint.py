@@ -51,7 +51,7 @@ class RunCheckpoints:
         """Restores the latest checkpoint, if there is one.
 
         Returns:
-          The step training goes on from; 0 for a new run.
+          The step that training continues from; 0 for a new run.
 
         Raises:
           InputError: it cannot be read or is of another network or optimizer.
@@ -108,6 +108,6 @@ class RunCheckpoints:
             raise WorkError(
                 f"checkpoint {prefix} cannot be written ({tensorflow_reason(error)}); "
                 "free space or change permissions, and run the same command again: it "
-                "goes on from the last checkpoint"
+                "continues from the last checkpoint"
             ) from error
         return self.latest

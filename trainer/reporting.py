@@ -166,7 +166,7 @@ class ProgressBar:
         self._bar.update(self._task, completed=step)
 
     def pause(self) -> None:
-        """Makes room for another bar; `log` goes on."""
+        """Makes room for another bar; `log` shows this one again."""
         self._bar.stop()
 
     def log(self, record: LogRecord) -> None:

@@ -59,7 +59,7 @@ def check_config(run_dir: Path, experiment: Message) -> list[str]:
 
 
 def check_categories(run_dir: Path, categories: Sequence[Category]) -> None:
-    """Checks that a run goes on with the classes it began with.
+    """Checks that a run continues with the classes it began with.
 
     Raises:
       InputError: it does not; names the first that differs.

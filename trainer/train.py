@@ -44,7 +44,7 @@ class Summary(NamedTuple):
 
 
 def train(experiment: Message, run_dir: Path | str, *, smoke: bool = False) -> Summary:
-    """Trains the network of a config, or goes on with a run.
+    """Trains the network of a config, or continues a run.
 
     Continuing repeats neither images nor augmentation. Random numbers inside the
     network (dropout, drop path, sampled pixels) begin anew from the seed and the step.
@@ -133,7 +133,7 @@ def _train(experiment: Message, run_dir: Path) -> Summary:
 def _load_first_weights(
     network: tf_keras.Model, settings: factory.Settings, run_dir: Path
 ) -> LoadReport | None:
-    """Loads the initial checkpoint; None where there is none, or a run goes on."""
+    """Loads the initial checkpoint; None where there is none, or a run is continued."""
     if not settings.initial_checkpoint or has_checkpoint(run_dir):
         return None
     return load_initial_checkpoint(

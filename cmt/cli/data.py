@@ -227,7 +227,7 @@ def convert(
 ) -> None:
     """Write TFRecord shards and a manifest from COCO panoptic data.
 
-    A conversion that was interrupted, killed or stopped by a fault goes on with
+    A conversion that was interrupted, killed or stopped by a fault continues with
     --resume and the same options. Paths may be local or what TensorFlow reads, such
     as gs://.
 

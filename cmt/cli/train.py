@@ -1,4 +1,4 @@
-"""`cmt train`: trains a network, or goes on with a run."""
+"""`cmt train`: trains a network, or continues a run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def train(
             "--output",
             parser=local_path,
             metavar="DIR",
-            help="The run directory; training goes on by itself if it holds a run.",
+            help="The run directory; if it holds a run, training continues it.",
         ),
     ],
     overrides: Annotated[
