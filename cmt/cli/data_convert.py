@@ -31,23 +31,25 @@ def stoppable(output: str, split: str, overwrite: bool) -> Iterator[None]:
       CmtError: in place of other errors after which finished shards are kept.
     """
     from cmt.cli.main import explain
-    from cmt.data.convert.shards import KEPT, has_finished
+    from cmt.data.convert.shards import KEPT, finished_shards
     from cmt.errors import CmtError, InputError, WorkError
 
+    before = finished_shards(output, split)
     with _terminated_by_exception():
         try:
             yield
         except CmtError:
             raise
         except Exception as error:
-            if not has_finished(output, split):
+            if finished_shards(output, split) == set():
                 raise
             code, message = explain(error)
             kind = InputError if code == InputError.exit_code else WorkError
             raise kind(f"{message}; {KEPT}") from error
         except (KeyboardInterrupt, SystemExit):
             instead = " in place of --overwrite" if overwrite else ""
-            if has_finished(output, split):
+            # Those of an earlier run may be of other options.
+            if finished_shards(output, split) - before:
                 advice = (
                     "finished shards are kept; run the same command with "
                     f"--resume{instead} to go on"

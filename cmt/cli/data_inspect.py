@@ -39,7 +39,9 @@ def inspect(
     ],
     output: Annotated[
         Path | None,
-        typer.Option(parser=local_path, metavar="DIR", help="Folder for pictures."),
+        typer.Option(
+            parser=local_path, metavar="DIR", help="Folder for pictures of some images."
+        ),
     ] = None,
     augmented: Annotated[
         bool,

@@ -149,10 +149,12 @@ def read_receipt(path: Location) -> MadeShard | None:
         return None
 
 
-def has_finished(output: Location, split: str) -> bool:
-    """Whether a conversion that was cut off has left shards of `split` in `output`."""
-    names = storage.list_files(_work_folder(output, split))
-    return any(name.endswith(f".tfrecord{_RECEIPT_SUFFIX}") for name in names)
+def finished_shards(output: Location, split: str) -> set[tuple]:
+    """Receipts, with size and time, that a conversion which was cut off has left."""
+    folder = _work_folder(output, split)
+    paths = [join(folder, name) for name in storage.list_files(folder)]
+    paths = [path for path in paths if path.endswith(f".tfrecord{_RECEIPT_SUFFIX}")]
+    return set(zip(paths, storage.stamps(paths), strict=True))
 
 
 def _work_folder(output: Location, split: str) -> str:
@@ -176,7 +178,7 @@ def work_folder(output: Location, split: str, options: ConvertOptions) -> Iterat
         "--output"
     )
     with contextlib.nullcontext() if remote else locked(Path(work, LOCK), busy):
-        if has_finished(output, split) and not (options.resume or options.overwrite):
+        if finished_shards(output, split) and not (options.resume or options.overwrite):
             raise InputError(
                 f"{work}: holds finished shards of a conversion that was cut off; give "
                 "--resume to go on with it, --overwrite to begin anew, or another "
@@ -190,7 +192,7 @@ def work_folder(output: Location, split: str, options: ConvertOptions) -> Iterat
         try:
             yield work
         except BaseException as error:  # an interrupt, too
-            if not has_finished(output, split):
+            if not finished_shards(output, split):
                 storage.remove_folder(work)
                 with contextlib.suppress(OSError):  # where others have put files
                     for folder in missing:
@@ -255,7 +257,7 @@ def _note_run(planned: Manifest, work: Location, overwrite: bool) -> None:
     path = join(work, _MANIFEST)
     if storage.is_file(path):
         changes = _changes(Manifest.read(path), planned)
-        if changes and has_finished(planned.folder, planned.split):
+        if changes and finished_shards(planned.folder, planned.split):
             raise InputError(
                 f"{work}: holds finished shards of a run with other options "
                 f"({'; '.join(changes)}); give those to go on with it, --overwrite to "

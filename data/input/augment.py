@@ -50,15 +50,12 @@ def draw_view(
     crop_size: tuple[int, int],
     augmentation: Augmentation,
 ) -> View:
-    """Draws scale, crop and flip.
+    """Draws scale, crop and flip, in the ranges of the augmentation.
 
     The size is that of the evaluation's resize times the scale. Of what is larger
     than the crop, a random window is seen, of whole pixels of the image, so that the
-    scale can differ from the drawn one by less than a pixel of the window.
-
-    Args:
-      image_size, crop_size: [2] int32, height and width in pixels.
-      seed: [2] int64.
+    scale can differ from the drawn one by less than a pixel of the window. Sizes are
+    [2] int32, height and width in pixels; `seed` is [2] int64.
     """
     draws = tf.random.stateless_uniform([4], seed=seed)
     fitted = preprocess.resized_size(image_size, crop_size)

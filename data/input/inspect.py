@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,6 +79,7 @@ def inspect(split: Split, *, picture: Path | str | None = None) -> Inspection:
     Raises:
       InputError: a shard is not what the manifest says, or a record is damaged.
     """
+    split = dataclasses.replace(split, options=None)  # Here no damage is skipped.
     for file, shard in zip(split.files, split.manifest.shards, strict=True):
         # Made from annotations, a manifest knows no checksums.
         if shard.sha256 and shard.sha256 != storage.sha256(file):

@@ -1,6 +1,6 @@
 """Shards and their manifest -> splits, each opened once.
 
-Only this file reads messages of DataConfig.
+In data/, only this file reads configs.
 """
 
 from __future__ import annotations

@@ -106,12 +106,14 @@ class Split:
             the service does not answer, or options do not go together.
         """
         options = self.options
-        # A service would send all that is cached to its workers.
-        for other in ("service", "snapshot_folder"):
+        for other, reason in (
+            ("service", "which would send all that is kept to its workers"),
+            ("snapshot_folder", "whose records are decoded, not kept as they are"),
+        ):
             if options.cache_records and getattr(options, other):
                 raise InputError(
-                    f"data.cache_records cannot be used with data.{other}; leave one "
-                    "of them out"
+                    f"data.cache_records cannot be used with data.{other}, {reason}; "
+                    "leave one of them out"
                 )
         index = self.index
         damage = {

@@ -19,15 +19,11 @@ def decode_image(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def resized_size(size: tf.Tensor, crop_size: tuple[int, int]) -> tf.Tensor:
-    """The size, [2] int32, at which an image just fits into the crop.
+    """The size, [2] int32 as `size`, at which an image just fits into the crop.
 
     The image is scaled until both sides reach the crop, then until both fit, with
     the roundings and float32 products of DeepLab2, so that the short side can be
     one pixel more than the exact value.
-
-    Args:
-      size: [2] int32, height and width in pixels, as those of the crop.
-      crop_size: height and width to fit into.
     """
     size = tf.cast(size, tf.float32)
     crop = tf.constant(crop_size, tf.float32)
@@ -48,16 +44,12 @@ def resize_image(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
 def resize_labels(
     labels: tf.Tensor, size: tf.Tensor, *, flipped: tf.Tensor | bool = False
 ) -> tf.Tensor:
-    """Nearest-neighbour resize with aligned corners.
+    """Nearest-neighbour resize of [..., H, W] to [2] int32, with aligned corners.
 
     Two gathers instead of TensorFlow's operation (with the same result), because
     that has no integer kernel on GPUs. Both gather rows, which are contiguous: four
-    times as fast as gathering columns, the transpositions included.
-
-    Args:
-      labels: [..., H, W], any type, also of the result.
-      size: [2] int32, new height and width.
-      flipped: [] bool, left and right change places.
+    times as fast as gathering columns, the transpositions included. Where `flipped`, []
+    bool, left and right change places.
     """
     shape = tf.shape(labels)
     rows = _nearest(shape[-2], size[0])

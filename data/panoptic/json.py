@@ -161,9 +161,12 @@ def read_annotations(path: Location) -> PanopticAnnotations:
     """
     content = load_json(path)
     try:
+        # Scoring takes entries of any form: no annotation may need them.
+        listed = _field(content, "the json", "images", list, None) or ()
         known = {
-            _field(entry, where, "id", ImageId): entry
-            for where, entry in _entries(content, "images", [])
+            entry["id"]: entry
+            for entry in listed
+            if isinstance(entry, dict) and isinstance(entry.get("id"), ImageId)
         }
         categories = [
             _category(entry, where)
@@ -173,7 +176,8 @@ def read_annotations(path: Location) -> PanopticAnnotations:
         for where, entry in _entries(content, "annotations"):
             image = _image(entry, where, known)
             if image.image_id in images:
-                raise ValueError(f"image {image.image_id} has two annotations")
+                fault = f"image {image.image_id} has two annotations; keep one"
+                raise InputError(f"{path}: {fault}")
             images[image.image_id] = image
     except ValueError as fault:
         raise InputError(
@@ -224,8 +228,8 @@ def _image(
         image_id=image_id,
         file_name=_field(image, place, "file_name", str, ""),
         mask_name=_field(entry, where, "file_name", str),
-        height=_field(image, place, "height", int, 0),
-        width=_field(image, place, "width", int, 0),
+        height=int(_field(image, place, "height", _Number, 0)),
+        width=int(_field(image, place, "width", _Number, 0)),
         segments=[
             _segment(info, f"{where}.segments_info[{number}]")
             for number, info in enumerate(_field(entry, where, "segments_info", list))

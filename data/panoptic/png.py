@@ -64,9 +64,10 @@ class Png(NamedTuple):
     """A PNG whose chunks are whole; height and width are in pixels.
 
     Attributes:
-      depth, interlaced: bits a channel; in seven passes.
+      depth: bits a channel.
       color_type: 0 grey, 2 RGB, 3 palette, 4 grey and 6 RGB with opacity.
-      kinds, pixels: of its chunks; contents of those with the compressed pixels.
+      interlaced: the pixels come in seven passes.
+      kinds, pixels: kinds of all chunks; contents of those that hold pixels.
     """
 
     height: int
@@ -114,7 +115,7 @@ class Png(NamedTuple):
             raise ImageFault(DAMAGED, reason)
 
     def _row_bytes(self, columns: int) -> int:
-        """Of so many RGB pixels, and the number of the row's filter before them."""
+        """Bytes that so many RGB pixels of a row take, with its filter before them."""
         return 1 + 3 * columns * self.depth // 8
 
     def _num_bytes(self) -> int:

@@ -25,8 +25,7 @@ _logger = logging.getLogger(__name__)
 
 _HEAD_BYTES = 12  # length, and its checksum
 _CONVERT_AGAIN = (
-    "`cmt data inspect` says why; convert the split again with --resume, or set "
-    "data.skip_damaged_records"
+    "convert the split again with --resume, or set data.skip_damaged_records"
 )
 _INDEX_FORMAT = b"CMTIDX\0\2"  # its last byte counts the formats there have been
 _INDEX_HEAD = struct.Struct("<8sqq")
@@ -36,8 +35,8 @@ class RecordIndex(NamedTuple):
     """The places of all records of some files, in order.
 
     Attributes:
-      file_numbers, record_numbers: [R] int64, which file, and records before it there.
-      offsets, lengths: [R] int64, bytes before the record, and of its content.
+      file_numbers, offsets: [R] int64, each record's file, and bytes before it there.
+      lengths, record_numbers: [R] int64, its bytes, and records before it there.
       remedy: what to do about damage in the files, for messages.
     """
 
