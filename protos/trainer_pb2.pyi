@@ -87,11 +87,13 @@ class OptimizerConfig(_message.Message):
     def __init__(self, kind: _Optional[_Union[Optimizer, str]] = ..., beta1: _Optional[float] = ..., beta2: _Optional[float] = ..., epsilon: _Optional[float] = ..., weight_decay: _Optional[float] = ..., clip_global_norm: _Optional[float] = ...) -> None: ...
 
 class StrategyConfig(_message.Message):
-    __slots__ = ("kind", "tpu", "logical_cpus")
+    __slots__ = ("kind", "tpu", "logical_cpus", "intra_op_threads")
     KIND_FIELD_NUMBER: _ClassVar[int]
     TPU_FIELD_NUMBER: _ClassVar[int]
     LOGICAL_CPUS_FIELD_NUMBER: _ClassVar[int]
+    INTRA_OP_THREADS_FIELD_NUMBER: _ClassVar[int]
     kind: Strategy
     tpu: str
     logical_cpus: int
-    def __init__(self, kind: _Optional[_Union[Strategy, str]] = ..., tpu: _Optional[str] = ..., logical_cpus: _Optional[int] = ...) -> None: ...
+    intra_op_threads: int
+    def __init__(self, kind: _Optional[_Union[Strategy, str]] = ..., tpu: _Optional[str] = ..., logical_cpus: _Optional[int] = ..., intra_op_threads: _Optional[int] = ...) -> None: ...

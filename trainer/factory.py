@@ -81,6 +81,7 @@ def build_strategy(config: trainer_pb2.StrategyConfig) -> tf.distribute.Strategy
         trainer_pb2.Strategy.Name(config.kind),
         tpu=config.tpu,
         logical_cpus=config.logical_cpus,
+        intra_op_threads=config.intra_op_threads,
     )
 
 

@@ -13,7 +13,11 @@ _logger = logging.getLogger(__name__)
 
 
 def build_strategy(
-    kind: str, *, tpu: str = "local", logical_cpus: int = 1
+    kind: str,
+    *,
+    tpu: str = "local",
+    logical_cpus: int = 1,
+    intra_op_threads: int = 0,
 ) -> tf.distribute.Strategy:
     """Finds the devices and makes them train together.
 
@@ -21,6 +25,8 @@ def build_strategy(
       kind: "AUTO", "ONE_DEVICE", "MIRRORED" or "TPU".
       tpu: name or address of the TPU; "local" on a TPU VM.
       logical_cpus: devices the CPU is split into.
+      intra_op_threads: CPU threads of a single operation; 0 for one a core. A process
+        that has already used TensorFlow keeps what it has.
 
     Returns:
       The strategy; models and optimizers are built in its scope.
@@ -28,6 +34,7 @@ def build_strategy(
     Raises:
       InputError: no TPU answers, or the CPU cannot be split any more.
     """
+    _limit_threads(intra_op_threads)
     _split_cpu(logical_cpus)
     if kind == "AUTO":
         try:
@@ -85,6 +92,17 @@ def _num_hosts(strategy: tf.distribute.Strategy) -> int:
         return 1
     devices = [tf.DeviceSpec.from_string(name) for name in names]
     return len({(device.job, device.task) for device in devices})
+
+
+def _limit_threads(intra_op_threads: int) -> None:
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(intra_op_threads)
+    except RuntimeError:  # Speed alone depends on it.
+        _logger.warning(
+            "trainer.strategy.intra_op_threads is %d, but this process has already "
+            "used TensorFlow with another number and keeps it",
+            intra_op_threads,
+        )
 
 
 def _split_cpu(logical_cpus: int) -> None:

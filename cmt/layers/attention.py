@@ -134,13 +134,11 @@ class AxialAttention1D(Layer):
                 axis=-1,
             )
         )
-        query_positions, key_positions, value_positions = (
-            relative_embeddings(tf.convert_to_tensor(table), length)
-            for table in (
-                self.query_positions,
-                self.key_positions,
-                self.value_positions,
-            )
+        tables = [self.query_positions, self.key_positions, self.value_positions]
+        query_positions, key_positions, value_positions = tf.split(
+            relative_embeddings(tf.concat(tables, axis=1), length),
+            [table.shape[1] for table in tables],
+            axis=2,
         )
         key_positions = tf.transpose(key_positions, [1, 0, 2])  # key first
         content, query_scale, key_scale = self._similarity_scales(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -11,6 +12,22 @@ import tf_keras
 from cmt.layers.base import Layer
 from cmt.layers.norm import BatchNorm
 from cmt.layers.recompute import draw
+
+
+@tf.custom_gradient
+def gelu(x: tf.Tensor) -> tf.Tensor:
+    """x times the normal distribution's share below x, exact (Hendrycks and Gimpel).
+
+    TensorFlow's `tf.nn.gelu` with a gradient of half as many operations.
+    """
+    scaled = x * math.sqrt(0.5)
+    share = 0.5 + 0.5 * tf.math.erf(scaled)
+
+    def gradient(upstream):
+        density = tf.exp(-tf.square(scaled)) * scaled  # times sqrt(pi) / x
+        return upstream * (share + math.sqrt(1 / math.pi) * density)
+
+    return x * share, gradient
 
 
 @tf_keras.saving.register_keras_serializable(package="cmt")
@@ -59,7 +76,7 @@ class Style:
 
     def activate(self, x: tf.Tensor) -> tf.Tensor:
         """The activation of the network."""
-        return tf.nn.relu(x) if self.activation == "relu" else tf.nn.gelu(x)
+        return tf.nn.relu(x) if self.activation == "relu" else gelu(x)
 
     def norm(
         self, *, axis: int | Sequence[int] = -1, gamma: float = 1.0, name: str
@@ -72,6 +89,37 @@ class Style:
             gamma=gamma,
             synchronized=self.norm_synchronized,
             name=name,
+        )
+
+
+class Convolution(tf_keras.layers.Conv2D):
+    """Keras's layer, without the products of taps that only ever meet the padding.
+
+    A 3x3 kernel of dilation 18 reads nothing but zeros beside its center where height
+    and width are 18 or less, as in ASPP on small images.
+    """
+
+    def convolution_op(self, inputs, kernel):
+        if self.padding != "same" or set(self.dilation_rate) == {1}:
+            return super().convolution_op(inputs, kernel)
+        inside = [
+            min(taps // 2, (size - 1) // dilation)
+            for size, taps, dilation in zip(
+                inputs.shape[1:3], self.kernel_size, self.dilation_rate, strict=True
+            )
+        ]
+        rows, columns = (
+            slice(taps // 2 - reach, taps // 2 + reach + 1)
+            for taps, reach in zip(self.kernel_size, inside, strict=True)
+        )
+        return tf.nn.convolution(
+            inputs,
+            kernel[rows, columns],
+            padding="SAME",
+            dilations=[
+                dilation if reach else 1
+                for dilation, reach in zip(self.dilation_rate, inside, strict=True)
+            ],
         )
 
 
@@ -104,7 +152,7 @@ class ConvNorm(Layer):
         self.style = style
         self.activate = activate
         self.padding = (kernel_size - 1) // 2 if stride > 1 else 0
-        self.conv = tf_keras.layers.Conv2D(
+        self.conv = Convolution(
             filters,
             kernel_size,
             strides=stride,
