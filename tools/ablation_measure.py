@@ -1,0 +1,243 @@
+"""Measures a trained network; `ablation.py` runs it as a process of its own.
+
+    python tools/ablation_measure.py HEAD RUN OUTPUT [--picture PNG]
+
+HEAD is a json of what is known before ("row", "seed", "rate", "overrides", ...); OUTPUT
+gets it with what is measured here. The working directory holds the data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+from ablation_rows import ROWS, row_experiment
+
+from cmt import run_files
+from cmt.cli.demo_run import draw_clustering
+from cmt.data.input.open import Data
+from cmt.data.panoptic.masks import read_ids
+from cmt.data.panoptic.predictions import MASKS_FOLDER, PREDICTIONS_FILE
+from cmt.evaluation.evaluate import PREDICTIONS_FOLDER
+from cmt.evaluation.factory import Evaluation, open_evaluation
+from cmt.evaluation.panoptic_quality import (
+    PanopticFile,
+    PanopticMap,
+    category_rows,
+    count_image,
+)
+from cmt.io.files import atomic_write
+from cmt.losses.mask_approximation import mask_approximation_loss, mask_extents
+from cmt.losses.statistics import mask_statistics
+from cmt.losses.targets import pixel_targets
+from cmt.matching.masks import match_masks, take
+from cmt.outputs import Predictions, Targets
+from cmt.serving.factory import load_predictor
+from cmt.zoo.cost import count_multiply_adds, count_parameters
+
+_CURVE_POINTS = 24
+_CURVE = ("step", "total", "pq_class", "pq_mask", "mask_id", "semantic")
+_CURVE += ("images_per_second",)
+
+
+def count_images(evaluation: Evaluation, folder: pathlib.Path) -> dict[str, list]:
+    """Counts each image of an evaluation, after `Evaluation.run` wrote its files.
+
+    Args:
+      evaluation: has the ground truth.
+      folder: of the evaluation.
+
+    Returns:
+      For each image name [class, iou, tp, fp, fn] of the classes that occur, the place
+      of the class in the ground truth's list and the sum of IoU to 4 decimals.
+    """
+    truth = evaluation.ground_truth
+    predictions = folder / PREDICTIONS_FOLDER
+    predicted = PanopticFile.read(predictions / PREDICTIONS_FILE).images
+    rows = category_rows(truth.file.categories)
+    found = {}
+    for name, image in sorted(truth.images.items()):
+        if image.image_id not in predicted:
+            continue
+        maps = [
+            PanopticMap(name, read_ids(f"{masks}/{entry.mask_name}"), entry.segments)
+            for masks, entry in (
+                (truth.masks, image),
+                (predictions / MASKS_FOLDER, predicted[image.image_id]),
+            )
+        ]
+        counts = count_image(*maps, rows)
+        found[name] = [
+            [int(c), round(float(counts[c, 0]), 4), *map(int, counts[c, 1:])]
+            for c in np.flatnonzero(counts[:, 1:].any(axis=1))
+        ]
+    return found
+
+
+class Located:
+    """Reference points of matched centers beside the masks they stand for."""
+
+    def __init__(self) -> None:
+        self._points: list[list[np.ndarray]] = []
+        self._losses: list[list[np.ndarray]] = []
+        self._centroids: list[np.ndarray] = []
+
+    def add(self, targets: Targets, predictions: Predictions) -> None:
+        """Adds a batch; its masks are matched to centers as in training."""
+        height, width, num_centers = predictions.mask_logits.shape[1:]
+        pixels = pixel_targets(targets, height, width)
+        regions = pixels.regions(targets.mask_classes.shape[1], height)
+        row_counts, column_counts = regions.counts()
+        logits = tf.reshape(predictions.mask_logits, [-1, height * width, num_centers])
+        areas = tf.reduce_sum(row_counts, axis=1)
+        matching = match_masks(
+            mask_statistics(logits, regions, areas).overlaps,
+            predictions.class_logits,
+            mask_classes=targets.mask_classes,
+        )
+        extents = mask_extents(row_counts, column_counts)
+        matched = matching.center_masks.numpy() >= 0
+        centroids = take(extents.center, matching.center_masks, default=0.0)
+        self._centroids.append(centroids.numpy()[matched])
+        layers = [layer.reference_points for layer in predictions.layers]
+        self._points.append([x.numpy().mean(axis=2)[matched] for x in layers])
+        self._losses.append(
+            [mask_approximation_loss(x, extents, matching).numpy() for x in layers]
+        )
+
+    def by_layer(self) -> list[dict[str, float]]:
+        """R2 of the points' mean as it is, no line fitted, and the loss of Eq. 13."""
+        wanted = np.concatenate(self._centroids)
+        total = np.square(wanted - wanted.mean(axis=0)).sum(axis=0)
+        found = []
+        for points, losses in zip(
+            zip(*self._points, strict=True),
+            zip(*self._losses, strict=True),
+            strict=True,
+        ):
+            error = np.square(np.concatenate(points) - wanted).sum(axis=0)
+            h, w = 1 - error / np.maximum(total, 1e-12)
+            loss = float(np.concatenate(losses).mean())
+            found.append(
+                {
+                    "r2_h": round(float(h), 4),
+                    "r2_w": round(float(w), 4),
+                    "mask_approximation": round(loss, 4),
+                }
+            )
+        return found
+
+
+def look_inside(network: tf_keras.Model, data: Data, batch_size: int) -> dict[str, Any]:
+    """Measures the layers on the whole batches of the validation split."""
+    forward = tf.function(lambda x: network(x, training=False), autograph=False)
+    split = data.validation
+    batch_size = min(batch_size, split.num_images)
+    batches = split.batches(global_batch_size=batch_size, seed=0)
+    located = Located()
+    for images, targets in batches.take(split.num_images // batch_size):
+        predictions = forward(images)
+        if predictions.layers[0].reference_points is None:
+            return {}
+        located.add(targets, predictions)
+    return {"location": located.by_layer()}
+
+
+def read_curve(metrics: pathlib.Path) -> list[dict[str, float]]:
+    """Reads the learning curve, thinned; lines with a validation stay, all of them."""
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    every = max(1, -(-len(lines) // _CURVE_POINTS))
+    kept = [
+        line
+        for number, line in enumerate(lines, start=1)
+        if number % every == 0 or number == len(lines) or "validation/pq" in line
+    ]
+    return [
+        {
+            key: value if key == "step" or value is None else float(f"{value:.4g}")
+            for key, value in line.items()
+            if key in _CURVE
+            or key.endswith("/mask_approximation")
+            or key.startswith("validation/pq")
+        }
+        for line in kept
+    ]
+
+
+def measure(head: dict[str, Any], run: pathlib.Path) -> dict[str, Any]:
+    """Evaluates the network of a run and counts what it costs.
+
+    Args:
+      head: see above.
+      run: the run directory.
+
+    Returns:
+      What is to be added to the head.
+    """
+    row = ROWS[head["row"]]
+    experiment = row_experiment(
+        row, head["seed"], head["rate"], tuple(head["overrides"])
+    )
+    data = Data(experiment.data)
+    predictor, step = load_predictor(experiment, data, run)
+    evaluation = open_evaluation(experiment, data.validation, predictor.categories)
+    folder = run / run_files.EVALUATION_FOLDER / row.name
+    metrics = evaluation.run(predictor, folder, step=step)
+    size = predictor.crop_size
+    return {
+        "step": step,
+        "pq": {k: metrics["panoptic"][k]["pq"] for k in ("all", "things", "stuff")},
+        "parameters": count_parameters(predictor.network).total,
+        "multiply_adds": count_multiply_adds(predictor.network, size).total,
+        **look_inside(predictor.network, data, experiment.trainer.global_batch_size),
+        "curve": read_curve(run / run_files.METRICS_FILE),
+        "categories": [[c.id, c.name, c.is_thing] for c in predictor.categories],
+        "images": count_images(evaluation, folder),
+    }
+
+
+def write_result(path: pathlib.Path, result: dict[str, Any]) -> None:
+    """Writes a json with a line for each image and each point of the curve."""
+
+    def lines(name: str, value: Any) -> str:
+        inner = json.dumps(value)
+        if name == "images":
+            entries = [f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in value.items()]
+            inner = "{\n" + ",\n".join(entries) + "\n }"
+        elif name == "curve":
+            inner = "[\n" + ",\n".join(f"  {json.dumps(v)}" for v in value) + "\n ]"
+        return f" {json.dumps(name)}: {inner}"
+
+    text = ",\n".join(lines(name, value) for name, value in result.items())
+    with atomic_write(path, "w") as file:
+        file.write(f"{{\n{text}\n}}\n")
+
+
+def main() -> None:
+    """Measures and draws, then writes the result, which stands for all of it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("head", type=pathlib.Path)
+    parser.add_argument("run", type=pathlib.Path)
+    parser.add_argument("output", type=pathlib.Path)
+    parser.add_argument("--picture", type=pathlib.Path)
+    arguments = parser.parse_args()
+    head = json.loads(arguments.head.read_text())
+    result = head | measure(head, arguments.run)
+    if arguments.picture:
+        experiment = row_experiment(
+            ROWS[head["row"]], head["seed"], head["rate"], tuple(head["overrides"])
+        )
+        draw_clustering(experiment, arguments.run, arguments.picture)
+    write_result(arguments.output, result)
+
+
+if __name__ == "__main__":
+    main()

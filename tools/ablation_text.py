@@ -1,0 +1,376 @@
+"""Writes docs/ablation.md from the raw results; no number in it is written by hand."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import ablation_rows as rows
+import numpy as np
+from ablation_curves import curve, plot_curves
+from ablation_prose import EMPTY, HEAD, METHOD
+from ablation_results import Results, counts_of, read
+from ablation_rows import ROWS, Row, paper_quality
+from ablation_stats import (
+    LEVEL,
+    Difference,
+    mean_and_spread,
+    paired_difference,
+    panoptic_quality,
+)
+
+from cmt.io.files import atomic_write
+from cmt.zoo.published import PUBLISHED
+
+GROUPS = ("all", "things", "stuff")
+CURVES_FILE = "curves.png"
+NONE = "none"
+
+
+def document(results: Results, pictures: pathlib.Path) -> str:
+    """Returns the whole document.
+
+    Args:
+      results: what it is made from.
+      pictures: folder of the pictures; those that are there are shown.
+    """
+    steps = [row for row in ROWS.values() if row.before]
+    if not results.by_row:
+        paper = [[_pair(row), row.step, *_paper(row)] for row in steps]
+        parts = [HEAD + EMPTY, _table(("rows", "step", "paper", "source"), paper)]
+        return _join([*parts, *_left_out(results)])
+    parts = [
+        HEAD,
+        _facts(results),
+        "## Rows\n",
+        _rows_table(results),
+        "## Steps, beside the paper's\n",
+        _steps_table(results, steps),
+        "## Each row against the baseline\n",
+        _baseline_table(results),
+        *_layers(results),
+        *_search(results),
+        *_curves(results, pictures),
+        *_pictures(pictures),
+        METHOD,
+        *_left_out(results),
+    ]
+    return _join(parts)
+
+
+def _join(parts: Iterable[str]) -> str:
+    return "\n".join(part.rstrip("\n") + "\n" for part in parts)
+
+
+def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *body]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _list(values: Iterable[Any]) -> str:
+    return ", ".join(dict.fromkeys(map(str, values)))
+
+
+def _facts(results: Results) -> str:
+    """What the results have in common, and what they do not."""
+    used = results.all()
+    first = used[0]
+    data = first["data"]
+    hardware = [
+        f"{h['cores']} CPU cores, {h['trainings_at_a_time']} trainings at a time with"
+        f" {h['threads_of_a_training']} thread each"
+        for h in (r["hardware"] for r in used)
+    ]
+    commits = [
+        f"{name} ({sum(name in r['commits'] for r in used)} results)"
+        for name in dict.fromkeys(c for r in used for c in r["commits"])
+    ]
+    versions = {json.dumps(r["versions"], sort_keys=True): r["versions"] for r in used}
+    seeds = _list(
+        sorted({r["seed"] for g in results.by_row.values() for r in g.values()})
+    )
+    trained = {(r["row"], r["rate"], r["seed"]) for r in used if not _weights(r)}
+    lines = [
+        f"- *Measured here*: {len(trained)} trainings, seeds {seeds},"
+        f" {_list(r['step'] for r in used)} steps each.",
+        f"- Scenes: {data['train']} to train on, {data['val']} held out,"
+        f" {data['size']} x {data['size']} pixels, seed {data['seed']}.",
+        f"- Hardware: {_list(hardware)}.",
+        f"- Commits: {', '.join(commits)}.",
+        *(
+            "- Versions: " + ", ".join(f"{k} {v}" for k, v in version.items()) + "."
+            for version in versions.values()
+        ),
+        f"- Commands: `{first['command']}` and so on, which train with"
+        f" `{first['train']}`; every raw result has its own.",
+    ]
+    return "\n".join(lines)
+
+
+def _weights(result: dict[str, Any]) -> str:
+    return ROWS[result["row"]].weights
+
+
+def _group_quality(results: Results, name: str, group: str) -> np.ndarray:
+    """PQ of a row by seed, over all classes or the things or the stuff."""
+    seeds = sorted(results.by_row[name])
+    counts = results.counts(name, seeds).sum(axis=1)
+    return panoptic_quality(counts[:, _classes(results, name, group)])
+
+
+def _classes(results: Results, name: str, group: str) -> np.ndarray:
+    (result, *_) = results.by_row[name].values()
+    is_thing = np.array([category[2] for category in result["categories"]])
+    wanted = {"all": is_thing | True, "things": is_thing, "stuff": ~is_thing}
+    return np.flatnonzero(wanted[group])
+
+
+def _mean_text(values: np.ndarray) -> str:
+    mean, spread = mean_and_spread(values)
+    return f"{mean:.1f}" if spread is None else f"{mean:.1f} ± {spread:.1f}"
+
+
+def _rows_table(results: Results) -> str:
+    body = []
+    for name, by_seed in results.present():
+        first = next(iter(by_seed.values()))
+        seconds = results.seconds.get(ROWS[name].weights or name)
+        body.append(
+            [
+                f"`{name}`",
+                ROWS[name].title,
+                str(len(by_seed)),
+                *(_mean_text(_group_quality(results, name, g)) for g in GROUPS),
+                f"{first['parameters']:,}",
+                f"{first['multiply_adds'] / 1e9:.3f}G",
+                "not measured" if seconds is None else f"{1000 * seconds:.0f} ms",
+            ]
+        )
+    head = ("row", "what it is", "seeds", "PQ ± spread", "things", "stuff")
+    head += ("parameters", "multiply-adds", "training step")
+    note = ""
+    if results.times:
+        cores = _list(t["cores"] for t in results.times.values())
+        load = max(t["load_before"] for t in results.times.values())
+        note = (
+            "\nThe training step was timed by itself"
+            f" (`python tools/ablation.py times`) on {cores} cores; the load average"
+            f"\nbefore was {load:g} at the most.\n"
+        )
+    return _table(head, body) + note
+
+
+def _difference(results: Results, a: str, b: str, group: str) -> Difference | None:
+    """Difference of row b and row a; None where they have no seed in common."""
+    seeds = sorted({*results.by_row.get(a, ())} & {*results.by_row.get(b, ())})
+    if not seeds:
+        return None
+    classes = _classes(results, a, group)
+    first, second = (results.counts(name, seeds)[:, :, classes] for name in (a, b))
+    return paired_difference(first, second)
+
+
+def _difference_text(difference: Difference | None) -> str:
+    if difference is None:
+        return "not run"
+    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*difference)
+
+
+def _paper_difference(row: Row) -> float | None:
+    if row.paper is None:
+        return None
+    before, after = (paper_quality(name).all for name in row.paper)
+    return after - before
+
+
+def _paper(row: Row) -> tuple[str, str]:
+    """The paper's difference, and where it stands."""
+    if row.paper is None:
+        return NONE, "no such row"
+    before, after = (paper_quality(name).all for name in row.paper)
+    source = PUBLISHED[f"coco/ablations/{row.paper[1]}"].source
+    return f"{after - before:+.1f}", f"{source}: {before:g} to {after:g}"
+
+
+def _pair(row: Row) -> str:
+    return f"`{row.before}` to `{row.name}`"
+
+
+def verdict(ours: Difference | None, paper: float | None) -> str:
+    """Returns whether a step of the paper reproduces, in the words of `METHOD`."""
+    if ours is None:
+        return "not run"
+    if paper is None:
+        found = "higher" if ours.mean > 0 else "lower"
+        return found if ours.excludes_zero else "not shown"
+    if not ours.excludes_zero:
+        return "not shown"
+    return "reproduced" if ours.mean * paper > 0 else "contradicted"
+
+
+def _steps_table(results: Results, steps: Sequence[Row]) -> str:
+    body = []
+    for row in steps:
+        ours = [_difference(results, row.before, row.name, g) for g in GROUPS]
+        body.append(
+            [
+                _pair(row),
+                row.step,
+                *map(_difference_text, ours),
+                *_paper(row),
+                f"**{verdict(ours[0], _paper_difference(row))}**",
+            ]
+        )
+    head = ("rows", "step", f"PQ [{LEVEL}%]", "things", "stuff", "paper", "source")
+    return _table((*head, "verdict"), body)
+
+
+def _baseline_table(results: Results) -> str:
+    base = next(iter(ROWS))
+    body = []
+    for name, by_seed in results.present():
+        if name == base:
+            continue
+        ours = [_difference(results, base, name, g) for g in GROUPS]
+        share = "not run"
+        if base in results.by_row:
+            (reference, *_) = results.by_row[base].values()
+            (first, *_) = by_seed.values()
+            share = f"{first['parameters'] / reference['parameters'] - 1:+.1%}"
+        body.append([f"`{name}`", *map(_difference_text, ours), share])
+    head = ("row", f"PQ [{LEVEL}%]", "things", "stuff", "parameters")
+    return _table(head, body)
+
+
+def _layer_table(
+    results: Results, field: str, text: Callable[[list[Any]], str]
+) -> str | None:
+    """A table of a field that is a list by layer; `text` gets a layer of all seeds."""
+    found = {
+        name: [r[field] for r in by_seed.values() if field in r]
+        for name, by_seed in results.present()
+        if not ROWS[name].weights
+    }
+    found = {name: values for name, values in found.items() if values}
+    if not found:
+        return None
+    most = max(len(values[0]) for values in found.values())
+    body = []
+    for name, values in found.items():
+        cells = [text(list(layer)) for layer in zip(*values, strict=True)]
+        body.append([f"`{name}`", *cells, *[""] * (most - len(cells))])
+    return _table(("row", *(f"layer {n + 1}" for n in range(most))), body)
+
+
+def _layers(results: Results) -> list[str]:
+    """The location module and the attention, by layer."""
+
+    def located(layer: list[dict[str, float]]) -> str:
+        keys = ("r2_h", "r2_w", "mask_approximation")
+        return "{:.2f}, {:.2f}, {:.3f}".format(
+            *(np.mean([x[key] for x in layer]) for key in keys)
+        )
+
+    parts = []
+    if table := _layer_table(results, "location", located):
+        parts += [
+            "## Location by layer\n",
+            "R2 of the mean of a matched center's reference points as a prediction of"
+            " its\nmask's centroid (no line fitted), in h and in w, then the mask"
+            " approximation loss\n(Eq. 13). Held-out scenes, means over the seeds.\n",
+            table,
+        ]
+    if table := _layer_table(
+        results, "attention_density", lambda layer: _mean_text(np.array(layer))
+    ):
+        parts += [
+            "## Attention density by layer\n",
+            "Effective number of pixels that a center attends to: exp of the entropy of"
+            " its\nattention over the pixels (Fig. 1). Held-out scenes; spread over the"
+            " seeds.\n",
+            table,
+        ]
+    return parts
+
+
+def _search(results: Results) -> list[str]:
+    """PQ of the searched rows by learning rate."""
+    if not results.searched:
+        return []
+    rates = sorted({rate for found in results.searched.values() for rate in found})
+    body = []
+    for name, found in results.searched.items():
+        cells = [
+            f"{panoptic_quality(counts_of(found[rate]).sum(axis=0)):.1f}"
+            if rate in found
+            else "not run"
+            for rate in rates
+        ]
+        body.append([f"`{name}`", *cells, f"{rows.chosen_rate(ROWS[name]):g}"])
+    text = (
+        f"PQ after all steps, seed {rows.SEEDS[0]}; the same rates for both. Rows with"
+        " cross-attention take\nthe rate of the baseline, the others that of `full`.\n"
+    )
+    head = ("row", *(f"rate {rate:g}" for rate in rates), "taken")
+    return ["## Learning rate\n", text, _table(head, body)]
+
+
+def _curves(results: Results, pictures: pathlib.Path) -> list[str]:
+    found = {
+        name: curve(by_seed, "validation/pq")
+        for name, by_seed in results.present()
+        if not ROWS[name].weights
+    }
+    steps = sorted({step for values in found.values() for step in values})
+    if not steps:
+        return []
+    body = [
+        [f"`{name}`", *(f"{v[s]:.1f}" if s in v else "" for s in steps)]
+        for name, v in found.items()
+    ]
+    text = "PQ on the held-out scenes while training, means over the seeds.\n"
+    shown = _picture(pictures, CURVES_FILE, "Learning curves")
+    head = ("row", *(f"step {step}" for step in steps))
+    return ["## Learning curves\n", text, _table(head, body), *shown]
+
+
+def _picture(folder: pathlib.Path, name: str, title: str) -> list[str]:
+    there = (folder / name).is_file()
+    return [f"![{title}]({folder.name}/{name})\n"] if there else []
+
+
+def _pictures(folder: pathlib.Path) -> list[str]:
+    shown = [
+        part
+        for name in ROWS
+        for part in _picture(folder, f"{name}.png", f"Clustering by layer: {name}")
+    ]
+    return ["## Clustering by layer\n", *shown] if shown else []
+
+
+def _left_out(results: Results) -> list[str]:
+    if not results.left_out:
+        return []
+    lines = [f"- `{name}`: {reason}" for name, reason in results.left_out.items()]
+    text = "These results are not of the configs as they are now; no table has them.\n"
+    return ["## Left out\n", text, "\n".join(lines)]
+
+
+def write_document(folder: pathlib.Path, overrides: Sequence[str] = ()) -> None:
+    """Writes the document of the results in a folder beside its parent.
+
+    Args:
+      folder: such as docs/ablation/results, for docs/ablation.md.
+      overrides: "path=value" that the results were made with, besides their configs.
+
+    Raises:
+      InputError: results do not belong together.
+    """
+    results = read(folder, overrides)
+    pictures = folder.parent
+    if results.by_row:
+        plot_curves(results, pictures / CURVES_FILE)
+    with atomic_write(pictures.with_suffix(".md"), "w") as file:
+        file.write(document(results, pictures))
