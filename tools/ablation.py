@@ -66,6 +66,13 @@ class Trial(NamedTuple):
         """Name of the result of a row."""
         return f"{row.name}-rate{self.rate:g}-seed{self.seed}.json"
 
+    def words(self, options: argparse.Namespace) -> list[str]:
+        """The arguments of this program that run the trial again."""
+        changes = [w for change in options.overrides for w in ("--set", change)]
+        if self != chosen(self.row, self.seed):
+            return ["search", "--rates", f"{self.rate:g}", *changes]
+        return ["run", "--rows", self.row.name, "--seeds", str(self.seed), *changes]
+
     def settings(self, row: Row, overrides: Sequence[str]) -> dict[str, Any]:
         """The settings of the result of a row, as they are in the checkout."""
         return settings_of(row, self.seed, self.rate, overrides)
@@ -186,8 +193,9 @@ def run_trial(
             "row": row.name,
             "seed": trial.seed,
             "rate": trial.rate,
-            "command": f"python tools/ablation.py run --rows {trial.row.name}"
-            f" --seeds {trial.seed}",
+            "command": shlex.join(
+                ["python", "tools/ablation.py", *trial.words(options)]
+            ),
             "train": shlex.join(["cmt", *train]),
             "overrides": options.overrides,
             "commits": commits,

@@ -12,7 +12,8 @@ import argparse
 import json
 import os
 import pathlib
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -20,6 +21,8 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 from ablation_rows import ROWS, row_experiment
+from google.protobuf.message import Message
+from PIL import Image
 
 from cmt import run_files
 from cmt.cli.demo_run import draw_clustering
@@ -35,17 +38,24 @@ from cmt.evaluation.panoptic_quality import (
     count_image,
 )
 from cmt.io.files import atomic_write
-from cmt.losses.mask_approximation import mask_approximation_loss, mask_extents
+from cmt.losses.mask_approximation import (
+    MaskExtents,
+    mask_approximation_loss,
+    mask_extents,
+)
 from cmt.losses.statistics import mask_statistics
 from cmt.losses.targets import pixel_targets
-from cmt.matching.masks import match_masks, take
+from cmt.matching.masks import Matching, match_masks, take
 from cmt.outputs import Predictions, Targets
 from cmt.serving.factory import load_predictor
 from cmt.zoo.cost import count_multiply_adds, count_parameters
 
 _CURVE_POINTS = 24
 _CURVE = ("step", "total", "pq_class", "pq_mask", "mask_id", "semantic")
-_CURVE += ("images_per_second",)
+_CURVE += ("images_per_second", "validation/pq", "validation/pq_things")
+_CURVE += ("validation/pq_stuff",)
+_PICTURE_SIZE = (900, 1200)  # width and height in pixels, at the most
+_PICTURE_COLORS = 128
 
 
 def count_images(evaluation: Evaluation, folder: pathlib.Path) -> dict[str, list]:
@@ -82,16 +92,16 @@ def count_images(evaluation: Evaluation, folder: pathlib.Path) -> dict[str, list
     return found
 
 
-class Located:
-    """Reference points of matched centers beside the masks they stand for."""
+class Seen(NamedTuple):
+    """A batch of held-out scenes, its masks matched to centers as in training."""
 
-    def __init__(self) -> None:
-        self._points: list[list[np.ndarray]] = []
-        self._losses: list[list[np.ndarray]] = []
-        self._centroids: list[np.ndarray] = []
+    predictions: Predictions
+    matching: Matching
+    extents: MaskExtents
 
-    def add(self, targets: Targets, predictions: Predictions) -> None:
-        """Adds a batch; its masks are matched to centers as in training."""
+    @classmethod
+    def of(cls, targets: Targets, predictions: Predictions) -> Seen:
+        """Matches the masks of a batch."""
         height, width, num_centers = predictions.mask_logits.shape[1:]
         pixels = pixel_targets(targets, height, width)
         regions = pixels.regions(targets.mask_classes.shape[1], height)
@@ -103,37 +113,47 @@ class Located:
             predictions.class_logits,
             mask_classes=targets.mask_classes,
         )
-        extents = mask_extents(row_counts, column_counts)
-        matched = matching.center_masks.numpy() >= 0
-        centroids = take(extents.center, matching.center_masks, default=0.0)
-        self._centroids.append(centroids.numpy()[matched])
-        layers = [layer.reference_points for layer in predictions.layers]
-        self._points.append([x.numpy().mean(axis=2)[matched] for x in layers])
-        self._losses.append(
-            [mask_approximation_loss(x, extents, matching).numpy() for x in layers]
-        )
+        return cls(predictions, matching, mask_extents(row_counts, column_counts))
 
-    def by_layer(self) -> list[dict[str, float]]:
-        """R2 of the points' mean as it is, no line fitted, and the loss of Eq. 13."""
-        wanted = np.concatenate(self._centroids)
-        total = np.square(wanted - wanted.mean(axis=0)).sum(axis=0)
-        found = []
-        for points, losses in zip(
-            zip(*self._points, strict=True),
-            zip(*self._losses, strict=True),
-            strict=True,
-        ):
-            error = np.square(np.concatenate(points) - wanted).sum(axis=0)
-            h, w = 1 - error / np.maximum(total, 1e-12)
-            loss = float(np.concatenate(losses).mean())
-            found.append(
-                {
-                    "r2_h": round(float(h), 4),
-                    "r2_w": round(float(w), 4),
-                    "mask_approximation": round(loss, 4),
-                }
-            )
-        return found
+    @property
+    def matched(self) -> np.ndarray:
+        """[B, N] bool, the centers that have a mask."""
+        return self.matching.center_masks.numpy() >= 0
+
+    def centroids(self) -> np.ndarray:
+        """[K, 2], (h, w) in [0, 1] of the masks of the K matched centers."""
+        found = take(self.extents.center, self.matching.center_masks, default=0.0)
+        return found.numpy()[self.matched]
+
+
+def location_by_layer(seen: Sequence[Seen]) -> list[dict[str, float]]:
+    """How well reference points tell where the masks of their centers are.
+
+    Returns:
+      For each layer "r2_h" and "r2_w", of the points' mean as a prediction of the
+      mask's centroid, no line fitted, and "mask_approximation", the loss (Eq. 13).
+    """
+    wanted = np.concatenate([batch.centroids() for batch in seen])
+    total = np.square(wanted - wanted.mean(axis=0)).sum(axis=0)
+    found = []
+    for layer in range(len(seen[0].predictions.layers)):
+        points = [b.predictions.layers[layer].reference_points for b in seen]
+        means = [
+            x.numpy().mean(axis=2)[batch.matched]
+            for x, batch in zip(points, seen, strict=True)
+        ]
+        losses = [
+            mask_approximation_loss(x, batch.extents, batch.matching).numpy()
+            for x, batch in zip(points, seen, strict=True)
+        ]
+        error = np.square(np.concatenate(means) - wanted).sum(axis=0)
+        r2_h, r2_w = 1 - error / np.maximum(total, 1e-12)
+        numbers = (r2_h, r2_w, np.concatenate(losses).mean())
+        names = ("r2_h", "r2_w", "mask_approximation")
+        found.append(
+            {k: round(float(v), 4) for k, v in zip(names, numbers, strict=True)}
+        )
+    return found
 
 
 def look_inside(network: tf_keras.Model, data: Data, batch_size: int) -> dict[str, Any]:
@@ -142,13 +162,13 @@ def look_inside(network: tf_keras.Model, data: Data, batch_size: int) -> dict[st
     split = data.validation
     batch_size = min(batch_size, split.num_images)
     batches = split.batches(global_batch_size=batch_size, seed=0)
-    located = Located()
-    for images, targets in batches.take(split.num_images // batch_size):
-        predictions = forward(images)
-        if predictions.layers[0].reference_points is None:
-            return {}
-        located.add(targets, predictions)
-    return {"location": located.by_layer()}
+    seen = [
+        Seen.of(targets, forward(images))
+        for images, targets in batches.take(split.num_images // batch_size)
+    ]
+    if seen[0].predictions.layers[0].reference_points is None:
+        return {}
+    return {"location": location_by_layer(seen)}
 
 
 def read_curve(metrics: pathlib.Path) -> list[dict[str, float]]:
@@ -164,12 +184,16 @@ def read_curve(metrics: pathlib.Path) -> list[dict[str, float]]:
         {
             key: value if key == "step" or value is None else float(f"{value:.4g}")
             for key, value in line.items()
-            if key in _CURVE
-            or key.endswith("/mask_approximation")
-            or key.startswith("validation/pq")
+            if key in _CURVE or key.endswith("/mask_approximation")
         }
         for line in kept
     ]
+
+
+def experiment_of(head: dict[str, Any]) -> Message:
+    """Returns the config of a result."""
+    changes = tuple(head["overrides"])
+    return row_experiment(ROWS[head["row"]], head["seed"], head["rate"], changes)
 
 
 def measure(head: dict[str, Any], run: pathlib.Path) -> dict[str, Any]:
@@ -182,14 +206,11 @@ def measure(head: dict[str, Any], run: pathlib.Path) -> dict[str, Any]:
     Returns:
       What is to be added to the head.
     """
-    row = ROWS[head["row"]]
-    experiment = row_experiment(
-        row, head["seed"], head["rate"], tuple(head["overrides"])
-    )
+    experiment = experiment_of(head)
     data = Data(experiment.data)
     predictor, step = load_predictor(experiment, data, run)
     evaluation = open_evaluation(experiment, data.validation, predictor.categories)
-    folder = run / run_files.EVALUATION_FOLDER / row.name
+    folder = run / run_files.EVALUATION_FOLDER / head["row"]
     metrics = evaluation.run(predictor, folder, step=step)
     size = predictor.crop_size
     return {
@@ -202,6 +223,15 @@ def measure(head: dict[str, Any], run: pathlib.Path) -> dict[str, Any]:
         "categories": [[c.id, c.name, c.is_thing] for c in predictor.categories],
         "images": count_images(evaluation, folder),
     }
+
+
+def draw(head: dict[str, Any], run: pathlib.Path, path: pathlib.Path) -> None:
+    """Writes a sheet of held-out images and their clustering, small enough for git."""
+    experiment = experiment_of(head)
+    draw_clustering(experiment, run, path)
+    with Image.open(path) as sheet:
+        sheet.thumbnail(_PICTURE_SIZE)
+        sheet.quantize(_PICTURE_COLORS).save(path, optimize=True)
 
 
 def write_result(path: pathlib.Path, result: dict[str, Any]) -> None:
@@ -232,10 +262,7 @@ def main() -> None:
     head = json.loads(arguments.head.read_text())
     result = head | measure(head, arguments.run)
     if arguments.picture:
-        experiment = row_experiment(
-            ROWS[head["row"]], head["seed"], head["rate"], tuple(head["overrides"])
-        )
-        draw_clustering(experiment, arguments.run, arguments.picture)
+        draw(head, arguments.run, arguments.picture)
     write_result(arguments.output, result)
 
 

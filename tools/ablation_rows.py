@@ -166,9 +166,10 @@ SEARCHED = ("baseline", "full")
 
 
 def chosen_rate(row: Row) -> float:
-    """Returns the learning rate of a row."""
+    """Returns the learning rate of a row, as it is written."""
     searched = "baseline" if _CROSS in row.changes else "full"
-    return RATES.get(searched) or load_experiment(BASE).trainer.learning_rate.base
+    base = load_experiment(BASE).trainer.learning_rate.base
+    return RATES.get(searched, float(f"{base:g}"))
 
 
 def paper_quality(name: str) -> Quality:

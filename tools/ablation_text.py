@@ -37,7 +37,7 @@ def document(results: Results, pictures: pathlib.Path) -> str:
       pictures: folder of the pictures; those that are there are shown.
     """
     steps = [row for row in ROWS.values() if row.before]
-    if not results.by_row:
+    if not results.all():
         paper = [[_pair(row), row.step, *_paper(row)] for row in steps]
         parts = [HEAD + EMPTY, _table(("rows", "step", "paper", "source"), paper)]
         return _join([*parts, *_left_out(results)])
@@ -88,9 +88,7 @@ def _facts(results: Results) -> str:
         for name in dict.fromkeys(c for r in used for c in r["commits"])
     ]
     versions = {json.dumps(r["versions"], sort_keys=True): r["versions"] for r in used}
-    seeds = _list(
-        sorted({r["seed"] for g in results.by_row.values() for r in g.values()})
-    )
+    seeds = _list(sorted(r["seed"] for r in used))
     trained = {(r["row"], r["rate"], r["seed"]) for r in used if not _weights(r)}
     lines = [
         f"- *Measured here*: {len(trained)} trainings, seeds {seeds},"
@@ -370,7 +368,7 @@ def write_document(folder: pathlib.Path, overrides: Sequence[str] = ()) -> None:
     """
     results = read(folder, overrides)
     pictures = folder.parent
-    if results.by_row:
+    if results.all():
         plot_curves(results, pictures / CURVES_FILE)
     with atomic_write(pictures.with_suffix(".md"), "w") as file:
         file.write(document(results, pictures))

@@ -1,0 +1,201 @@
+"""docs/ablation.md: rebuilt from the committed results, and from made-up ones."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+
+import ablation
+import numpy as np
+import pytest
+from ablation_results import read
+from ablation_rows import ROWS, chosen_rate, digest
+from ablation_stats import Difference, paired_difference, panoptic_quality
+from ablation_text import document, verdict, write_document
+
+from cmt.errors import InputError
+
+CATEGORIES = [[1, "disk", True], [2, "box", True], [3, "grass", False]]
+DATA = {"train": 4, "val": 6, "seed": 0, "size": 97, "shards": {}}
+
+
+def test_the_document_is_that_of_the_committed_results(checkout):
+    pictures = checkout / "docs" / "ablation"
+    found = (checkout / "docs" / "ablation.md").read_text(encoding="utf-8")
+    assert found == document(read(pictures / "results"), pictures), (
+        "run `python tools/ablation.py text`"
+    )
+
+
+def test_without_results_nothing_is_claimed(tmp_path):
+    text = document(read(tmp_path / "results"), tmp_path)
+    assert "No results are committed yet, so this page claims nothing" in text
+    assert "measured here" not in text.lower() and "reproduced" not in text
+    row = "| `baseline` to `clustering` | clustering update | +0.9 | "
+    assert row + "Table 2a: 46.2 to 47.1 |" in text
+    assert "| `full` to `mask_wise` | mask-wise merge | +0.5 | Table 2d: 50.1" in text
+
+
+def made_up(name: str, seed: int, skill: float, **changes) -> dict:
+    """A result; with more skill fewer masks are missed. Image k is as hard for all."""
+    row, rate = ROWS[name], changes.pop("rate", chosen_rate(ROWS[name]))
+    settings = ablation.Trial(row, seed, rate).settings(row, ())
+    images = {}
+    for k in range(6):
+        hard = np.random.default_rng([seed, k]).uniform(0, 3)
+        missed = int(hard + 4 - skill)
+        found = [[c, 3.2, 4, max(0, missed - c), missed] for c in range(3)]
+        images[f"image{k}"] = [x for x in found if k or x[0]]
+    return {
+        "row": name, "seed": seed, "rate": rate, "step": 2400,
+        "command": f"python tools/ablation.py run --rows {name} --seeds {seed}",
+        "train": f"cmt train scenes/ablations/{name}", "commits": ["abc"],
+        "versions": {"python": "3.11"},
+        "hardware": {"cores": 2, "trainings_at_a_time": 2, "threads_of_a_training": 1},
+        "data": DATA, "digest": digest(settings), "settings": settings,
+        "parameters": 1000 + (name == "full") * 80, "multiply_adds": 12_345_678,
+        "categories": CATEGORIES, "images": images,
+        "curve": [
+            {"step": 1200, "validation/pq": 10.0 + seed},
+            {"step": 1250, "total": 3.0},
+            {"step": 2400, "validation/pq": 20.0 + skill},
+        ],
+    } | changes  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path) -> pathlib.Path:
+    """An empty folder of results."""
+    path = tmp_path / "ablation" / "results"
+    path.mkdir(parents=True)
+    return path
+
+
+def put(folder: pathlib.Path, *results: dict) -> None:
+    for r in results:
+        name = f"{r['row']}-rate{r['rate']:g}-seed{r['seed']}.json"
+        (folder / name).write_text(json.dumps(r))
+
+
+def build(folder: pathlib.Path) -> str:
+    write_document(folder)
+    return (folder.parent.parent / "ablation.md").read_text()
+
+
+def row_of(text: str, section: str, first: str) -> list[str]:
+    """Cells of the row of a table that begins with a text."""
+    body = re.search(rf"^## {section}\n(.*?)(?=^## |\Z)", text, re.M | re.S)[1]
+    (line,) = (x for x in body.splitlines() if x.startswith(f"| {first} |"))
+    return [cell.strip() for cell in line.split("|")[1:-1]]
+
+
+def test_tables_hold_means_spreads_and_paired_differences(folder):
+    skills = {"baseline": 1, "clustering": 3, "contrastive": 3}
+    put(folder, *(made_up(n, s, x) for n, x in skills.items() for s in range(3)))
+    text = build(folder)
+    results = read(folder)
+    counts = {name: results.counts(name, range(3)) for name in skills}
+    for name in skills:
+        values = panoptic_quality(counts[name].sum(axis=1))
+        cells = row_of(text, "Rows", f"`{name}`")
+        assert cells[2:4] == ["3", f"{values.mean():.1f} ± {values.std(ddof=1):.1f}"]
+        things = panoptic_quality(counts[name].sum(axis=1)[:, :2])
+        assert cells[4] == f"{things.mean():.1f} ± {things.std(ddof=1):.1f}"
+        assert cells[6:] == ["1,000", "0.012G", "not measured"]
+    cells = row_of(text, "Steps, beside the paper's", "`baseline` to `clustering`")
+    ours = paired_difference(counts["baseline"], counts["clustering"])
+    assert cells[2] == f"{ours.mean:+.1f} [{ours.low:+.1f}, {ours.high:+.1f}]"
+    assert ours.low > 0
+    stuff = paired_difference(
+        counts["baseline"][:, :, 2:], counts["clustering"][:, :, 2:]
+    )
+    assert cells[4].startswith(f"{stuff.mean:+.1f} [")
+    assert cells[5:] == ["+0.9", "Table 2a: 46.2 to 47.1", "**reproduced**"]
+    cells = row_of(text, "Steps, beside the paper's", "`clustering` to `contrastive`")
+    assert cells[2] == "+0.0 [+0.0, +0.0]" and cells[-1] == "**not shown**"
+    cells = row_of(text, "Steps, beside the paper's", "`decoder` to `decoder_location`")
+    assert cells[2] == "not run" and cells[5:] == ["none", "no such row", "**not run**"]
+    cells = row_of(text, "Each row against the baseline", "`clustering`")
+    assert cells[1].startswith(f"{ours.mean:+.1f} [") and cells[-1] == "+0.0%"
+    assert row_of(text, "Learning curves", "`baseline`")[1:] == ["11.0", "21.0"]
+    assert "![Learning curves](ablation/curves.png)" in text
+    assert (folder.parent / "curves.png").is_file()
+    assert "9 trainings, seeds 0, 1, 2, 2400 steps each" in text
+    assert "2 CPU cores, 2 trainings at a time with 1 thread each" in text
+
+
+def test_one_seed_has_no_spread_and_rows_pair_the_seeds_they_share(folder):
+    put(folder, made_up("baseline", 0, 1), made_up("full", 0, 2), made_up("full", 2, 9))
+    text = build(folder)
+    assert re.fullmatch(r"\d+\.\d", row_of(text, "Rows", "`baseline`")[3])
+    results = read(folder)
+    ours = paired_difference(
+        results.counts("baseline", [0]), results.counts("full", [0])
+    )
+    cells = row_of(text, "Each row against the baseline", "`full`")
+    assert cells[1] == f"{ours.mean:+.1f} [{ours.low:+.1f}, {ours.high:+.1f}]"
+    assert cells[-1] == "+8.0%"
+
+
+def test_layers_and_times(folder):
+    located = [{"r2_h": 0.125, "r2_w": 0.5, "mask_approximation": 0.25}] * 2
+    first = made_up("full", 0, 1, location=located, attention_density=[3.0, 9.0, 20.0])
+    second = made_up("full", 1, 1, location=located, attention_density=[5.0, 9.0, 21.0])
+    base = made_up("baseline", 0, 1, attention_density=[4.0, 6.0])
+    put(folder, first, second, base)
+    settings = made_up("full", 0, 1)["settings"]
+    time = {"seconds": 0.1234, "digest": digest(settings), "cores": 2}
+    times = {"full": time | {"load_before": 0.5}, "baseline": time | {"digest": "x"}}
+    (folder / "step_times.json").write_text(json.dumps(times))
+    text = build(folder)
+    cell = "0.12, 0.50, 0.250"
+    assert row_of(text, "Location by layer", "`full`")[1:] == [cell, cell]
+    density = row_of(text, "Attention density by layer", "`full`")
+    assert density[1:] == ["4.0 ± 1.4", "9.0 ± 0.0", "20.5 ± 0.7"]
+    density = row_of(text, "Attention density by layer", "`baseline`")
+    assert density[1:] == ["4.0", "6.0", ""]
+    assert row_of(text, "Rows", "`full`")[-1] == "123 ms"
+    assert row_of(text, "Rows", "`baseline`")[-1] == "not measured"
+    assert "`step_times.json: baseline`: measured with another config" in text
+
+
+def test_the_search_shows_each_rate_and_rows_have_the_chosen_one(folder):
+    chosen = chosen_rate(ROWS["full"])
+    put(folder, made_up("full", 0, 1), made_up("full", 0, 4, rate=0.5))
+    text = build(folder)
+    cells = row_of(text, "Learning rate", "`full`")
+    by_rate = read(folder).searched["full"]
+    assert sorted(by_rate) == [chosen, 0.5]
+    assert cells[3] == f"{chosen:g}" and float(cells[2]) > float(cells[1])
+    assert row_of(text, "Rows", "`full`")[2:4] == ["1", cells[1]]
+
+
+def test_results_of_other_settings_or_scenes_are_not_mixed_in(folder):
+    put(folder, made_up("baseline", 0, 1), made_up("full", 0, 2))
+    stale = made_up("full", 1, 5)
+    stale["settings"] = stale["settings"] | {"trainer.steps": "99"}
+    put(folder, stale)
+    text = build(folder)
+    assert row_of(text, "Rows", "`full`")[2] == "1"
+    assert "seed1.json`: trainer.steps was 99, is" in text
+    put(folder, made_up("full", 2, 5, data=DATA | {"size": 65}))
+    with pytest.raises(InputError, match="results of different scenes"):
+        build(folder)
+
+
+@pytest.mark.parametrize(
+    ("ours", "paper", "words"),
+    [
+        ((1, 0.5, 2), 0.4, "reproduced"),
+        ((-1, -2, -0.5), 0.4, "contradicted"),
+        ((1, -0.1, 2), 0.4, "not shown"),
+        ((-1, -2, 0.1), 0.4, "not shown"),
+        ((1, 0.5, 2), None, "higher"),
+        ((-1, -2, -0.5), None, "lower"),
+        ((-1, -2, 0.5), None, "not shown"),
+        (None, 0.4, "not run"),
+    ],
+)
+def test_verdicts(ours, paper, words):
+    assert verdict(ours and Difference(*ours), paper) == words
