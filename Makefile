@@ -11,12 +11,16 @@ PYTEST := $(PY) -m pytest -n 2 --dist worksteal
 SETUP := pyproject.toml setup.py $(wildcard constraints/*.txt)
 PYTHON ?=
 DEMO ?=
+ABLATION ?=
 
-.PHONY: help demo test check test-all lint protos constraints clean environment
+.PHONY: help demo ablation test check test-all lint protos constraints clean environment
 
 help:
 	@echo "make demo         set up, then the whole path on generated scenes (cmt demo);"
 	@echo "                  DEMO=\"--minutes 1\" for a short one"
+	@echo "make ablation     set up, then the rows of Table 2 on generated scenes (hours; goes"
+	@echo "                  on where it was stopped) and docs/ablation.md;"
+	@echo "                  ABLATION=\"--hours 1\" for a part of it"
 	@echo "make test         set up, then the default tests"
 	@echo "make check        ruff, then the tests of packaging, compiled protos, Beam, kills"
 	@echo "make test-all     every test, the slow ones too"
@@ -28,6 +32,13 @@ help:
 
 demo: $(VENV)/installed
 	$(VENV)/bin/cmt demo $(DEMO)
+
+# The times are taken last, when nothing of this runs beside them.
+ablation: $(VENV)/installed
+	$(PY) tools/ablation.py search $(ABLATION)
+	$(PY) tools/ablation.py run $(ABLATION)
+	$(PY) tools/ablation.py times
+	$(PY) tools/ablation.py text
 
 test: $(VENV)/installed-test
 	$(PYTEST)

@@ -292,3 +292,23 @@ def test_where_things_lie_and_what_is_reported_is_no_setting():
     )
     other = ablation.chosen(row, 1).settings(row, ("data.max_masks=3",))
     assert ablation_rows.digest(base) != ablation_rows.digest(other)
+
+
+def test_a_result_names_the_command_that_makes_it_again():
+    options = ablation.parse(
+        ["run", "--set", "loss.layer_weight=0.5", "--steps", "700"]
+    )
+    changes = ["--set", "loss.layer_weight=0.5", "--set", "trainer.steps=700"]
+    row = ROWS["full"]
+    words = ablation.chosen(row, 2).words(options)
+    assert words == ["run", "--rows", "full", "--seeds", "2", *changes]
+    assert ablation.parse(words).overrides == options.overrides
+    other = ablation.Trial(row, 0, 0.25).words(options)
+    assert other == ["search", "--rates", "0.25", *changes]
+    assert ablation.parse(other).rates == [0.25]
+
+
+def test_rows_that_are_not_trained_cannot_be_run(capsys):
+    with pytest.raises(SystemExit):
+        ablation.parse(["run", "--rows", "mask_wise"])
+    assert "invalid choice: 'mask_wise'" in capsys.readouterr().err

@@ -10,8 +10,8 @@
 and work in runs/ablation. The same command again goes on where it was stopped: a result
 that is there is kept, a training that was begun continues from its checkpoint. A result
 of other settings or data than today's is reported as stale, and made again only with
---redo-stale. Trainings run side by side (--jobs), each with one thread, which on two
-cores trains more images an hour than one after the other with two.
+--redo-stale. Trainings run side by side (--jobs), each with one thread. Learning rates
+that the search shows to be best go into RATES of ablation_rows.py by hand.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ import shutil
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -243,8 +242,9 @@ def run_trials(trials: Sequence[Trial], options: argparse.Namespace) -> int:
         )
 
 
-def time_steps(options: argparse.Namespace) -> int:
+def time_steps(options: argparse.Namespace) -> None:
     """Times a few steps of every trained row, one after the other, with all cores."""
+    options.work.mkdir(parents=True, exist_ok=True)
     path = options.results / TIMES_FILE
     times = json.loads(path.read_text()) if path.is_file() else {}
     make_data(options)
@@ -271,8 +271,6 @@ def time_steps(options: argparse.Namespace) -> int:
             "load_before": round(load, 2),
         }
         write_json(path, times)
-        time.sleep(options.pause)
-    return 0
 
 
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
@@ -280,52 +278,59 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "command", choices=("search", "run", "times", "text", "configs")
-    )
-    trained = [row.name for row in ROWS.values() if not row.weights]
-    parser.add_argument("--rows", nargs="+", choices=trained, default=trained)
-    parser.add_argument("--seeds", nargs="+", type=int, default=rows.SEEDS)
-    parser.add_argument("--rates", nargs="+", type=float, default=rows.SEARCHED_RATES)
-    parser.add_argument("--jobs", type=int, default=2, help="trainings side by side")
-    parser.add_argument("--hours", type=float, help="stop after these; goes on later")
-    parser.add_argument("--redo-stale", action="store_true")
-    parser.add_argument("--results", type=pathlib.Path, default=RESULTS)
-    parser.add_argument("--work", type=pathlib.Path, default=WORK)
-    parser.add_argument("--train", type=int, default=rows.TRAIN_IMAGES)
-    parser.add_argument("--val", type=int, default=rows.VAL_IMAGES)
-    parser.add_argument(
-        *("--set", "-s"), action="append", default=[], dest="overrides",
-        metavar="PATH=VALUE", help="for all rows alike; for trials of the machinery",
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("configs")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--results", type=pathlib.Path, default=RESULTS)
+    shared.add_argument(
+        "--set", action="append", default=[], dest="overrides", metavar="PATH=VALUE",
+        help="change a field of all rows alike, to try the commands; repeatable",
     )  # fmt: skip
-    parser.add_argument("--steps", type=int, help="same as --set trainer.steps=STEPS")
-    parser.add_argument("--pause", type=float, default=5.0, help="seconds, of `times`")
+    shared.add_argument("--steps", type=int, help="same as --set trainer.steps=STEPS")
+    commands.add_parser("text", parents=[shared])
+    work = argparse.ArgumentParser(add_help=False, parents=[shared])
+    work.add_argument("--work", type=pathlib.Path, default=WORK)
+    work.add_argument("--train", type=int, default=rows.TRAIN_IMAGES, help="scenes")
+    work.add_argument("--val", type=int, default=rows.VAL_IMAGES, help="scenes")
+    commands.add_parser("times", parents=[work])
+    jobs = argparse.ArgumentParser(add_help=False, parents=[work])
+    jobs.add_argument("--jobs", type=int, default=2, help="trainings side by side")
+    jobs.add_argument("--hours", type=float, help="stop after these; goes on later")
+    jobs.add_argument("--redo-stale", action="store_true")
+    search = commands.add_parser("search", parents=[jobs])
+    search.add_argument("--rates", nargs="+", type=float, default=rows.SEARCHED_RATES)
+    run = commands.add_parser("run", parents=[jobs])
+    trained = [row.name for row in ROWS.values() if not row.weights]
+    run.add_argument("--rows", nargs="+", choices=trained, default=trained)
+    run.add_argument("--seeds", nargs="+", type=int, default=rows.SEEDS)
     options = parser.parse_args(words)
-    if options.steps:
-        options.overrides.append(f"trainer.steps={options.steps}")
-    options.work, options.results = options.work.resolve(), options.results.resolve()
+    if options.command != "configs":
+        if options.steps:
+            options.overrides.append(f"trainer.steps={options.steps}")
+        options.results = options.results.resolve()
+        options.work = getattr(options, "work", WORK).resolve()
     return options
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit code."""
     options = parse(words)
-    picked = [ROWS[name] for name in options.rows]
     try:
         if options.command == "configs":
             rows.write_configs()
         elif options.command == "text":
-            from ablation_text import write_document
+            from ablation_text import write_document  # Matplotlib takes a second.
 
             write_document(options.results, tuple(options.overrides))
         elif options.command == "times":
-            return time_steps(options)
+            time_steps(options)
         elif options.command == "search":
             seed = rows.SEEDS[0]
             searched = [ROWS[name] for name in rows.SEARCHED]
             trials = [Trial(row, seed, x) for x in options.rates for row in searched]
             return run_trials(trials, options)
         else:
+            picked = [ROWS[name] for name in options.rows]
             trials = [chosen(row, seed) for seed in options.seeds for row in picked]
             return run_trials(trials, options)
     except CmtError as error:
