@@ -79,8 +79,8 @@ def _facts(results: Results) -> str:
     first = used[0]
     data = first["data"]
     hardware = [
-        f"{h['cores']} CPU cores, {h['trainings_at_a_time']} trainings at a time with"
-        f" {h['threads_of_a_training']} thread each"
+        f"{h['cores']} CPU cores, trainings at a time: {h['trainings_at_a_time']},"
+        f" threads of each: {h['threads_of_a_training']}"
         for h in (r["hardware"] for r in used)
     ]
     commits = [
@@ -95,7 +95,7 @@ def _facts(results: Results) -> str:
         f" {_list(r['step'] for r in used)} steps each.",
         f"- Scenes: {data['train']} to train on, {data['val']} held out,"
         f" {data['size']} x {data['size']} pixels, seed {data['seed']}.",
-        f"- Hardware: {_list(hardware)}.",
+        f"- Hardware: {'; '.join(dict.fromkeys(hardware))}.",
         f"- Commits: {', '.join(commits)}.",
         *(
             "- Versions: " + ", ".join(f"{k} {v}" for k, v in version.items()) + "."
@@ -183,6 +183,13 @@ def _paper_difference(row: Row) -> float | None:
     return after - before
 
 
+def _paper_total(row: Row) -> float | None:
+    """What the paper's row has over its baseline, MaX-DeepLab-S, which Table 2d lacks."""
+    if row.paper is None or row.paper[1].startswith("table2d"):
+        return None
+    return paper_quality(row.paper[1]).all - paper_quality("table2c_baseline").all
+
+
 def _paper(row: Row) -> tuple[str, str]:
     """The paper's difference, and where it stands."""
     if row.paper is None:
@@ -237,9 +244,18 @@ def _baseline_table(results: Results) -> str:
             (reference, *_) = results.by_row[base].values()
             (first, *_) = by_seed.values()
             share = f"{first['parameters'] / reference['parameters'] - 1:+.1%}"
-        body.append([f"`{name}`", *map(_difference_text, ours), share])
-    head = ("row", f"PQ [{LEVEL}%]", "things", "stuff", "parameters")
-    return _table(head, body)
+        paper = _paper_total(ROWS[name])
+        body.append(
+            [
+                f"`{name}`",
+                *map(_difference_text, ours),
+                NONE if paper is None else f"{paper:+.1f}",
+                f"**{verdict(ours[0], paper)}**",
+                share,
+            ]
+        )
+    head = ("row", f"PQ [{LEVEL}%]", "things", "stuff", "paper", "verdict")
+    return _table((*head, "parameters"), body)
 
 
 def _layer_table(
