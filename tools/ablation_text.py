@@ -184,7 +184,7 @@ def _paper_difference(row: Row) -> float | None:
 
 
 def _paper_total(row: Row) -> float | None:
-    """What the paper's row has over its baseline, MaX-DeepLab-S, which Table 2d lacks."""
+    """What the paper has over its baseline, MaX-DeepLab-S, which Table 2d lacks."""
     if row.paper is None or row.paper[1].startswith("table2d"):
         return None
     return paper_quality(row.paper[1]).all - paper_quality("table2c_baseline").all
