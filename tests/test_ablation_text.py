@@ -48,7 +48,7 @@ def made_up(name: str, seed: int, skill: float, **changes) -> dict:
         found = [[c, 3.2, 4, max(0, missed - c), missed] for c in range(3)]
         images[f"image{k}"] = [x for x in found if k or x[0]]
     return {
-        "row": name, "seed": seed, "rate": rate, "step": 2400,
+        "row": name, "seed": seed, "rate": rate, "step": 2000,
         "command": f"python tools/ablation.py run --rows {name} --seeds {seed}",
         "train": f"cmt train scenes/ablations/{name}", "commits": ["abc"],
         "versions": {"python": "3.11"},
@@ -59,7 +59,7 @@ def made_up(name: str, seed: int, skill: float, **changes) -> dict:
         "curve": [
             {"step": 1200, "validation/pq": 10.0 + seed},
             {"step": 1250, "total": 3.0},
-            {"step": 2400, "validation/pq": 20.0 + skill},
+            {"step": 2000, "validation/pq": 20.0 + skill},
         ],
     } | changes  # fmt: skip
 
@@ -122,7 +122,7 @@ def test_tables_hold_means_spreads_and_paired_differences(folder):
     assert row_of(text, "Learning curves", "`baseline`")[1:] == ["11.0", "21.0"]
     assert "![Learning curves](ablation/curves.png)" in text
     assert (folder.parent / "curves.png").is_file()
-    assert "9 trainings, seeds 0, 1, 2, 2400 steps each" in text
+    assert "9 trainings, seeds 0, 1, 2, 2000 steps each" in text
     assert "2 CPU cores, trainings at a time: 2, threads of each: 1." in text
 
 
