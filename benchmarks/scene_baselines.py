@@ -5,8 +5,8 @@
 Scores predictions that no network made on the 200 validation scenes of seed 0:
 
 - oracle, logits: each segment's signed distance to its border, at most 8 pixels, at
-  stride 4 with corners aligned, resized bilinearly; the largest wins, as for a network's
-  mask logits. What a network with masks of stride 4 can reach.
+  stride 4 with corners aligned, resized bilinearly; the largest wins, as with the mask
+  logits of a network. What masks of stride 4 can reach.
 - oracle, labels: the ground truth's labels at stride 4, resized with the nearest
   neighbour. What is lost where masks of stride 4 are decided before they are resized.
 - all stuff: the whole image is the stuff class with most pixels in the 4,000 training
