@@ -53,9 +53,21 @@ def data() -> None:
     """
 
 
+class SceneLevel(str, enum.Enum):
+    """The keys of `cmt.data.scenes.levels.LEVELS`."""
+
+    EASY = "easy"
+    MIDDLE = "middle"
+    HARD = "hard"
+
+
 @app.command()
 def scenes(
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to make.")],
+    level: Annotated[
+        SceneLevel,
+        typer.Option(help="How many, small and close together the things are."),
+    ] = SceneLevel.MIDDLE,
     train: Annotated[int, typer.Option(min=0, help="Images to train on.")] = 2000,
     val: Annotated[int, typer.Option(min=0, help="Images to evaluate on.")] = 200,
     size: Annotated[int, typer.Option(min=33, help="Side of an image in pixels.")] = 97,
@@ -71,13 +83,16 @@ def scenes(
 
     Writes images/{split}/, annotations/panoptic_{split}.json and
     annotations/panoptic_{split}/*.png for the splits train and val. The files
-    depend on the seed and not on the number of processes.
+    depend on the seed and not on the number of processes. docs/scenes.md describes the
+    levels, and the benchmark that they are.
 
     \b
     Example:
       cmt data scenes --output scenes --train 2000 --val 200 --seed 1
+      cmt data scenes --output hard --level hard --train 4000 --size 193
     """
     from cmt.data.scenes.generate import generate_scenes
+    from cmt.data.scenes.levels import LEVELS
 
     generate_scenes(
         output,
@@ -86,6 +101,7 @@ def scenes(
         size=size,
         seed=seed,
         crowd_or_void=crowd_or_void,
+        level=LEVELS[level.value],
         workers=workers,
         overwrite=overwrite,
     )

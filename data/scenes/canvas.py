@@ -1,6 +1,7 @@
 """One procedural scene: shapes on textured ground, with their panoptic labels.
 
-Things differ by shape, not by colour; they touch and hide each other.
+Things differ by shape, not by colour; how many there are and how much they touch and
+hide each other is up to the level.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cmt.data.panoptic.categories import Category
+from cmt.data.scenes.levels import LEVELS, Level
 from cmt.data.scenes.shapes import SHAPES
 from cmt.data.scenes.textures import TEXTURES
 
@@ -31,16 +33,9 @@ CATEGORIES = (
 )
 _ID = {category.name: category.id for category in CATEGORIES}
 
-_MIN_OBJECTS, _MAX_OBJECTS = 2, 10
-# Radius of an object and of a piece of crowd, as shares of the image's side.
-_RADIUS = (0.1, 0.21)
-_TURN = np.pi / 10  # radians, either way
-_RIM = 0.025  # width of the dark line around an object, as such a share
-_CROWD_RADIUS = (0.026, 0.036)
-# Smallest visible share of an object's own pixels, and of the image for any segment.
-_MIN_VISIBLE = 0.5
-_MIN_AREA = 0.008
-_MIN_STUFF_AREA = 0.03
+_TURN = np.pi / 10  # of a shape, in radians, either way
+_CROWD_RADIUS = (0.026, 0.036)  # of a piece of it, as shares of the image's side
+_MIN_STUFF_AREA = 0.03  # visible, as a share of the image
 
 
 class SceneSegment(NamedTuple):
@@ -71,15 +66,21 @@ class Scene(NamedTuple):
     segments: list[SceneSegment]
 
 
-def render_scene(rng: np.random.Generator, size: int, crowd_or_void: float) -> Scene:
+def render_scene(
+    rng: np.random.Generator,
+    size: int,
+    crowd_or_void: float,
+    level: Level = LEVELS["middle"],
+) -> Scene:
     """Draws a scene.
 
     Args:
       rng: all randomness comes from here.
       size: side of the image in pixels.
       crowd_or_void: probability that the scene has crowd or void.
+      level: how its things are drawn.
     """
-    canvas = _Canvas(rng, size)
+    canvas = _Canvas(rng, size, level)
     canvas.paint_ground()
     if rng.random() < crowd_or_void:
         if rng.random() < 0.5:
@@ -97,9 +98,10 @@ class _Canvas:
     for a sliver: what would hide too much is not drawn.
     """
 
-    def __init__(self, rng: np.random.Generator, size: int):
+    def __init__(self, rng: np.random.Generator, size: int, level: Level):
         self.rng = rng
         self.size = size
+        self.level = level
         self.image = np.zeros((size, size, 3), np.float32)
         self.owners = np.zeros((size, size), np.int32)
         # By owner; 0 is void, of which any number may be hidden.
@@ -194,30 +196,43 @@ class _Canvas:
         self._add_owner(name, everything, whole, max(area // 2, 1), is_crowd=True)
 
     def paint_objects(self) -> None:
-        """2 to 10 things, of few classes, near each other as often as not."""
-        wanted = self.rng.integers(_MIN_OBJECTS, _MAX_OBJECTS + 1)
-        classes = self.rng.choice(THINGS, self.rng.integers(1, 5), replace=False)
+        """Things, as many and of as many classes as the level has."""
+        level = self.level
+        wanted = self.rng.integers(*level.objects, endpoint=True)
+        num_classes = self.rng.integers(*level.classes, endpoint=True)
+        classes = self.rng.choice(THINGS, num_classes, replace=False)
+        smallest, biggest = level.radius
         misses = 0
         while len(self.circles) < wanted:
             name = str(self.rng.choice(classes))
             # Objects get smaller the longer no place is found for them.
-            largest = _RADIUS[0] + (_RADIUS[1] - _RADIUS[0]) * 0.85**misses
-            radius = self.rng.uniform(_RADIUS[0], largest) * self.size
-            row, column = self._place(radius)
-            if self._paint_object(name, row, column, radius):
-                self.circles.append((row, column, radius))
+            largest = smallest + (biggest - smallest) * 0.85**misses
+            radius = self.rng.uniform(smallest, largest) * self.size
+            circle = (*self._place(radius), radius)
+            if self._is_clear(*circle) and self._paint_object(name, *circle):
+                self.circles.append(circle)
             else:
                 misses += 1
-                if misses > 12 and len(self.circles) >= _MIN_OBJECTS:
+                if misses > level.max_misses and len(self.circles) >= level.objects[0]:
                     break
+
+    def _is_clear(self, row: float, column: float, radius: float) -> bool:
+        """Tells whether the other objects are as far away as the level asks."""
+        return all(
+            np.hypot(row - other_row, column - other_column)
+            >= self.level.min_distance * (radius + other_radius)
+            for other_row, other_column, other_radius in self.circles
+        )
 
     def _place(self, radius: float) -> tuple[float, float]:
         """Row and column of a new object: touching another one, or anywhere."""
         low, high = 0.5 * radius, self.size - 0.5 * radius
-        if self.circles and self.rng.random() < 0.5:
+        if self.circles and self.rng.random() < self.level.attached:
             row, column, other = self.circles[self.rng.integers(len(self.circles))]
             angle = self.rng.uniform(0, 2 * np.pi)
-            distance = (radius + other) * self.rng.uniform(0.65, 1.0)
+            distance = (radius + other) * self.rng.uniform(
+                *self.level.attached_distance
+            )
             row += distance * np.sin(angle)
             column += distance * np.cos(angle)
             if low <= row <= high and low <= column <= high:
@@ -234,12 +249,12 @@ class _Canvas:
         window, distance = shape
         mask = distance < 0
         area = int(mask.sum())
-        smallest = max(int(_MIN_AREA * self.size**2), 1)
+        smallest = max(int(self.level.min_area * self.size**2), 1)
         if area < smallest or self._hides_too_much(window, mask):
             return False
         ground = self.image[window][mask].mean(0)
         self._blend(window, distance, self._surface(distance, radius, ground))
-        fewest = max(int(_MIN_VISIBLE * area), smallest)
+        fewest = max(int(self.level.min_visible * area), smallest)
         self._add_owner(name, window, mask, fewest)
         return True
 
@@ -260,7 +275,7 @@ class _Canvas:
                 slope[1] * np.linspace(-1, 1, width),
             )
         # The rim keeps things of one colour apart.
-        rim = np.clip(1 + (distance + _RIM * self.size) / 1.0, 0, 1)
+        rim = np.clip(1 + (distance + self.level.rim * self.size) / 1.0, 0, 1)
         return (color + shade[..., None]) * (1 - 0.9 * rim[..., None])
 
     def _window(

@@ -16,6 +16,7 @@ from PIL import Image
 
 from cmt.data.panoptic.masks import write_ids
 from cmt.data.scenes.canvas import CATEGORIES, Scene, render_scene
+from cmt.data.scenes.levels import LEVELS, Level
 from cmt.errors import InputError
 from cmt.io.files import atomic_directory
 from cmt.io.parallel import parallel_map
@@ -36,6 +37,7 @@ class _Task(NamedTuple):
     size: int
     seed: int
     crowd_or_void: float
+    level: Level
 
 
 def generate_scenes(
@@ -46,6 +48,7 @@ def generate_scenes(
     size: int = 97,
     seed: int = 0,
     crowd_or_void: float = 0.2,
+    level: Level = LEVELS["middle"],
     workers: int = 0,
     overwrite: bool = False,
 ) -> None:
@@ -58,6 +61,7 @@ def generate_scenes(
       size: side of the square images in pixels.
       seed: of everything random.
       crowd_or_void: share of the images with crowd or unlabelled areas.
+      level: how hard the scenes are, one of `LEVELS`.
       workers: number of processes; 0 for one a processor.
       overwrite: replace what is at `output`.
 
@@ -80,6 +84,7 @@ def generate_scenes(
                     size,
                     seed,
                     crowd_or_void,
+                    level,
                 )
                 for first in range(0, counts[split], _IMAGES_AT_ONCE)
             ]
@@ -121,12 +126,17 @@ def _mask_folder(folder: Path, split: str) -> Path:
     return folder / "annotations" / f"panoptic_{split}"
 
 
+def scene_rng(seed: int, split: str, number: int) -> np.random.Generator:
+    """Returns the randomness of a scene; `split` is train or val, `number` from 0."""
+    return np.random.default_rng([seed, _SPLITS.index(split), number])
+
+
 def _write_scenes(task: _Task) -> list[tuple[str, dict[str, Any]]]:
     """Writes the images and masks of a task; returns (split, annotation) of each."""
     entries = []
     for number in task.numbers:
-        rng = np.random.default_rng([task.seed, _SPLITS.index(task.split), number])
-        scene = render_scene(rng, task.size, task.crowd_or_void)
+        rng = scene_rng(task.seed, task.split, number)
+        scene = render_scene(rng, task.size, task.crowd_or_void, task.level)
         image_id = number + 1
         stem = f"{image_id:012d}"
         Image.fromarray(scene.image).save(

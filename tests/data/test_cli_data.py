@@ -5,7 +5,9 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from cmt.cli.data import app
+from cmt.cli.data import SceneLevel, app
+from cmt.data.scenes.generate import generate_scenes
+from cmt.data.scenes.levels import LEVELS
 from cmt.errors import InputError
 
 
@@ -50,6 +52,26 @@ def test_from_scenes_to_inspection(tmp_path):
     as_json = run("inspect", *sorted((tmp_path / "out").glob("*.tfrecord")), "--json")
     (split,) = json.loads(as_json.stdout)
     assert split["images"] == 3
+
+
+def test_level_of_scenes(tmp_path):
+    assert [level.value for level in SceneLevel] == list(LEVELS)
+    options = ("--train", 0, "--val", 2, "--size", 33, "--workers", 1)
+    for level in (None, *LEVELS):
+        chosen = () if level is None else ("--level", level)
+        made = run("scenes", "--output", tmp_path / str(level), *chosen, *options)
+        assert made.exit_code == 0, made.output
+        recipe = LEVELS[level or "middle"]
+        folder = tmp_path / f"{level}-expected"
+        generate_scenes(folder, train=0, val=2, size=33, level=recipe, workers=1)
+        for file in ("annotations/panoptic_val.json", "images/val/000000000002.jpg"):
+            written = (tmp_path / str(level) / file).read_bytes()
+            assert written == (folder / file).read_bytes(), (level, file)
+    wrong = run("scenes", "--output", tmp_path / "no", "--level", "medium")
+    assert wrong.exit_code == 2
+    for choice in ("medium", *LEVELS):
+        assert f"'{choice}'" in wrong.output
+    assert not (tmp_path / "no").exists()
 
 
 def test_problems_are_lines_and_exit_code_1(broken):

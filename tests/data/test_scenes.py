@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from cmt.data.panoptic.masks import read_ids
-from cmt.data.scenes.canvas import CATEGORIES, THINGS, render_scene
+from cmt.data.scenes.canvas import CATEGORIES, THINGS, Scene, render_scene
 from cmt.data.scenes.generate import generate_scenes
+from cmt.data.scenes.levels import LEVELS
 from cmt.data.scenes.shapes import SHAPES
 from cmt.errors import InputError
 
@@ -22,10 +23,24 @@ def digests(folder: pathlib.Path) -> dict[str, str]:
     }
 
 
+def draw(number: int, level: str, size: int = 97) -> Scene:
+    rng = np.random.default_rng([9, number])
+    return render_scene(rng, size, 0.2, LEVELS[level])
+
+
 @pytest.fixture(scope="module")
-def drawn():
-    """60 scenes of the default size and rate of crowd and void."""
-    return [render_scene(np.random.default_rng([9, n]), 97, 0.2) for n in range(60)]
+def scenes_of() -> dict[str, list[Scene]]:
+    """60 scenes of each level, of the default size and rate of crowd and void."""
+    return {level: [draw(n, level) for n in range(60)] for level in LEVELS}
+
+
+@pytest.fixture(scope="module")
+def drawn(scenes_of):
+    """60 scenes drawn with all defaults."""
+    scenes = [render_scene(np.random.default_rng([9, n]), 97, 0.2) for n in range(60)]
+    for scene, middle in zip(scenes, scenes_of["middle"], strict=True):
+        np.testing.assert_array_equal(scene.image, middle.image)
+    return scenes
 
 
 def test_files_depend_on_the_seed_and_not_on_the_workers(tmp_path):
@@ -152,15 +167,104 @@ def test_an_existing_folder_is_untouched(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
-def test_scenes_of_a_seed_stay_what_they_are(drawn):
+# Pixels of each class in the 60 scenes, and their mean colour.
+PIXELS = {
+    "easy": (
+        [22034, 17036, 9451, 19106, 19867, 10626, 112171, 115071, 122402, 114972],
+        [111.4060, 127.2466, 109.9842],
+    ),
+    "middle": (
+        [30284, 19446, 18329, 31617, 26160, 12689, 100541, 109028, 113551, 101820],
+        [108.2273, 122.6486, 105.3157],
+    ),
+    "hard": (
+        [11116, 11488, 8281, 17851, 13757, 6940, 119689, 124018, 131630, 117663],
+        [111.0331, 127.3675, 108.2330],
+    ),
+}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_scenes_of_a_seed_stay_what_they_are(scenes_of, level):
     """Benchmarks and the demo's figures are of these scenes and of no others."""
     pixels = dict.fromkeys((category.id for category in CATEGORIES), 0)
-    for scene in drawn:
+    for scene in scenes_of[level]:
         for segment in scene.segments:
             pixels[segment.category_id] += int((scene.owners == segment.value).sum())
-    things = [30284, 19446, 18329, 31617, 26160, 12689]
-    stuff = [100541, 109028, 113551, 101820]
+    expected, expected_color = PIXELS[level]
     # A pixel on an edge may fall to either side where the processor rounds otherwise.
-    np.testing.assert_allclose(list(pixels.values()), things + stuff, rtol=1e-3)
-    colors = np.stack([scene.image for scene in drawn]).mean((0, 1, 2))
-    np.testing.assert_allclose(colors, [108.2273, 122.6486, 105.3157], atol=0.02)
+    np.testing.assert_allclose(list(pixels.values()), expected, rtol=1e-3)
+    colors = np.stack([scene.image for scene in scenes_of[level]]).mean((0, 1, 2))
+    np.testing.assert_allclose(colors, expected_color, atol=0.02)
+
+
+def things(scene: Scene) -> dict[int, int]:
+    """The class of each thing, crowd left out, by its number in `owners`."""
+    is_thing = {category.id for category in CATEGORIES if category.is_thing}
+    return {
+        segment.value: segment.category_id
+        for segment in scene.segments
+        if segment.category_id in is_thing and not segment.is_crowd
+    }
+
+
+def alike_neighbours(scene: Scene) -> int:
+    """Counts things that share an edge of a pixel with a thing of their class."""
+    classes = things(scene)
+    found: set[int] = set()
+    for owners in (scene.owners, scene.owners.T):
+        for one, two in set(zip(owners[:-1].ravel(), owners[1:].ravel(), strict=True)):
+            if one != two and one in classes and classes[one] == classes.get(two):
+                found |= {one, two}
+    return len(found)
+
+
+def test_levels_are_ever_harder(scenes_of):
+    counts, areas, classes, alike = [], [], [], []
+    for scenes in scenes_of.values():
+        found = [things(scene) for scene in scenes]
+        counts.append(np.mean([len(of_scene) for of_scene in found]))
+        pixels = [
+            (scene.owners == value).sum()
+            for scene, of_scene in zip(scenes, found, strict=True)
+            for value in of_scene
+        ]
+        areas.append(np.mean(pixels))
+        # A scene with few things has few classes by chance alone.
+        classes.append(np.mean([len(set(o.values())) / min(len(o), 6) for o in found]))
+        alike.append(sum(map(alike_neighbours, scenes)) / len(pixels))
+    assert list(LEVELS) == ["easy", "middle", "hard"]
+    assert counts[0] + 1.5 < counts[1] < counts[2] - 4
+    assert areas[0] > 1.1 * areas[1] > 3 * areas[2]
+    assert classes[0] > classes[1] + 0.1 and classes[1] > classes[2] + 0.1
+    assert alike[0] == 0 and 0.3 < alike[1] < 0.65 and alike[2] > 0.7
+
+
+@pytest.mark.parametrize(
+    ("level", "most"), [("easy", 10), ("middle", 14), ("hard", 22)]
+)
+def test_segments_are_few_enough_and_have_pixels(scenes_of, level, most):
+    recipe = LEVELS[level]
+    # Stuff and crowd are at most four.
+    assert recipe.objects[1] + 4 == most
+    for scene in scenes_of[level]:
+        assert recipe.objects[0] <= len(things(scene)) <= recipe.objects[1]
+        assert len(scene.segments) <= most
+        assert len(set(things(scene).values())) <= recipe.classes[1]
+        for value in things(scene):
+            area = (scene.owners == value).sum()
+            assert area >= int(recipe.min_area * 97 * 97), value
+        for segment in scene.segments:
+            assert (scene.owners == segment.value).any(), segment
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("size", [33, 193])
+def test_levels_have_their_things_at_any_size(level, size):
+    scenes = [draw(number, level, size) for number in range(4)]
+    for number, scene in enumerate(scenes):
+        assert len(things(scene)) >= LEVELS[level].objects[0]
+        again = draw(number, level, size)
+        np.testing.assert_array_equal(scene.image, again.image)
+        np.testing.assert_array_equal(scene.owners, again.owners)
+        assert scene.segments == again.segments
