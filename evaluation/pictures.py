@@ -208,7 +208,7 @@ def attention_sheet(rows: Sequence[SheetRow]) -> np.ndarray:
             maps = [draw_heat(image, _resample(layer, row), mask) for layer in layers]
             pictures.append([picture, *maps])
             counts = [_count(layer, row.focus.pixels) for layer in layers]
-            captions.append([caption, *(f"{name}: {count}" for count in counts)])
+            captions.append([caption, *(f"{name} {count}" for count in counts)])
             num_layers = max(num_layers, len(layers))
     titles = ["image", *_layer_titles(num_layers)]
     return contact_sheet(pictures or [[]], titles, captions=captions)
@@ -220,7 +220,8 @@ def _layer_titles(num_layers: int) -> list[str]:
 
 def _count(weights: np.ndarray, mask: np.ndarray) -> str:
     on_mask = 100 * share_on_mask(weights, mask)
-    return f"{effective_pixels(weights):.0f} of {weights.size}, {on_mask:.0f}% on mask"
+    count = f"{effective_pixels(weights):.0f} of {weights.size} px"
+    return f"{count}, {on_mask:.0f}% on mask"
 
 
 def _clustering_row(row: SheetRow, colors: np.ndarray) -> list[np.ndarray]:
