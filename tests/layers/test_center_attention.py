@@ -69,16 +69,14 @@ def test_predictions_hold_the_pixels_alone():
     state, layers = path(STATE)
     assert state.center_attention is None
     for predicted in layers:
-        weights = predicted.center_attention.numpy()
-        assert weights.shape == (B, HEADS, N, H, W)
-        sums = weights.sum((-2, -1))
-        # The rest is on the centers.
-        assert np.all(weights > 0) and np.all(sums < 1) and np.all(sums > 0.1)
+        assert predicted.center_attention.shape == (B, HEADS, N, H, W)
     first = path.blocks[0](STATE.pixel_features)
     alone = path.transformers[0](STATE._replace(pixel_features=first))
-    np.testing.assert_array_equal(
-        layers[0].center_attention.numpy().reshape([B, HEADS, N, P]),
-        alone.center_attention[..., :P],
-    )
+    weights = alone.center_attention.numpy()
+    pixels = layers[0].center_attention.numpy().reshape([B, HEADS, N, P])
+    np.testing.assert_allclose(pixels, weights[..., :P], atol=1e-6)
+    rest = weights[..., P:].sum(-1)
+    assert rest.min() > 0  # On the centers.
+    np.testing.assert_allclose(pixels.sum(-1) + rest, 1, atol=1e-5)
     _, layers = path(STATE, training=True)
     assert [predicted.center_attention for predicted in layers] == [None, None]
