@@ -17,14 +17,10 @@ import tensorflow as tf
 Normalize = Callable[[tf.Tensor], tf.Tensor]
 
 
-def attend(
-    queries: tf.Tensor,
-    keys: tf.Tensor,
-    values: tf.Tensor,
-    *,
-    normalize: Normalize = tf.identity,
+def attention_weights(
+    queries: tf.Tensor, keys: tf.Tensor, *, normalize: Normalize = tf.identity
 ) -> tf.Tensor:
-    """Cross-attention, softmax over the keys (Eq. 3, without C +).
+    """softmax(Qc Kp^T) over the keys (the weights of Eq. 3).
 
     Paper: centers attend to pixels. Here: the caller may append the centers to the
     keys, and pixels may attend to centers, because in MaX-DeepLab, which the network
@@ -33,15 +29,26 @@ def attend(
     Args:
       queries: [B, N, heads, d].
       keys: [B, K, heads, d].
-      values: [B, K, heads, e].
       normalize: applied to the logits [B, heads, N, K]; a batch norm in the network,
         in place of a division by sqrt(d).
 
     Returns:
-      [B, N, heads, e], the retrieved values.
+      [B, heads, N, K] float32; the keys of a query sum to 1.
     """
     logits = normalize(tf.einsum("bnhd,bmhd->bhnm", queries, keys))
-    weights = tf.nn.softmax(tf.cast(logits, tf.float32), axis=-1)  # over keys
+    return tf.nn.softmax(tf.cast(logits, tf.float32), axis=-1)  # over keys
+
+
+def retrieve(weights: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """softmax(Qc Kp^T) Vp: what attention brings (Eq. 3, without C +).
+
+    Args:
+      weights: [B, heads, N, K], of `attention_weights`.
+      values: [B, K, heads, e].
+
+    Returns:
+      [B, N, heads, e].
+    """
     return tf.einsum("bhnm,bmhd->bnhd", tf.cast(weights, values.dtype), values)
 
 
@@ -115,7 +122,7 @@ def combine_updates(attended: tf.Tensor, pooled: tf.Tensor | None) -> tf.Tensor:
     """(softmax(Qc Kp^T) + Z^T) Vp, term by term (the bracket of Eq. 7).
 
     Args:
-      attended: [B, N, d], the attention term of `attend`.
+      attended: [B, N, d], the attention term of `retrieve`.
       pooled: [B, N, d], the clustering term of `pool_pixels`; None where clustering is
         off, which leaves Eq. 3.
 

@@ -84,6 +84,7 @@ class DualPath(Layer):
                 state._replace(pixel_features=pixel_features), training=training
             )
             layers.append(_layer_predictions(state))
+            state = state._replace(center_attention=None)
         return state, tuple(layers)
 
 
@@ -212,14 +213,22 @@ class Decoder(Layer):
 
 
 def _layer_predictions(state: DualPathState) -> LayerPredictions:
-    affinity_logits, reference_points = state.affinity_logits, None
-    if affinity_logits is not None:
-        _, height, width, _ = state.pixel_features.shape
-        num_centers = affinity_logits.shape[-1]
-        affinity_logits = tf.reshape(affinity_logits, [-1, height, width, num_centers])
+    affinity_logits, reference_points, center_attention = None, None, None
+    _, height, width, _ = state.pixel_features.shape
+    if state.affinity_logits is not None:
+        num_centers = state.affinity_logits.shape[-1]
+        affinity_logits = tf.reshape(
+            state.affinity_logits, [-1, height, width, num_centers]
+        )
         affinity_logits = tf.cast(affinity_logits, tf.float32)
     if state.reference_embedding is not None:
         reference_points = clustering.reference_mask(
             tf.cast(state.reference_embedding, tf.float32)
         )
-    return LayerPredictions(affinity_logits, reference_points)
+    if state.center_attention is not None:
+        _, num_heads, num_centers, _ = state.center_attention.shape
+        center_attention = tf.reshape(
+            state.center_attention[..., : height * width],
+            [-1, num_heads, num_centers, height, width],
+        )
+    return LayerPredictions(affinity_logits, reference_points, center_attention)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 EQUATIONS: dict[int, tuple[str, ...]] = {
-    3: ("cmt.clustering.attend",),
+    3: ("cmt.clustering.attention_weights", "cmt.clustering.retrieve"),
     4: ("cmt.clustering.assign",),
     5: ("cmt.clustering.pool_pixels",),
     6: ("cmt.clustering.update_affinity", "cmt.clustering.assign"),

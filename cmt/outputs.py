@@ -23,10 +23,16 @@ class LayerPredictions(NamedTuple):
         where clustering is off.
       reference_points: [B, N, M, 2] float32, (h, w) in [0, 1], Eq. 10; None where
         the location module is off.
+      center_attention: [B, heads, N, ceil(H / 16), ceil(W / 16)] float32 in [0, 1],
+        how much a center attends to each pixel, Eq. 3; the pixels of a center and a
+        head sum to at most 1, because the softmax runs over pixels and centers. In
+        inference alone; None in training and where centers attend to no pixels
+        (k-means).
     """
 
     affinity_logits: tf.Tensor | None
     reference_points: tf.Tensor | None
+    center_attention: tf.Tensor | None = None
 
 
 class Predictions(NamedTuple):

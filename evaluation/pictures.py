@@ -1,4 +1,4 @@
-"""Pictures of the clustering behind panoptic maps.
+"""Pictures of the clustering behind panoptic maps (the paper's Fig. 5 and Fig. 1).
 
 Everything works on NumPy arrays; images are [H, W, 3] uint8 RGB.
 """
@@ -14,22 +14,52 @@ import tensorflow as tf
 from PIL import Image, ImageDraw
 
 from cmt.data.panoptic.categories import Category
+from cmt.evaluation.attention import (
+    center_weights,
+    confident_centers,
+    effective_pixels,
+    final_masks,
+    share_on_mask,
+)
 from cmt.outputs import Predictions
+from cmt.pictures.heat import draw_assignment, draw_heat, outline, resample
 from cmt.pictures.overlay import GOLDEN_RATIO, draw_overlay, enlargement
 from cmt.pictures.sheet import contact_sheet
 
+# Twice what a sheet shows: smooth after the sheet has made it smaller.
+_DRAWN_PIXELS = 480
+
+
+class Focus(NamedTuple):
+    """One center of an image, and which pixels it gets its updates from.
+
+    Attributes:
+      mask: [H / 4, W / 4] float in [0, 1], the center's final mask.
+      pixels: [h, w] bool, the pixels of the layers' grid that the mask owns.
+      attention: for each layer [h, w] float, averaged over heads; empty in k-means.
+      assignment: for each layer [h, w] float, Z of the center; empty without
+        clustering.
+    """
+
+    mask: np.ndarray
+    pixels: np.ndarray
+    attention: Sequence[np.ndarray]
+    assignment: Sequence[np.ndarray]
+
 
 class SheetRow(NamedTuple):
-    """The pictures of one image on a sheet about the clustering.
+    """What the sheets show of one image.
 
     Attributes:
       image: [H, W, 3] uint8.
       ground_truth: a picture [*, *, 3] uint8, from `draw_overlay`.
       prediction: a picture [*, *, 3] uint8, from `draw_overlay`.
-      assignments: for each layer [h, w] int, the center of each pixel.
+      affinity_logits: for each layer [h, w, N] float.
       reference_points: for each layer [K, M, 2] float, (h, w) in [0, 1], of the
         confident centers.
       centers: [K] int, which centers these are.
+      focus: the confident center of the largest thing, or of the largest stuff where
+        there is no thing; None where no center is confident.
       valid_share: (height, width) in (0, 1]: the coordinates of the last row and
         column that are image and not padding, in [0, 1] like the reference points.
     """
@@ -37,9 +67,10 @@ class SheetRow(NamedTuple):
     image: np.ndarray
     ground_truth: np.ndarray
     prediction: np.ndarray
-    assignments: Sequence[np.ndarray]
+    affinity_logits: Sequence[np.ndarray]
     reference_points: Sequence[np.ndarray]
     centers: np.ndarray
+    focus: Focus | None = None
     valid_share: tuple[float, float] = (1.0, 1.0)
 
 
@@ -54,27 +85,26 @@ def make_row(
     size: np.ndarray,
     crop_size: tuple[int, int],
 ) -> SheetRow:
-    """Draws what a sheet shows of an image.
+    """Draws and collects what the sheets show of an image.
 
     Args:
       image: [H, W, 3] uint8.
       ground_truth: [H, W] int, category_id * 1000 + instance, 0 where void.
       panoptic: [H, W] int, the same of the prediction.
-      predictions: the network's output for the image in a crop, B = 1.
+      predictions: the network's output for the image in a crop, B = 1, of inference.
       categories: the classes.
       confidence: probability of its class from which on a center is confident.
       size: [2] int, height and width of the image inside the crop, in pixels.
       crop_size: height and width of the crop, in pixels.
     """
-    class_probs = tf.nn.softmax(predictions.class_logits[0], axis=-1)[:, :-1]
-    centers = np.flatnonzero(class_probs.numpy().max(-1) >= confidence)
+    centers = np.flatnonzero(confident_centers(predictions.class_logits, confidence)[0])
     last_row, last_column = np.maximum(size - 1, 1) / (np.array(crop_size) - 1)
     return SheetRow(
         image=image,
         ground_truth=draw_overlay(image, ground_truth, categories),
         prediction=draw_overlay(image, panoptic, categories),
-        assignments=[
-            layer.affinity_logits[0].numpy().argmax(-1)
+        affinity_logits=[
+            layer.affinity_logits[0].numpy()
             for layer in predictions.layers
             if layer.affinity_logits is not None
         ],
@@ -84,7 +114,34 @@ def make_row(
             if layer.reference_points is not None
         ],
         centers=centers,
+        focus=_focus(predictions, centers, [item.is_thing for item in categories]),
         valid_share=(float(last_row), float(last_column)),
+    )
+
+
+def _focus(
+    predictions: Predictions, centers: np.ndarray, is_thing: Sequence[bool]
+) -> Focus | None:
+    if not centers.size:
+        return None
+    masks = tf.nn.softmax(predictions.mask_logits[0], axis=-1).numpy()  # over centers
+    classes = predictions.class_logits[0].numpy()[:, :-1].argmax(-1)
+    areas = np.bincount(masks.argmax(-1).ravel(), minlength=masks.shape[-1])
+    best = max(centers, key=lambda n: (is_thing[classes[n]] and areas[n] > 0, areas[n]))
+    weights = [center_weights(layer) for layer in predictions.layers]
+    return Focus(
+        mask=masks[..., best],
+        pixels=final_masks(predictions)[0, best],
+        attention=[
+            layer.mean_attention[0, best]
+            for layer in weights
+            if layer.attention is not None
+        ],
+        assignment=[
+            layer.assignment[0, best]
+            for layer in weights
+            if layer.assignment is not None
+        ],
     )
 
 
@@ -102,38 +159,91 @@ def center_colors(num_centers: int) -> np.ndarray:
 
 
 def clustering_sheet(rows: Sequence[SheetRow], *, num_centers: int) -> np.ndarray:
-    """Puts images, their segments and their clustering on a sheet, a row for each.
+    """Shows how the clustering is refined from layer to layer (Fig. 5).
 
     A row shows image, ground truth, prediction, each layer's assignment and the
     reference points.
 
-    A pixel of an assignment has the colour of its center; the last column shows the
-    last layer's reference points of the confident centers, in the same colours, with
-    a ring at their mean. Columns that no row has are left out.
+    A pixel of an assignment has the colour of its best center, the paler the less sure
+    it is; the last column shows the last layer's reference points of the
+    confident centers, in the same colours, with a ring at their mean. Columns that no
+    row has are left out.
 
     Returns:
       [H, W, 3] uint8.
     """
     colors = center_colors(num_centers)
-    num_layers = max((len(row.assignments) for row in rows), default=0)
-    titles = ["image", "ground truth", "prediction"]
-    titles += [f"layer {index + 1}" for index in range(num_layers)]
+    num_layers = max((len(row.affinity_logits) for row in rows), default=0)
+    titles = ["image", "ground truth", "prediction", *_layer_titles(num_layers)]
     if any(row.reference_points for row in rows):
         titles.append("reference points")
-    return contact_sheet([_sheet_row(row, colors) for row in rows], titles)
+    return contact_sheet([_clustering_row(row, colors) for row in rows], titles)
 
 
-def _sheet_row(row: SheetRow, colors: np.ndarray) -> list[np.ndarray]:
+def attention_sheet(rows: Sequence[SheetRow]) -> np.ndarray:
+    """Shows from which pixels a center gets its updates, layer by layer (Fig. 1).
+
+    Two rows for each image that has a focus: the attention of its center, averaged
+    over heads, and below it the center's clustering, Z. Each map is as bright as its
+    own largest weight; the line around is the center's final mask. Below a map stands
+    its effective number of pixels and the share of its weights on the mask, see
+    `cmt.evaluation.attention`.
+
+    Returns:
+      [H, W, 3] uint8; a white sheet where no image has a focus.
+    """
+    pictures, captions, num_layers = [], [], 0
+    for row in rows:
+        if row.focus is None:
+            continue
+        image = np.asarray(Image.fromarray(row.image).resize(_drawn_size(row)[::-1]))
+        mask = _resample(row.focus.mask, row) > 0.5
+        first = [("a center's mask", outline(image, mask))]
+        first.append(("prediction", row.prediction))
+        for name in ("attention", "assignment"):
+            layers = getattr(row.focus, name)
+            if not layers:
+                continue
+            caption, picture = first.pop(0)
+            maps = [draw_heat(image, _resample(layer, row), mask) for layer in layers]
+            pictures.append([picture, *maps])
+            counts = [_count(layer, row.focus.pixels) for layer in layers]
+            captions.append([caption, *(f"{name} {count}" for count in counts)])
+            num_layers = max(num_layers, len(layers))
+    titles = ["image", *_layer_titles(num_layers)]
+    return contact_sheet(pictures or [[]], titles, captions=captions)
+
+
+def _layer_titles(num_layers: int) -> list[str]:
+    return [f"layer {number}" for number in range(1, num_layers + 1)]
+
+
+def _count(weights: np.ndarray, mask: np.ndarray) -> str:
+    on_mask = 100 * share_on_mask(weights, mask)
+    count = f"{effective_pixels(weights):.0f} of {weights.size} px"
+    return f"{count}, {on_mask:.0f}% on mask"
+
+
+def _clustering_row(row: SheetRow, colors: np.ndarray) -> list[np.ndarray]:
     pictures = [row.image, row.ground_truth, row.prediction]
-    height, width = row.image.shape[:2]
-    for assignment in row.assignments:
-        last = (np.array(assignment.shape) - 1) * row.valid_share
-        rows = np.rint(np.linspace(0, last[0], height)).astype(int)
-        columns = np.rint(np.linspace(0, last[1], width)).astype(int)
-        pictures.append(colors[assignment[rows][:, columns]])
+    for logits in row.affinity_logits:
+        # Logits are interpolated, as the network does with those of its masks: between
+        # two sure pixels is then a line and no wide strip that looks unsure.
+        assignment = tf.nn.softmax(_resample(logits, row), axis=-1)  # over centers
+        pictures.append(draw_assignment(row.image, assignment.numpy(), colors))
     if row.reference_points:
         pictures.append(_draw_points(row, row.reference_points[-1], colors))
     return pictures
+
+
+def _drawn_size(row: SheetRow) -> tuple[int, int]:
+    height, width = row.image.shape[:2]
+    scale = _DRAWN_PIXELS / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _resample(values: np.ndarray, row: SheetRow) -> np.ndarray:
+    return resample(values, _drawn_size(row), valid_share=row.valid_share)
 
 
 def _draw_points(row: SheetRow, points: np.ndarray, colors: np.ndarray) -> np.ndarray:

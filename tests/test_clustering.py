@@ -35,24 +35,31 @@ def close(actual, expected) -> None:
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_attend_is_a_softmax_over_the_keys():  # Eq. 3
+def attend(query, key, value, **more):
+    return clustering.retrieve(clustering.attention_weights(query, key, **more), value)
+
+
+def test_attention_is_a_softmax_over_the_keys():  # Eq. 3
     query, key = values(B, N, HEADS, D), values(B, P, HEADS, D)
     value = values(B, P, HEADS, E)
+    weights = np.zeros([B, HEADS, N, P])
     expected = np.zeros([B, N, HEADS, E])
     for b in range(B):
         for n in range(N):
             for h in range(HEADS):
-                weights = softmax([dot(query[b, n, h], key[b, p, h]) for p in range(P)])
+                logits = [dot(query[b, n, h], key[b, p, h]) for p in range(P)]
+                weights[b, h, n] = softmax(logits)
                 for p in range(P):
-                    expected[b, n, h] += weights[p] * value[b, p, h]
-    close(clustering.attend(query, key, value), expected)
+                    expected[b, n, h] += weights[b, h, n, p] * value[b, p, h]
+    close(clustering.attention_weights(query, key), weights)
+    close(attend(query, key, value), expected)
 
 
-def test_attend_normalizes_the_logits():
+def test_attention_normalizes_the_logits():
     query, key = values(B, N, HEADS, D), values(B, P, HEADS, D)
     value = values(B, P, HEADS, E)
-    doubled = clustering.attend(query, key, value, normalize=lambda x: 2 * x)
-    close(doubled, clustering.attend(2 * query, key, value))
+    doubled = attend(query, key, value, normalize=lambda x: 2 * x)
+    close(doubled, attend(2 * query, key, value))
 
 
 def test_affinity_and_assignment():  # Eq. 4 and 6
@@ -96,9 +103,7 @@ def test_update_centers_is_one_product_with_both_weights():  # Eq. 7
             attention = softmax([dot(query[b, n], key[b, p]) for p in range(P)])
             for p in range(P):
                 expected[b, n] += (attention[p] + assignment[b, p, n]) * value[b, p]
-    attended = clustering.attend(query[:, :, None], key[:, :, None], value[:, :, None])[
-        :, :, 0
-    ]
+    attended = attend(query[:, :, None], key[:, :, None], value[:, :, None])[:, :, 0]
     pooled = clustering.pool_pixels(assignment, value)
     update = clustering.combine_updates(attended, pooled)
     close(clustering.update_centers(centers, update), expected)

@@ -84,6 +84,7 @@ def test_shapes(model):
     for layer in predictions.layers:
         assert layer.affinity_logits.shape == (2, 3, 3, 5)
         assert layer.reference_points.shape == (2, 5, 3, 2)
+        assert layer.center_attention.shape[2:] == (5, 3, 3)
     lengths = tf.norm(predictions.pixel_features, axis=-1)
     np.testing.assert_allclose(lengths, np.ones([2, 9, 9]), atol=1e-5)
 
@@ -139,6 +140,7 @@ def test_switches(rule, location, stronger):
     for layer in predictions.layers:
         assert (layer.affinity_logits is not None) == clustering
         assert (layer.reference_points is not None) == location
+        assert (layer.center_attention is not None) == (rule != "KMEANS")
     names = " ".join(variable.name for variable in network.variables)
     assert ("affinity_norm" in names) == clustering
     assert ("pixel_similarity_norm" in names) != clustering

@@ -48,6 +48,8 @@ def demo(
         f"learning curve: {output / 'learning_curve.png'}\n"
         f"pictures:       {output / 'pictures.png'} (image, ground truth, prediction, "
         "clustering by layer)\n"
+        f"attention:      {output / 'attention.png'} (what a center attends to, "
+        "and its cluster)\n"
         f"overlays:       {output / 'served'}\n"
         f"the commands:   {output / 'commands.sh'}"
     )

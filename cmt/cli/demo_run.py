@@ -23,7 +23,7 @@ from cmt.data.panoptic.predictions import MASKS_FOLDER, panoptic_ids
 from cmt.errors import InputError, WorkError
 from cmt.evaluation.curves import plot_learning_curve
 from cmt.evaluation.evaluate import METRICS_FILE, PREDICTIONS_FOLDER
-from cmt.evaluation.pictures import clustering_sheet, make_row
+from cmt.evaluation.pictures import attention_sheet, clustering_sheet, make_row
 from cmt.io.files import atomic_write
 from cmt.labels import LABEL_DIVISOR
 from cmt.pictures.sheet import save_picture
@@ -33,6 +33,7 @@ CONFIG = "scenes/tiny"
 TRIAL_STEPS = 60
 TRIAL_LOG_STEPS = 20
 _DRAWN_IMAGES = 6
+_ATTENTION_IMAGES = 3
 
 
 class DemoSummary(NamedTuple):
@@ -133,7 +134,12 @@ def run_demo(
         evaluation / PREDICTIONS_FOLDER / MASKS_FOLDER, served / MASKS_FOLDER
     )
     plot_learning_curve(run / run_files.METRICS_FILE, output / "learning_curve.png")
-    draw_clustering(load_experiment(config), run, output / "pictures.png")
+    draw_clustering(
+        load_experiment(config),
+        run,
+        clustering=output / "pictures.png",
+        attention=output / "attention.png",
+    )
     metrics = json.loads((evaluation / METRICS_FILE).read_text())
     summary = DemoSummary(output, metrics, steps, time.monotonic() - start, compared)
     with atomic_write(output / "summary.json", "w") as file:
@@ -222,17 +228,23 @@ def compare_maps(expected: Path, served: Path) -> int:
 
 
 def draw_clustering(
-    experiment: Message, checkpoint: Path | str, output: Path | str
+    experiment: Message,
+    checkpoint: Path | str,
+    *,
+    clustering: Path | str,
+    attention: Path | str,
 ) -> None:
-    """Writes a sheet of validation images: ground truth, prediction, clustering.
+    """Writes two sheets of validation images.
 
-    See `clustering_sheet`. Centers are confident where their class is at least as
-    likely as evaluation.thing_confidence.
+    One shows ground truth, prediction and clustering (`clustering_sheet`), the other
+    what one center of an image attends to (`attention_sheet`). Centers are confident
+    where their class is at least as likely as evaluation.thing_confidence.
 
     Args:
       experiment: the config.
       checkpoint: a run directory, or what else `load_predictor` takes.
-      output: the PNG file to write.
+      clustering: the PNG file to write, of the clustering.
+      attention: the PNG file to write, of the attention.
 
     Raises:
       InputError: the checkpoint or the TFRecords are missing or damaged.
@@ -258,4 +270,6 @@ def draw_clustering(
             )
         )
     num_centers = experiment.model.num_centers
-    save_picture(output, clustering_sheet(rows, num_centers=num_centers))
+    save_picture(clustering, clustering_sheet(rows, num_centers=num_centers))
+    focused = [row for row in rows if row.focus is not None]
+    save_picture(attention, attention_sheet(focused[:_ATTENTION_IMAGES]))

@@ -27,12 +27,16 @@ class DualPathState(NamedTuple):
       affinity_logits: [B, H W, N] S; None before the first layer and without
         clustering.
       reference_embedding: [B, N, 2 M] e; None without the location module.
+      center_attention: [B, heads, N, H W + N], how much the centers attend to pixels,
+        then to centers; no layer reads it. None in training, where recomputation
+        would have to keep it, and where centers attend to no pixels.
     """
 
     pixel_features: tf.Tensor
     cluster_centers: tf.Tensor
     affinity_logits: tf.Tensor | None = None
     reference_embedding: tf.Tensor | None = None
+    center_attention: tf.Tensor | None = None
 
 
 class _Projected(NamedTuple):
@@ -284,7 +288,7 @@ class TransformerLayer(Layer):
         )
         affinity, pooled = state.affinity_logits, None
         if self.assignment == "cross_attention":
-            spread = self._attend(
+            spread, _ = self._attend(
                 pixel.query, [center], self.pixel_similarity_norm, training
             )
         else:
@@ -297,8 +301,9 @@ class TransformerLayer(Layer):
             )
             spread = clustering.spread_centers(assignment, center.value)
         # MaX-DeepLab: pixels and centers in one softmax, pixels first.
-        attended_to = [center] if self.assignment == "kmeans" else [pixel, center]
-        attended = self._attend(
+        to_pixels = self.assignment != "kmeans"
+        attended_to = [pixel, center] if to_pixels else [center]
+        attended, weights = self._attend(
             center.query, attended_to, self.center_similarity_norm, training
         )
         attended = self.center_retrieved_norm(attended, training=training)
@@ -308,6 +313,7 @@ class TransformerLayer(Layer):
             cluster_centers=self._update_centers(state, attended, pooled, training),
             affinity_logits=affinity,
             reference_embedding=embedding,
+            center_attention=None if training or not to_pixels else weights,
         )
 
     def _inputs(self, state, embedding, training):
@@ -327,19 +333,25 @@ class TransformerLayer(Layer):
         return centers, pixels
 
     def _attend(self, query, attended_to, similarity_norm, training):
-        """Multi-head attention to all of `attended_to`, [B, n, value_channels]."""
+        """Multi-head attention to all of `attended_to`.
+
+        Returns what it retrieves, [B, n, value_channels], and the weights.
+        """
 
         def heads(x):
             depth = x.shape[-1] // self.sizes.num_heads
             return tf.reshape(x, [-1, x.shape[1], self.sizes.num_heads, depth])
 
-        retrieved = clustering.attend(
+        weights = clustering.attention_weights(
             heads(query),
             heads(tf.concat([x.key for x in attended_to], axis=1)),
-            heads(tf.concat([x.value for x in attended_to], axis=1)),
             normalize=lambda x: similarity_norm(x, training=training),
         )
-        return tf.reshape(retrieved, [-1, query.shape[1], self.sizes.value_channels])
+        retrieved = clustering.retrieve(
+            weights, heads(tf.concat([x.value for x in attended_to], axis=1))
+        )
+        flat = [-1, query.shape[1], self.sizes.value_channels]
+        return tf.reshape(retrieved, flat), weights
 
     def _update_affinity(self, affinity, pixel, center, training):
         """S' of Eq. 6; K~p and Q~c are the pixel query and the center key, one head."""

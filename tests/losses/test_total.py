@@ -202,7 +202,7 @@ def test_more_masks_than_centers(make_loss, random_case):
         semantic_logits=case.predictions.semantic_logits[:1],
         layers=tuple(
             LayerPredictions(a[:1, ..., :2], r[:1, :2])
-            for a, r in case.predictions.layers
+            for a, r, _ in case.predictions.layers
         ),
     )
     loss = make_loss(case.classes, num_layers=2)
@@ -292,7 +292,7 @@ def test_equals_the_one_hot_formulation(random_case, make_loss, centers, pixels)
         class_logits=case.predictions.class_logits[:, :centers],
         layers=tuple(
             LayerPredictions(a[..., :centers], r[:, :centers])
-            for a, r in case.predictions.layers
+            for a, r, _ in case.predictions.layers
         ),
     )
     loss = make_loss(case.classes, num_layers=2, contrastive_pixels=pixels)

@@ -57,7 +57,7 @@ def test_from_scenes_to_served_predictions(tmp_path):
     summary = run_demo(tmp_path / "demo", minutes=0.05, train=24, val=5)
     assert summary.served_images == 5
     assert 0 <= summary.metrics["panoptic"]["all"]["pq"] <= 100
-    for name in ("learning_curve.png", "pictures.png", "commands.sh"):
+    for name in ("learning_curve.png", "pictures.png", "attention.png", "commands.sh"):
         assert (tmp_path / "demo" / name).stat().st_size > 100
     kept = json.loads((tmp_path / "demo" / "summary.json").read_text())
     assert kept["steps"] == summary.steps
