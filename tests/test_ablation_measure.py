@@ -140,10 +140,16 @@ def test_commands_from_scenes_to_the_document(tmp_path, capsys):
         quality = panoptic_quality(counts_of(result).sum(axis=0))
         assert quality == pytest.approx(result["pq"]["all"], abs=0.01)
         assert len(result["images"]) == 3 and result["step"] == 2
-        assert len(result["location"]) == 3
+        assert len(result["location"]) == len(result["attention_density"]) == 3
+        for layer in result["attention_density"]:
+            assert 1 <= layer["attention"] <= layer["pixels"] == 9
     assert full["settings"].keys() - merged["settings"].keys() == {"evaluation.merge"}
     write_document(results, settings)
     text = (tmp_path / "ablation.md").read_text()
     assert f"| {ROWS['full'].title} | 1 | {full['pq']['all']:.1f} |" in text
     assert "(ablation/full.png)" in text
-    assert (pathlib.Path(results).parent / "full.png").is_file()
+    pictures = pathlib.Path(results).parent
+    assert {p.name for p in pictures.glob("full*")} == {
+        "full.png",
+        "full_attention.png",
+    }

@@ -17,7 +17,7 @@ from ablation_text import document, verdict, write_document
 from cmt.errors import InputError
 
 CATEGORIES = [[1, "disk", True], [2, "box", True], [3, "grass", False]]
-DATA = {"train": 4, "val": 6, "seed": 0, "size": 97, "shards": {}}
+DATA = {"level": "middle", "train": 4, "val": 6, "seed": 0, "size": 97, "shards": {}}
 
 
 def test_the_document_is_that_of_the_committed_results(checkout):
@@ -56,6 +56,7 @@ def made_up(name: str, seed: int, skill: float, **changes) -> dict:
         "data": DATA, "digest": digest(settings), "settings": settings,
         "parameters": 1000 + (name == "full") * 80, "multiply_adds": 12_345_678,
         "categories": CATEGORIES, "images": images,
+        "attention_density": dense((1, 1, 0.5), (1, 1, 0.5)),
         "curve": [
             {"step": 1200, "validation/pq": 10.0 + seed},
             {"step": 1250, "total": 3.0},
@@ -141,9 +142,9 @@ def test_one_seed_has_no_spread_and_rows_pair_the_seeds_they_share(folder):
 
 def test_layers_and_times(folder):
     located = [{"r2_h": 0.125, "r2_w": 0.5, "mask_approximation": 0.25}] * 2
-    first = made_up("full", 0, 1, location=located, attention_density=[3.0, 9.0, 20.0])
-    second = made_up("full", 1, 1, location=located, attention_density=[5.0, 9.0, 21.0])
-    base = made_up("baseline", 0, 1, attention_density=[4.0, 6.0])
+    first = made_up("full", 0, 1, location=located)
+    second = made_up("full", 1, 1, location=located)
+    base = made_up("baseline", 0, 1)
     put(folder, first, second, base)
     settings = made_up("full", 0, 1)["settings"]
     time = {"seconds": 0.1234, "digest": digest(settings), "cores": 2}
@@ -152,10 +153,6 @@ def test_layers_and_times(folder):
     text = build(folder)
     cell = "0.12, 0.50, 0.250"
     assert row_of(text, "Location by layer", "`full`")[1:] == [cell, cell]
-    density = row_of(text, "Attention density by layer", "`full`")
-    assert density[1:] == ["4.0 ± 1.4", "9.0 ± 0.0", "20.5 ± 0.7"]
-    density = row_of(text, "Attention density by layer", "`baseline`")
-    assert density[1:] == ["4.0", "6.0", ""]
     assert row_of(text, "Rows", "`full`")[-1] == "123 ms"
     assert row_of(text, "Rows", "`baseline`")[-1] == "not measured"
     assert "`step_times.json: baseline`: measured with another config" in text
@@ -200,3 +197,27 @@ def test_results_of_other_settings_or_scenes_are_not_mixed_in(folder):
 )
 def test_verdicts(ours, paper, words):
     assert verdict(ours and Difference(*ours), paper) == words
+
+
+def dense(*layers: tuple[float, float, float]) -> list[dict[str, float]]:
+    names = ("attention", "update", "attention_on_mask")
+    return [dict(zip(names, layer, strict=True)) for layer in layers]
+
+
+def test_density_is_told_by_layer_and_compared_by_seed(folder):
+    first, other = dense((3, 3, 0.5), (4, 4, 0.25)), dense((5, 5, 0.5), (8, 8, 0.75))
+    put(folder, made_up("baseline", 0, 1, attention_density=first))
+    put(folder, made_up("baseline", 1, 1, attention_density=other))
+    first, other = dense((2, 9, 0.5), (6, 11, 0.5)), dense((3, 9, 0.5), (7, 12, 0.5))
+    put(folder, made_up("clustering", 0, 1, attention_density=first))
+    put(folder, made_up("clustering", 1, 1, attention_density=other))
+    hard = [{"update": 2.0}, {"update": 3.0}, {"update": 4.0}]
+    put(folder, made_up("kmeans", 0, 1, attention_density=hard))
+    text = build(folder)
+    section = "Attention density by layer"
+    cells = row_of(text, section, "`baseline`")
+    assert cells[1:] == ["4.0, 4.0, 50%", "6.0, 6.0, 50%", ""]
+    assert row_of(text, section, "`kmeans`")[3] == "-, 4.0, -"
+    rises = "| `baseline` to `clustering` | "
+    assert rises + "1 | 4.0, 2.5, 0 of 2 | 4.0, 9.0, 2 of 2 |\n" in text
+    assert rises + "2 | 6.0, 6.5, 1 of 2 | 6.0, 11.5, 2 of 2 |\n" in text

@@ -43,7 +43,8 @@ from cmt.run_files import METRICS_FILE
 
 RESULTS = rows.ROOT / "docs" / "ablation" / "results"
 WORK = rows.ROOT / "runs" / "ablation"
-CODE = ("cmt", "configs", "data", "evaluation", "protos", "serving", "trainer")
+CODE = ("cmt", "configs", "data", "evaluation", "protos", "serving", "tools")
+CODE += ("trainer",)
 _CMT = (sys.executable, "-m", "cmt")
 _TIMED = ("trainer.steps=80", "trainer.log_every_steps=20")
 _TIMED += ("trainer.learning_rate.warmup_steps=0", "trainer.evaluate_every_steps=0")
@@ -105,6 +106,7 @@ def make_data(options: argparse.Namespace) -> dict[str, Any]:
     """
     data = rows.load_experiment(rows.BASE, options.overrides).data
     wanted = {
+        "level": rows.SCENES,
         "train": options.train,
         "val": options.val,
         "seed": rows.DATA_SEED,

@@ -12,7 +12,7 @@ import argparse
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -29,6 +29,7 @@ from cmt.cli.demo_run import draw_clustering
 from cmt.data.input.open import Data
 from cmt.data.panoptic.masks import read_ids
 from cmt.data.panoptic.predictions import MASKS_FOLDER, PREDICTIONS_FILE
+from cmt.evaluation.attention import attention_density
 from cmt.evaluation.evaluate import PREDICTIONS_FOLDER
 from cmt.evaluation.factory import Evaluation, open_evaluation
 from cmt.evaluation.panoptic_quality import (
@@ -148,11 +149,8 @@ def location_by_layer(seen: Sequence[Seen]) -> list[dict[str, float]]:
         ]
         error = np.square(np.concatenate(means) - wanted).sum(axis=0)
         r2_h, r2_w = 1 - error / np.maximum(total, 1e-12)
-        numbers = (r2_h, r2_w, np.concatenate(losses).mean())
-        names = ("r2_h", "r2_w", "mask_approximation")
-        found.append(
-            {k: round(float(v), 4) for k, v in zip(names, numbers, strict=True)}
-        )
+        loss = np.concatenate(losses).mean()
+        found.append(_rounded({"r2_h": r2_h, "r2_w": r2_w, "mask_approximation": loss}))
     return found
 
 
@@ -166,9 +164,15 @@ def look_inside(network: tf_keras.Model, data: Data, batch_size: int) -> dict[st
         Seen.of(targets, forward(images))
         for images, targets in batches.take(split.num_images // batch_size)
     ]
-    if seen[0].predictions.layers[0].reference_points is None:
-        return {}
-    return {"location": location_by_layer(seen)}
+    density = attention_density((batch.predictions, batch.matched) for batch in seen)
+    found = {"attention_density": [_rounded(layer) for layer in density]}
+    if seen[0].predictions.layers[0].reference_points is not None:
+        found["location"] = location_by_layer(seen)
+    return found
+
+
+def _rounded(numbers: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(float(value), 4) for name, value in numbers.items()}
 
 
 def read_curve(metrics: pathlib.Path) -> list[dict[str, float]]:
@@ -226,12 +230,19 @@ def measure(head: dict[str, Any], run: pathlib.Path) -> dict[str, Any]:
 
 
 def draw(head: dict[str, Any], run: pathlib.Path, path: pathlib.Path) -> None:
-    """Writes a sheet of held-out images and their clustering, small enough for git."""
-    experiment = experiment_of(head)
-    draw_clustering(experiment, run, path)
-    with Image.open(path) as sheet:
-        sheet.thumbnail(_PICTURE_SIZE)
-        sheet.quantize(_PICTURE_COLORS).save(path, optimize=True)
+    """Writes two sheets of held-out scenes, small enough for git.
+
+    Args:
+      head: of the result.
+      run: the run directory.
+      path: the PNG file of the clustering; what centers attend to goes beside it.
+    """
+    sheets = {"clustering": path, "attention": path.with_stem(path.stem + "_attention")}
+    draw_clustering(experiment_of(head), run, **sheets)
+    for file in sheets.values():
+        with Image.open(file) as sheet:
+            sheet.thumbnail(_PICTURE_SIZE)
+            sheet.quantize(_PICTURE_COLORS).save(file, optimize=True)
 
 
 def write_result(path: pathlib.Path, result: dict[str, Any]) -> None:

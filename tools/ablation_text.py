@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import ablation_rows as rows
 import numpy as np
 from ablation_curves import curve, plot_curves
+from ablation_layers import layers, table
 from ablation_prose import EMPTY, HEAD, METHOD
 from ablation_results import Results, counts_of, read
 from ablation_rows import ROWS, Row, paper_quality
@@ -39,7 +40,7 @@ def document(results: Results, pictures: pathlib.Path) -> str:
     steps = [row for row in ROWS.values() if row.before]
     if not results.all():
         paper = [[_pair(row), row.step, *_paper(row)] for row in steps]
-        parts = [HEAD + EMPTY, _table(("rows", "step", "paper", "source"), paper)]
+        parts = [HEAD + EMPTY, table(("rows", "step", "paper", "source"), paper)]
         return _join([*parts, *_left_out(results)])
     parts = [
         HEAD,
@@ -50,7 +51,7 @@ def document(results: Results, pictures: pathlib.Path) -> str:
         _steps_table(results, steps),
         "## Each row against the baseline\n",
         _baseline_table(results),
-        *_layers(results),
+        *layers(results),
         *_search(results),
         *_curves(results, pictures),
         *_pictures(pictures),
@@ -62,11 +63,6 @@ def document(results: Results, pictures: pathlib.Path) -> str:
 
 def _join(parts: Iterable[str]) -> str:
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
-
-
-def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *body]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _list(values: Iterable[Any]) -> str:
@@ -94,7 +90,8 @@ def _facts(results: Results) -> str:
         f"- *Measured here*: {len(trained)} trainings, seeds {seeds},"
         f" {_list(r['step'] for r in used)} steps each.",
         f"- Scenes: {data['train']} to train on, {data['val']} held out,"
-        f" {data['size']} x {data['size']} pixels, seed {data['seed']}.",
+        f" {data['size']} x {data['size']} pixels, level {data['level']}, seed"
+        f" {data['seed']}.",
         f"- Hardware: {'; '.join(dict.fromkeys(hardware))}.",
         f"- Commits: {', '.join(commits)}.",
         *(
@@ -157,7 +154,7 @@ def _rows_table(results: Results) -> str:
             f" (`python tools/ablation.py times`) on {cores} cores; the load average"
             f"\nbefore was {load:g} at the most.\n"
         )
-    return _table(head, body) + note
+    return table(head, body) + note
 
 
 def _difference(results: Results, a: str, b: str, group: str) -> Difference | None:
@@ -229,7 +226,7 @@ def _steps_table(results: Results, steps: Sequence[Row]) -> str:
             ]
         )
     head = ("rows", "step", f"PQ [{LEVEL}%]", "things", "stuff", "paper", "source")
-    return _table((*head, "verdict"), body)
+    return table((*head, "verdict"), body)
 
 
 def _baseline_table(results: Results) -> str:
@@ -255,58 +252,7 @@ def _baseline_table(results: Results) -> str:
             ]
         )
     head = ("row", f"PQ [{LEVEL}%]", "things", "stuff", "paper", "verdict")
-    return _table((*head, "parameters"), body)
-
-
-def _layer_table(
-    results: Results, field: str, text: Callable[[list[Any]], str]
-) -> str | None:
-    """A table of a field that is a list by layer; `text` gets a layer of all seeds."""
-    found = {
-        name: [r[field] for r in by_seed.values() if field in r]
-        for name, by_seed in results.present()
-        if not ROWS[name].weights
-    }
-    found = {name: values for name, values in found.items() if values}
-    if not found:
-        return None
-    most = max(len(values[0]) for values in found.values())
-    body = []
-    for name, values in found.items():
-        cells = [text(list(layer)) for layer in zip(*values, strict=True)]
-        body.append([f"`{name}`", *cells, *[""] * (most - len(cells))])
-    return _table(("row", *(f"layer {n + 1}" for n in range(most))), body)
-
-
-def _layers(results: Results) -> list[str]:
-    """The location module and the attention, by layer."""
-
-    def located(layer: list[dict[str, float]]) -> str:
-        keys = ("r2_h", "r2_w", "mask_approximation")
-        return "{:.2f}, {:.2f}, {:.3f}".format(
-            *(np.mean([x[key] for x in layer]) for key in keys)
-        )
-
-    parts = []
-    if table := _layer_table(results, "location", located):
-        parts += [
-            "## Location by layer\n",
-            "R2 of the mean of a matched center's reference points as a prediction of"
-            " its\nmask's centroid (no line fitted), in h and in w, then the mask"
-            " approximation loss\n(Eq. 13). Held-out scenes, means over the seeds.\n",
-            table,
-        ]
-    if table := _layer_table(
-        results, "attention_density", lambda layer: _mean_text(np.array(layer))
-    ):
-        parts += [
-            "## Attention density by layer\n",
-            "Effective number of pixels that a center attends to: exp of the entropy of"
-            " its\nattention over the pixels (Fig. 1). Held-out scenes; spread over the"
-            " seeds.\n",
-            table,
-        ]
-    return parts
+    return table((*head, "parameters"), body)
 
 
 def _search(results: Results) -> list[str]:
@@ -328,7 +274,7 @@ def _search(results: Results) -> list[str]:
         " cross-attention take\nthe rate of the baseline, the others that of `full`.\n"
     )
     head = ("row", *(f"rate {rate:g}" for rate in rates), "taken")
-    return ["## Learning rate\n", text, _table(head, body)]
+    return ["## Learning rate\n", text, table(head, body)]
 
 
 def _curves(results: Results, pictures: pathlib.Path) -> list[str]:
@@ -347,7 +293,7 @@ def _curves(results: Results, pictures: pathlib.Path) -> list[str]:
     text = "PQ on the held-out scenes while training, means over the seeds.\n"
     shown = _picture(pictures, CURVES_FILE, "Learning curves")
     head = ("row", *(f"step {step}" for step in steps))
-    return ["## Learning curves\n", text, _table(head, body), *shown]
+    return ["## Learning curves\n", text, table(head, body), *shown]
 
 
 def _picture(folder: pathlib.Path, name: str, title: str) -> list[str]:
@@ -359,9 +305,10 @@ def _pictures(folder: pathlib.Path) -> list[str]:
     shown = [
         part
         for name in ROWS
-        for part in _picture(folder, f"{name}.png", f"Clustering by layer: {name}")
+        for suffix, title in (("", "Clustering by layer"), ("_attention", "Attention"))
+        for part in _picture(folder, f"{name}{suffix}.png", f"{title}: {name}")
     ]
-    return ["## Clustering by layer\n", *shown] if shown else []
+    return ["## Clustering and attention by layer\n", *shown] if shown else []
 
 
 def _left_out(results: Results) -> list[str]:
