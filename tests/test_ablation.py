@@ -274,6 +274,10 @@ def test_done_is_what_has_all_its_results_with_these_settings(tmp_path, capsys):
         assert "made again" in capsys.readouterr().out
     assert ablation.is_done(trial, options, DATA | {"val": 3})
     assert "its scenes were" in capsys.readouterr().out
+    # One that is stale is not replaced because another is missing.
+    (tmp_path / trial.file_of(ROWS["mask_wise"])).unlink()
+    assert ablation.is_done(trial, options, DATA | {"val": 3})
+    assert not ablation.is_done(trial, options, DATA)
 
 
 def test_where_things_lie_and_what_is_reported_is_no_setting():

@@ -149,20 +149,20 @@ def run_here(options: argparse.Namespace, *words: str) -> None:
 
 
 def is_done(trial: Trial, options: argparse.Namespace, data: dict[str, Any]) -> bool:
-    """Tells whether a trial has all its results; says so if one of them is stale."""
-    done = True
+    """Tells whether nothing is to be done for a trial; says so if a result is stale."""
+    missing = stale = False
     for row in trial.measured():
         path = options.results / trial.file_of(row)
         if not path.is_file():
-            done = False
+            missing = True
             continue
         settings = trial.settings(row, options.overrides)
         reason = why_stale(json.loads(path.read_text()), settings, data)
         if reason:
+            stale = True
             again = "made again" if options.redo_stale else "kept; --redo-stale renews"
             print(f"stale, {again}: {path.name}: {reason}", flush=True)
-            done = done and not options.redo_stale
-    return done
+    return not options.redo_stale if stale else not missing
 
 
 def run_trial(
@@ -249,30 +249,36 @@ def time_steps(options: argparse.Namespace) -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     path = options.results / TIMES_FILE
     times = json.loads(path.read_text()) if path.is_file() else {}
-    make_data(options)
-    for row in ROWS.values():
-        settings = chosen(row, rows.SEEDS[0]).settings(row, options.overrides)
-        digest = rows.digest(settings)
-        if row.weights or times.get(row.name, {}).get("digest") == digest:
-            continue
-        load = os.getloadavg()[0]
-        run = options.work / "timed"
-        shutil.rmtree(run, ignore_errors=True)
-        changes = [w for c in (*options.overrides, *_TIMED) for w in ("--set", c)]
-        config = f"{rows.FOLDER}/{row.name}"
-        run_here(options, "train", config, "--output", run.name, *changes)
-        lines = (run / METRICS_FILE).read_text().splitlines()
-        # The first steps fill caches.
-        rates = [json.loads(line)["images_per_second"] for line in lines[1:]]
-        batch = rows.load_experiment(config, options.overrides).trainer
-        times[row.name] = {
-            "seconds": round(batch.global_batch_size / statistics.median(rates), 4),
-            "digest": digest,
-            "commit": commit(),
-            "cores": os.cpu_count(),
-            "load_before": round(load, 2),
-        }
-        write_json(path, times)
+    with alone(options.work / "lock"):
+        make_data(options)
+        for row in ROWS.values():
+            settings = chosen(row, rows.SEEDS[0]).settings(row, options.overrides)
+            digest = rows.digest(settings)
+            if row.weights or times.get(row.name, {}).get("digest") == digest:
+                continue
+            load = round(os.getloadavg()[0], 2)
+            times[row.name] = {
+                "seconds": round(seconds_a_step(row, options), 4),
+                "digest": digest,
+                "commit": commit(),
+                "cores": os.cpu_count(),
+                "load_before": load,
+            }
+            write_json(path, times)
+
+
+def seconds_a_step(row: Row, options: argparse.Namespace) -> float:
+    """Trains for a few steps and throws the run away."""
+    run = options.work / "timed"
+    shutil.rmtree(run, ignore_errors=True)
+    changes = [w for c in (*options.overrides, *_TIMED) for w in ("--set", c)]
+    config = f"{rows.FOLDER}/{row.name}"
+    run_here(options, "train", config, "--output", run.name, *changes)
+    lines = (run / METRICS_FILE).read_text().splitlines()
+    # The first steps fill caches.
+    rates = [json.loads(line)["images_per_second"] for line in lines[1:]]
+    trainer = rows.load_experiment(config, options.overrides).trainer
+    return trainer.global_batch_size / statistics.median(rates)
 
 
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
@@ -338,6 +344,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except CmtError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except subprocess.CalledProcessError as error:
+        print(f"error: `{shlex.join(error.cmd)}` failed", file=sys.stderr)
+        return 1
     return 0
 
 
