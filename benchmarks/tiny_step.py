@@ -5,10 +5,11 @@
 
 OTHER is a checkout of the earlier commit with its environment (`git worktree add OTHER
 ec2c760`, then `make .venv/installed` there). Both train the network of *its* config on
-the same made-up images, in processes of their own that take turns; the devices are those
-of each one's own config. First the losses of `--losses` steps from the same weights are
-compared, with all pixels in the contrastive loss, because which ones are sampled depends
-on the graph; then `--rounds` rounds of a few steps are timed, as the config has it.
+the same made-up images, in processes of their own that take turns; each uses the
+devices of its own config. First the losses of `--losses` steps from the same weights
+are compared, with all pixels in the contrastive loss, because which ones are sampled
+depends on the graph; then `--rounds` rounds of a few steps are timed, as the config has
+it.
 """
 
 from __future__ import annotations
@@ -111,15 +112,29 @@ def settings(config: str, changes: list[str]) -> tuple[str, str]:
     return text_format.MessageToString(experiment), devices
 
 
-def prepare(experiment_text: str, devices: str, batch: int, weights: list | None):
-    """Builds a trainer; returns what can be asked of it."""
+def made_up_dataset(experiment, batch: int):
+    """20 batches over and over; reading files has a benchmark of its own."""
     import numpy as np
     import tensorflow as tf
+
+    from cmt.outputs import Targets
+
+    batches = []
+    for seed in range(20):
+        images, *labels = made_up_batch(experiment, batch, seed)
+        targets = Targets(*labels, np.arange(batch, dtype=np.int32))
+        batches.append((tf.constant(images), targets._make(map(tf.constant, targets))))
+    return tf.data.Dataset.from_tensor_slices(
+        tf.nest.map_structure(lambda *parts: tf.stack(parts), *batches)
+    ).repeat()
+
+
+def prepare(experiment_text: str, devices: str, batch: int, weights: list | None):
+    """Builds a trainer; returns what can be asked of it."""
     import tf_keras
     from google.protobuf import text_format
 
     from cmt.factory import build_loss
-    from cmt.outputs import Targets
     from cmt.protos import experiment_pb2
     from cmt.trainer import factory
     from cmt.trainer.trainer import Trainer
@@ -145,16 +160,7 @@ def prepare(experiment_text: str, devices: str, batch: int, weights: list | None
             global_batch_size=batch,
             clip_global_norm=experiment.trainer.optimizer.clip_global_norm,
         )
-    batches = []
-    for seed in range(20):
-        images, semantic, ids, classes = made_up_batch(experiment, batch, seed)
-        targets = Targets(semantic, ids, classes, np.arange(batch, dtype=np.int32))
-        batches.append((tf.constant(images), targets._make(map(tf.constant, targets))))
-    # Reading the data is not measured: the pipeline has a benchmark of its own.
-    dataset = tf.data.Dataset.from_tensor_slices(
-        tf.nest.map_structure(lambda *parts: tf.stack(parts), *batches)
-    ).repeat()
-    one_by_one = iter(dataset)
+    one_by_one = iter(made_up_dataset(experiment, batch))
     step = trainer.make_train_function()
 
     def losses() -> dict[str, float]:
@@ -231,9 +237,13 @@ def main() -> None:
         worker.ask("timed", 2)
     pairs = []
     for _ in range(options.rounds):
-        pairs.append((base.ask("timed", options.steps), own.ask("timed", options.steps)))
+        pairs.append(
+            (base.ask("timed", options.steps), own.ask("timed", options.steps))
+        )
     ratios = [ours / theirs for theirs, ours in pairs]
-    theirs, ours = (1e3 * statistics.median(times) for times in zip(*pairs, strict=True))
+    theirs, ours = (
+        1e3 * statistics.median(times) for times in zip(*pairs, strict=True)
+    )
     print(
         f"step of {options.config}: ratio {statistics.median(ratios):.2f}"
         f" (rounds {min(ratios):.2f} to {max(ratios):.2f});"

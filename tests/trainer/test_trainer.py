@@ -175,6 +175,29 @@ def test_cpu_cannot_be_split_late():
         strategy.build_strategy("MIRRORED", logical_cpus=3)
 
 
+def test_number_of_threads_is_set_before_tensorflow_is_used_and_only_then(caplog):
+    code = """
+        import tensorflow as tf
+        from cmt.config import load_experiment
+        from cmt.trainer.factory import build_strategy
+
+        build_strategy(load_experiment("scenes/tiny").trainer.strategy)
+        tf.zeros([1])
+        print(tf.config.threading.get_intra_op_parallelism_threads())
+    """
+    found = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert found.stdout.split() == ["1"]
+    tf.zeros([1])
+    threads = tf.config.threading.get_intra_op_parallelism_threads()
+    strategy.build_strategy("ONE_DEVICE", intra_op_threads=threads + 1)
+    assert f"intra_op_threads is {threads + 1}, but this process" in caplog.text
+
+
 _REPLICAS = """
     import importlib.util
     import json

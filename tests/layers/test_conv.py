@@ -1,0 +1,43 @@
+"""Convolutions and the activation against TensorFlow's own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+
+from cmt.layers.conv import Convolution, gelu
+
+
+def test_gelu_and_its_gradient_are_tensorflows():
+    x = tf.constant(np.linspace(-9.0, 9.0, 1001), tf.float32)
+    upstream = tf.random.stateless_normal(x.shape, [0, 1])
+    results = []
+    for function in (gelu, tf.nn.gelu):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = function(x)
+        results.append((y, tape.gradient(y, x, output_gradients=upstream)))
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-6)
+
+
+@pytest.mark.parametrize("dilation", [1, 2, 3, 4, 6, 7, 12])
+def test_taps_that_meet_only_padding_change_nothing(dilation):
+    settings = dict(
+        filters=3, kernel_size=3, padding="same", dilation_rate=dilation, use_bias=False
+    )
+    images = tf.random.stateless_normal([2, 7, 4, 5], [0, 2])
+    ours, keras = Convolution(**settings), tf_keras.layers.Conv2D(**settings)
+    results = []
+    for layer in (keras, ours):
+        layer.build(images.shape)
+        layer.kernel.assign(keras.kernel)
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            outputs = layer(images)
+            total = tf.reduce_sum(tf.sin(outputs))
+        results.append((outputs, *tape.gradient(total, [images, layer.kernel])))
+    for theirs, own in zip(*results, strict=True):
+        np.testing.assert_allclose(own, theirs, atol=1e-5)
