@@ -148,7 +148,12 @@ def test_examples_have_the_ids_of_the_ground_truth(experiment, scenes):
 
 def test_sheet(experiment, run_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(demo_run, "_DRAWN_IMAGES", 2)
-    demo_run.draw_clustering(experiment, run_dir, tmp_path / "s.png")
+    demo_run.draw_clustering(
+        experiment,
+        run_dir,
+        clustering=tmp_path / "s.png",
+        attention=tmp_path / "a.png",
+    )
     picture = Image.open(tmp_path / "s.png")
     # Image, ground truth, prediction, two layers, reference points; two rows.
     assert picture.size == (6 + 6 * 246, 24 + 6 + 2 * 246)
