@@ -10,15 +10,17 @@ Letters: b batch, p pixel, n center, m key of the attention, h head, d channel.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import tensorflow as tf
 
-Normalize = Callable[[tf.Tensor], tf.Tensor]
+TensorFunction = Callable[[tf.Tensor], tf.Tensor]
+LOCATION_POWER = 3.0  # of coordinates over features, where both enter a convolution
 
 
 def attention_weights(
-    queries: tf.Tensor, keys: tf.Tensor, *, normalize: Normalize = tf.identity
+    queries: tf.Tensor, keys: tf.Tensor, *, normalize: TensorFunction = tf.identity
 ) -> tf.Tensor:
     """softmax(Qc Kp^T) over the keys (the weights of Eq. 3).
 
@@ -57,7 +59,7 @@ def update_affinity(
     pixel_keys: tf.Tensor,
     center_queries: tf.Tensor,
     *,
-    normalize: Normalize = tf.identity,
+    normalize: TensorFunction = tf.identity,
 ) -> tf.Tensor:
     """S' = S + K~p Q~c^T, the residual affinity logits (inside Eq. 6).
 
@@ -218,20 +220,26 @@ def pixel_coordinates(height: int, width: int, dtype: tf.DType) -> tf.Tensor:
 
 
 def coordinate_convolution(
-    features: tf.Tensor, coordinates: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor
+    features: tf.Tensor, coordinates: tf.Tensor, convolve: TensorFunction
 ) -> tf.Tensor:
     """Conv(Concat(features, coordinates)), 1x1 (Eq. 11 for centers, 12 for pixels).
 
+    Paper: coordinates in [0, 1]. Here: they are shifted and scaled to have
+    `LOCATION_POWER` times the power of the features, because 2 of 258 channels between
+    0 and 1 are 0.1% of it: next to nothing of a center's update would be location.
+
     Args:
       features: [B, n, D].
-      coordinates: [B or 1, n, K].
-      kernel: [D + K, E].
-      bias: [E].
+      coordinates: [B or 1, n, K] in [0, 1].
+      convolve: the convolution [B, n, D + K] -> [B, n, E].
 
     Returns:
       [B, n, E].
     """
-    shape = tf.concat([tf.shape(features)[:-1], tf.shape(coordinates)[-1:]], axis=0)
-    coordinates = tf.broadcast_to(coordinates, shape)
-    joined = tf.concat([features, coordinates], axis=-1)
-    return tf.matmul(joined, kernel) + bias
+    # A number between 0 and 1 has the variance 1 / 12, a feature, roughly, 1.
+    channels, num_coordinates = features.shape[-1], coordinates.shape[-1]
+    scale = math.sqrt(12.0 * LOCATION_POWER * channels / num_coordinates)
+    shape = tf.concat([tf.shape(features)[:-1], [num_coordinates]], axis=0)
+    coordinates = tf.broadcast_to(scale * (coordinates - 0.5), shape)
+    joined = [features, tf.cast(coordinates, features.dtype)]
+    return convolve(tf.concat(joined, axis=-1))

@@ -140,16 +140,17 @@ def test_reference_mask():  # Eq. 9 and 10
 @pytest.mark.parametrize("batch_of_coordinates", [B, 1])
 def test_coordinate_convolution(batch_of_coordinates):  # Eq. 11 and 12
     features, coordinates = values(B, N, D), values(batch_of_coordinates, N, M)
-    kernel, bias = values(D + M, E), values(E)
+    kernel = values(D + M, E)
+    scale = math.sqrt(12 * clustering.LOCATION_POWER * D / M)
     expected = np.zeros([B, N, E])
     for b in range(B):
         for n in range(N):
-            own = coordinates[b % batch_of_coordinates, n]
+            own = [scale * (float(x) - 0.5) for x in coordinates[b % len(coordinates), n]]
             joined = [*features[b, n], *own]
             for e in range(E):
-                expected[b, n, e] = dot(joined, kernel[:, e]) + bias[e]
-    actual = clustering.coordinate_convolution(features, coordinates, kernel, bias)
-    close(actual, expected)
+                expected[b, n, e] = dot(joined, kernel[:, e])
+    convolve = lambda joined: tf.matmul(joined, kernel)  # noqa: E731
+    close(clustering.coordinate_convolution(features, coordinates, convolve), expected)
 
 
 def test_pixel_coordinates():  # r^p of Eq. 12

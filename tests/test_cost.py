@@ -51,7 +51,7 @@ def test_matrix_products(turned):
     a = [11, 7] if turned else [7, 11]
     assert total(product, a, [11, 13]) == 7 * 11 * 13
     assert total(product, [2, 3, *a], [2, 3, 11, 13]) == 2 * 3 * 7 * 11 * 13
-    # One factor without a batch, as coordinate convolutions have it.
+    # One factor without a batch, as dense layers have it.
     assert total(product, [5, *a], [11, 13]) == 5 * 7 * 11 * 13
 
 

@@ -144,7 +144,7 @@ def test_switches(rule, location, stronger):
     names = " ".join(variable.name for variable in network.variables)
     assert ("affinity_norm" in names) == clustering
     assert ("pixel_similarity_norm" in names) != clustering
-    assert ("coordinates" in names) == location
+    assert ("reference_mask" in names) == location
     assert ("fuse16" in names) == stronger
     backbone = " ".join(variable.name for variable in network.backbone_variables)
     assert "transformer" not in backbone

@@ -70,7 +70,9 @@ def scenes(
     ] = SceneLevel.MIDDLE,
     train: Annotated[int, typer.Option(min=0, help="Images to train on.")] = 2000,
     val: Annotated[int, typer.Option(min=0, help="Images to evaluate on.")] = 200,
-    size: Annotated[int, typer.Option(min=33, help="Side of an image in pixels.")] = 97,
+    size: Annotated[
+        int, typer.Option(min=33, help="Side of an image in pixels.")
+    ] = 193,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     crowd_or_void: Annotated[
         float,
@@ -89,7 +91,7 @@ def scenes(
     \b
     Example:
       cmt data scenes --output scenes --train 2000 --val 200 --seed 1
-      cmt data scenes --output hard --level hard --train 4000 --size 193
+      cmt data scenes --output hard --level hard --train 4000
     """
     from cmt.data.scenes.generate import generate_scenes
     from cmt.data.scenes.levels import LEVELS

@@ -5,7 +5,6 @@ from cmt.layers.base import policy_scope
 from cmt.layers.blocks import AxialBlock, BottleneckBlock
 from cmt.layers.conv import ConvNorm, DenseNorm, DepthwiseConvNorm, DropPath, Style
 from cmt.layers.dual_path import (
-    CoordinateConvolution,
     DualPathState,
     ReferenceMask,
     TransformerLayer,
@@ -21,7 +20,6 @@ __all__ = [
     "BatchNorm",
     "BottleneckBlock",
     "ConvNorm",
-    "CoordinateConvolution",
     "DenseNorm",
     "DepthwiseConvNorm",
     "DropPath",

@@ -5,6 +5,7 @@ It owns the variables; what it computes stands in `cmt/clustering.py`.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -58,40 +59,11 @@ class TransformerSizes(NamedTuple):
     ffn_channels: int = 2048
 
 
-class CoordinateConvolution(Layer):
-    """1x1 convolution, with bias, of features and coordinates (Eq. 11, 12).
-
-    Shapes: [B, n, D] and [B or 1, n, K] -> [B, n, units].
-
-    Example:
-      >>> layer = CoordinateConvolution(8)
-      >>> layer((tf.zeros([2, 5, 4]), tf.zeros([1, 5, 2]))).shape
-      TensorShape([2, 5, 8])
-    """
-
-    def __init__(self, units: int, **kwargs):
-        super().__init__(**kwargs)
-        self.units = units
-
-    def build(self, input_shape):
-        features, coordinates = input_shape
-        self.kernel = self.add_weight(
-            name="kernel",
-            shape=[features[-1] + coordinates[-1], self.units],
-            initializer="he_normal",
-        )
-        self.bias = self.add_weight(name="bias", shape=[self.units])
-        super().build(input_shape)
-
-    def call(self, inputs: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        features, coordinates = inputs
-        return clustering.coordinate_convolution(
-            features, tf.cast(coordinates, features.dtype), self.kernel, self.bias
-        )
-
-
 class ReferenceMask(Layer):
     """MLP(C) of Eq. 9: two hidden layers, then 2 M numbers a center.
+
+    Paper: an MLP. Here: each of its layers is normalised, the last one too, so that at
+    any learning rate the points stay where the sigmoid of Eq. 10 has a gradient.
 
     Shapes: [B, N, D] -> [B, N, 2 num_points].
 
@@ -102,14 +74,16 @@ class ReferenceMask(Layer):
 
     def __init__(self, num_points: int, mlp_channels: int, *, style: Style, **kwargs):
         super().__init__(**kwargs)
-        dense = tf_keras.layers.Dense
-        activation = style.activation
-        self.hidden1 = dense(mlp_channels, activation=activation, name="hidden1")
-        self.hidden2 = dense(mlp_channels, activation=activation, name="hidden2")
-        self.output_layer = dense(2 * num_points, name="output")
+        self.hidden1 = DenseNorm(mlp_channels, style=style, name="hidden1")
+        self.hidden2 = DenseNorm(mlp_channels, style=style, name="hidden2")
+        self.output_layer = DenseNorm(
+            2 * num_points, style=style, activate=False, name="output"
+        )
 
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return self.output_layer(self.hidden2(self.hidden1(inputs)))
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        hidden = self.hidden1(inputs, training=training)
+        hidden = self.hidden2(hidden, training=training)
+        return self.output_layer(hidden, training=training)
 
 
 class TransformerLayer(Layer):
@@ -182,13 +156,6 @@ class TransformerLayer(Layer):
         if self.predicts_points:
             self.reference_mask = ReferenceMask(
                 num_points, mlp_channels, style=style, name="reference_mask"
-            )
-        if self.knows_coordinates:
-            self.center_coordinates = CoordinateConvolution(
-                bottleneck, name="center_coordinates"
-            )
-            self.pixel_coordinates = CoordinateConvolution(
-                bottleneck, name="pixel_coordinates"
             )
         self._add_attention()
         self._add_outputs(drop_path_rate)
@@ -267,7 +234,7 @@ class TransformerLayer(Layer):
                 raise ValueError(
                     "a layer with num_points needs state.reference_embedding; got None"
                 )
-            change = self.reference_mask(state.cluster_centers)
+            change = self.reference_mask(state.cluster_centers, training=training)
             embedding = clustering.update_reference_embedding(
                 embedding, tf.cast(change, embedding.dtype)
             )
@@ -319,18 +286,23 @@ class TransformerLayer(Layer):
     def _inputs(self, state, embedding, training):
         """Centers [B, N, bottleneck] and pixels [B, P, bottleneck]."""
         _, height, width, channels = state.pixel_features.shape
-        centers = self.center_input(state.cluster_centers, training=training)
+        centers = state.cluster_centers
         pixels = tf.reshape(state.pixel_features, [-1, height * width, channels])
-        pixels = self.pixel_input(self.style.activate(pixels), training=training)
-        if self.knows_coordinates:
-            points = clustering.reference_mask(embedding)
-            flat = [-1, points.shape[1], 2 * points.shape[2]]
-            centers = self.center_coordinates((centers, tf.reshape(points, flat)))
-            grid = clustering.pixel_coordinates(height, width, pixels.dtype)
-            pixels = self.pixel_coordinates(
-                (pixels, tf.reshape(grid, [1, height * width, 2]))
-            )
-        return centers, pixels
+        pixels = self.style.activate(pixels)
+        convolve_centers = functools.partial(self.center_input, training=training)
+        convolve_pixels = functools.partial(self.pixel_input, training=training)
+        if not self.knows_coordinates:
+            return convolve_centers(centers), convolve_pixels(pixels)
+        # Paper: convolutions of features and coordinates. Here: these convolutions are
+        # the layer's input projections, which have a norm and an activation.
+        points = clustering.reference_mask(embedding)
+        points = tf.reshape(points, [-1, points.shape[1], 2 * points.shape[2]])
+        grid = clustering.pixel_coordinates(height, width, tf.float32)
+        grid = tf.reshape(grid, [1, height * width, 2])
+        return (
+            clustering.coordinate_convolution(centers, points, convolve_centers),
+            clustering.coordinate_convolution(pixels, grid, convolve_pixels),
+        )
 
     def _attend(self, query, attended_to, similarity_norm, training):
         """Multi-head attention to all of `attended_to`.

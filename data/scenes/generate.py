@@ -45,7 +45,7 @@ def generate_scenes(
     *,
     train: int,
     val: int,
-    size: int = 97,
+    size: int = 193,
     seed: int = 0,
     crowd_or_void: float = 0.2,
     level: Level = LEVELS["middle"],

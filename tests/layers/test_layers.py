@@ -81,10 +81,6 @@ LAYERS = {
         make(blocks.AxialBlock, 2, **{**AXIAL, "num_heads": 2}, **BLOCK),
         IMAGES,
     ),
-    "coordinates": (
-        make(dual_path.CoordinateConvolution, 6),
-        (TOKENS, normal(1, 11, 2)),
-    ),
     "reference_mask": (make(dual_path.ReferenceMask, 3, 16, style=STYLE), TOKENS),
     "fuse": (make(Fuse, 6, style=STYLE), (IMAGES, normal(3, 13, 9, 6))),
     "pixel_head": (make(PixelHead, 6, 4, style=STYLE), IMAGES),
