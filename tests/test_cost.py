@@ -220,13 +220,11 @@ def transformer(channels: int) -> tuple[int, int]:
     """Eq. 5-12, from the table of the paper's symbols."""
     n, qkv = CENTERS, 2 * KEY + VALUE
     return add(
-        dense(D, BOTTLENECK, n),
-        dense(channels, BOTTLENECK, P16),
-        biased(D, MLP, n),
-        biased(MLP, MLP, n),
-        biased(MLP, 2 * POINTS, n),
-        biased(BOTTLENECK + 2 * POINTS, BOTTLENECK, n),
-        biased(BOTTLENECK + 2, BOTTLENECK, P16),
+        dense(D + 2 * POINTS, BOTTLENECK, n),
+        dense(channels + 2, BOTTLENECK, P16),
+        dense(D, MLP, n),
+        dense(MLP, MLP, n),
+        dense(MLP, 2 * POINTS, n),
         dense(BOTTLENECK, qkv, n),
         dense(BOTTLENECK, qkv, P16),
         # Centers to pixels and centers; norms of similarities and retrieved values.
