@@ -11,6 +11,7 @@ from cmt.backbone import Backbone
 from cmt.decoder import Decoder
 from cmt.heads import PanopticHead, SemanticBranch
 from cmt.layers.base import Configured
+from cmt.layers.conv import plain_gradients
 from cmt.outputs import Predictions
 
 
@@ -143,7 +144,8 @@ class CMTDeepLab(PanopticModel):
         stride4_features: tf.Tensor | None = None,
     ) -> Predictions:
         """Predictions; `stride4_features` of a pass before join stage 2 (RFN)."""
-        return self.forward(images, training, stride4_features)
+        with plain_gradients(training is False):
+            return self.forward(images, training, stride4_features)
 
     @tf.autograph.experimental.do_not_convert
     def forward(
@@ -220,7 +222,8 @@ class RecursiveCMTDeepLab(PanopticModel):
         self.second = second
 
     def call(self, images: tf.Tensor, training: bool | None = None) -> Predictions:
-        return self._forward(images, training)
+        with plain_gradients(training is False):
+            return self._forward(images, training)
 
     @tf.autograph.experimental.do_not_convert
     def _forward(self, images, training):

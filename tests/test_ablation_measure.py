@@ -9,11 +9,12 @@ import ablation
 import numpy as np
 import pytest
 import tensorflow as tf
-from ablation_measure import Seen, location_by_layer, read_curve, write_result
+from ablation_measure import read_curve, write_result
 from ablation_results import counts_of, read
 from ablation_rows import ROWS
 from ablation_stats import panoptic_quality
 from ablation_text import write_document
+from look_inside import Seen, location_by_layer
 
 from cmt.outputs import LayerPredictions, Predictions, Targets
 

@@ -145,7 +145,9 @@ def test_coordinate_convolution(batch_of_coordinates):  # Eq. 11 and 12
     expected = np.zeros([B, N, E])
     for b in range(B):
         for n in range(N):
-            own = [scale * (float(x) - 0.5) for x in coordinates[b % len(coordinates), n]]
+            own = [
+                scale * (float(x) - 0.5) for x in coordinates[b % len(coordinates), n]
+            ]
             joined = [*features[b, n], *own]
             for e in range(E):
                 expected[b, n, e] = dot(joined, kernel[:, e])

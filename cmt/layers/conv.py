@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 import tf_keras
@@ -14,12 +16,32 @@ from cmt.layers.norm import BatchNorm
 from cmt.layers.recompute import draw
 
 
-@tf.custom_gradient
+_plain = contextvars.ContextVar("plain", default=False)
+
+
+@contextlib.contextmanager
+def plain_gradients(wanted: bool) -> Iterator[None]:
+    """Builds graphs with TensorFlow's gradients alone, if it is wanted.
+
+    A SavedModel keeps no others, and warns of them when it is loaded.
+    """
+    token = _plain.set(wanted)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
 def gelu(x: tf.Tensor) -> tf.Tensor:
     """x times the normal distribution's share below x, exact (Hendrycks and Gimpel).
 
     TensorFlow's `tf.nn.gelu` with a gradient of half as many operations.
     """
+    return tf.nn.gelu(x, approximate=False) if _plain.get() else _gelu(x)
+
+
+@tf.custom_gradient
+def _gelu(x: tf.Tensor) -> tf.Tensor:
     scaled = x * math.sqrt(0.5)
     share = 0.5 + 0.5 * tf.math.erf(scaled)
 
