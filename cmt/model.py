@@ -129,6 +129,7 @@ class CMTDeepLab(PanopticModel):
             shape=[num_centers, center_channels],
             initializer=tf_keras.initializers.TruncatedNormal(stddev=1.0),
         )
+        # Paper: the first e is not said. Here: a linear function of the first centers.
         self.reference_embedding = (
             tf_keras.layers.Dense(
                 2 * num_points, dtype=tf.float32, name="reference_embedding"

@@ -294,7 +294,8 @@ class TransformerLayer(Layer):
         if not self.knows_coordinates:
             return convolve_centers(centers), convolve_pixels(pixels)
         # Paper: convolutions of features and coordinates. Here: these convolutions are
-        # the layer's input projections, which have a norm and an activation.
+        # the layer's input projections, which have a norm and an activation, and
+        # gradients pass through the points. docs/models.md has the trials.
         points = clustering.reference_mask(embedding)
         points = tf.reshape(points, [-1, points.shape[1], 2 * points.shape[2]])
         grid = clustering.pixel_coordinates(height, width, tf.float32)

@@ -18,7 +18,8 @@ _CAPTION_PIXELS = 20
 def save_picture(path: Path | str, picture: np.ndarray) -> None:
     """Writes a picture as PNG, atomically."""
     with atomic_write(path) as file:
-        Image.fromarray(picture).save(file, format="PNG")
+        # The default level takes six times as long, for files 12% smaller.
+        Image.fromarray(picture).save(file, format="PNG", compress_level=1)
 
 
 def contact_sheet(
