@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+from cmt.cli.options import Config, Overrides, config_argument
 
-_CONFIG = "A textproto file, or the name of a config of the package."
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.callback()
@@ -24,11 +24,8 @@ def config() -> None:
 
 @app.command()
 def show(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help=_CONFIG)],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="PATH=VALUE", help="Change a field; repeatable."),
-    ] = None,
+    config: Config,
+    overrides: Overrides = None,
 ) -> None:
     """Print the resolved config: every field, defaults included.
 
@@ -43,8 +40,8 @@ def show(
 
 @app.command()
 def diff(
-    a: Annotated[str, typer.Argument(metavar="A", help=_CONFIG)],
-    b: Annotated[str, typer.Argument(metavar="B", help=_CONFIG)],
+    a: Annotated[str, config_argument("A")],
+    b: Annotated[str, config_argument("B")],
     as_json: Annotated[
         bool,
         typer.Option("--json", help="Print a list of {path, a, b} instead of a table."),

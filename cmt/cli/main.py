@@ -18,11 +18,11 @@ import typer
 
 import cmt
 from cmt.cli import config, data, demo, evaluate, export, model, predict, score, train
+from cmt.cli.quiet import quiet_tensorflow
 from cmt.errors import CmtError
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
       SystemExit: always, with the exit code.
     """
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    quiet_tensorflow()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     words = [a for a in arguments if a != "--debug"]

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cmt.cli.options import Config, Overrides
 from cmt.errors import InputError
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
@@ -25,16 +26,8 @@ def model() -> None:
 
 @app.command()
 def summary(
-    config: Annotated[
-        str,
-        typer.Argument(
-            help="A textproto file, or the name of a config of the package."
-        ),
-    ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="PATH=VALUE", help="Change a field; repeatable."),
-    ] = None,
+    config: Config,
+    overrides: Overrides = None,
     size: Annotated[
         str | None,
         typer.Option(
