@@ -14,12 +14,36 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 @app.callback()
 def config() -> None:
-    """Show a config with all its defaults, or compare two.
+    """List the configs of the package, show one with all defaults, or compare two.
 
     \b
     Example:
       cmt config show scenes/tiny
     """
+
+
+@app.command("list")
+def list_configs(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a list of {name, title} instead.")
+    ] = False,
+) -> None:
+    """Names that every CONFIG may be, with what each is.
+
+    \b
+    Example:
+      cmt config list
+    """
+    from cmt.config import available_configs, read_header
+
+    titles = {name: read_header(name)["Title"] for name in available_configs()}
+    if as_json:
+        rows = [{"name": name, "title": title} for name, title in titles.items()]
+        print(json.dumps(rows, indent=2))
+        return
+    width = max(map(len, titles))
+    for name, title in titles.items():
+        print(f"{name:{width}}  {title}")
 
 
 @app.command()
