@@ -97,6 +97,11 @@ def _read(name_or_path: str | pathlib.Path) -> tuple[str, str]:
             f"{path} is a folder; a config is a file, such as"
             f" {path / 'config.textproto'}"
         )
+    if "=" in name:
+        raise InputError(
+            f"'{name_or_path}' changes a field and is no config; give the config first:"
+            f" CONFIG --set {name_or_path}"
+        )
     raise InputError(
         f"no config '{name_or_path}': neither a file nor one of the package;"
         f" {_nearest(name, names)} cmt.list_models() names all {len(names)}"

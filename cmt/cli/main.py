@@ -17,7 +17,18 @@ from typing import Annotated
 import typer
 
 import cmt
-from cmt.cli import config, data, demo, evaluate, export, model, predict, score, train
+from cmt.cli import (
+    config,
+    data,
+    demo,
+    evaluate,
+    export,
+    habits,
+    model,
+    predict,
+    score,
+    train,
+)
 from cmt.cli.quiet import quiet_tensorflow
 from cmt.errors import CmtError
 
@@ -76,11 +87,12 @@ def _options(
     """
 
 
-def explain(error: Exception) -> tuple[int, str]:
+def explain(error: Exception, words: Sequence[str] = ()) -> tuple[int, str]:
     """Turns what a command raised into an exit code and one line.
 
     Args:
       error: any exception but an exit.
+      words: the command line after "cmt".
 
     Returns:
       (exit code, message without line breaks).
@@ -88,7 +100,7 @@ def explain(error: Exception) -> tuple[int, str]:
     if isinstance(error, CmtError):
         code, message = error.exit_code, str(error)
     elif isinstance(error, _UsageError):
-        code, message = 2, _explain_usage(error)
+        code, message = 2, _explain_usage(error, words)
     elif isinstance(error, typer.Abort):
         code, message = 1, "stopped before it was done"
     elif isinstance(error, OSError):
@@ -105,7 +117,9 @@ def _is_help(error: Exception) -> bool:
     return error.ctx is not None and error.message == error.ctx.get_help()
 
 
-def _explain_usage(error: Exception) -> str:
+def _explain_usage(error: Exception, words: Sequence[str]) -> str:
+    if error.ctx and (meant := habits.line_meant(words, error.ctx)):
+        return meant
     command = error.ctx.command_path if error.ctx else "cmt"
     return f"{error.format_message().rstrip('.')}; see `{command} --help`"
 
@@ -151,6 +165,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise SystemExit(2) from None
         if debug:
             traceback.print_exception(error)
-        code, message = explain(error)
+        code, message = explain(error, words)
         print(f"error: {message}", file=sys.stderr)
         raise SystemExit(code) from None
