@@ -21,6 +21,7 @@ from cmt.cli import (
     config,
     data,
     demo,
+    doctor,
     evaluate,
     export,
     habits,
@@ -46,6 +47,7 @@ app.command("eval")(evaluate.evaluate)
 app.command()(score.score)
 app.command()(export.export)
 app.command()(predict.predict)
+app.command()(doctor.doctor)
 
 # Of any wrong usage; typer exports no more than this child of it.
 _UsageError = typer.BadParameter.__base__
