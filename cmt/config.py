@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import difflib
 import importlib.resources
+import itertools
 import math
 import pathlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +28,7 @@ __all__ = [
     "diff",
     "load_experiment",
     "parse_experiment",
+    "read_header",
     "read_model_config",
     "to_text",
 ]
@@ -37,6 +40,29 @@ _NEAREST = 3
 def available_configs() -> list[str]:
     """Returns the names of the configs in the package, such as "scenes/tiny"."""
     return sorted(_walk(importlib.resources.files("cmt.configs"), ""))
+
+
+def read_header(name_or_path: str | pathlib.Path) -> dict[str, str]:
+    """Reads the comment that a config opens with.
+
+    Returns:
+      Its first paragraph as "Title"; then what stands after each first word, such as
+      "Expected" or "Size", all without line breaks.
+
+    Raises:
+      InputError: no such config.
+    """
+    text, _ = _read(name_or_path)
+    lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    entries: dict[str, str] = {}
+    label = "Title"
+    for line in lines:
+        if found := re.match(r"# ([A-Z]\w+): +(.*)", line):
+            label, line = found.groups()
+        so_far = entries.get(label, "")
+        space = "" if so_far.endswith("-") else " "  # "follow-" and "up" on two lines.
+        entries[label] = f"{so_far}{space}{line.lstrip('# ')}".strip()
+    return entries
 
 
 def _walk(folder: Any, prefix: str) -> Iterator[str]:
@@ -70,6 +96,11 @@ def _read(name_or_path: str | pathlib.Path) -> tuple[str, str]:
         raise InputError(
             f"{path} is a folder; a config is a file, such as"
             f" {path / 'config.textproto'}"
+        )
+    if "=" in name:
+        raise InputError(
+            f"'{name_or_path}' changes a field and is no config; give the config first:"
+            f" CONFIG --set {name_or_path}"
         )
     raise InputError(
         f"no config '{name_or_path}': neither a file nor one of the package;"

@@ -8,6 +8,7 @@ Messages may hold scalars, strings, enums and messages, each at most once.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import io
 from collections.abc import Iterator, Sequence
@@ -48,7 +49,7 @@ def enum_names(field: Field) -> list[str]:
     """Returns the names a user may choose: all but the unspecified 0."""
     return [
         value.name
-        for value in field.enum_type.values
+        for value in (field.enum_type.values if field.enum_type else ())
         if not (value.number == 0 and value.name.endswith("_UNSPECIFIED"))
     ]
 
@@ -262,7 +263,8 @@ def assign(message: message_lib.Message, assignment: str) -> str:
         raise InputError(f"{says}: {unknown_field(name, owner.DESCRIPTOR, root)}")
     if is_message(field):
         inside = ", ".join(f"{path}.{leaf.name}" for leaf in field.message_type.fields)
-        raise InputError(f"{says}: '{path}' is a message; set one of: {inside}")
+        meant = _meant_inside(path, field.message_type, text)
+        raise InputError(f"{says}: '{path}' is a message; {meant}set one of: {inside}")
     quoted = text[:1] in ("'", '"')
     try:
         is_bare = field.cpp_type == Field.CPPTYPE_STRING and not quoted
@@ -271,6 +273,17 @@ def assign(message: message_lib.Message, assignment: str) -> str:
         raise InputError(f"{says}: '{path}' {error}") from error
     setattr(owner, name, value)
     return path
+
+
+def _meant_inside(path: str, descriptor: descriptor_lib.Descriptor, text: str) -> str:
+    """What to type for a message that got the value of one of its fields, or ""."""
+    first = descriptor.fields[0]
+    value = text.upper() if first.enum_type else text
+    if first.cpp_type in _FLOATS or value in enum_names(first):
+        with contextlib.suppress(ValueError):
+            parse_value(first, value)
+            return f"did you mean --set {path}.{first.name}={value}? Or "
+    return ""
 
 
 def value_text(field: Field, value: Any) -> str:

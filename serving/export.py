@@ -23,10 +23,15 @@ from orbax.export.modules.orbax_module_base import OrbaxModuleBase
 
 import cmt
 from cmt.data.input.preprocess import decode_image
-from cmt.errors import InputError, WorkError
+from cmt.errors import InputError, WorkError, few
 from cmt.io.files import atomic_directory
 from cmt.serving.predictor import PanopticPredictor
-from cmt.serving.saved_model import BYTES_SIGNATURE, IMAGES_SIGNATURE, MODEL_FILE
+from cmt.serving.saved_model import (
+    BYTES_SIGNATURE,
+    IMAGES_SIGNATURE,
+    MODEL_FILE,
+    is_version,
+)
 from cmt.serving.warmup_requests import Request, write_warmup
 
 _SCRIPT = Path(__file__).with_name("fresh_process.py")
@@ -147,16 +152,26 @@ def version_folder(directory: Path | str, version: int) -> Path:
     """Chooses the folder of a version, which must not be there yet.
 
     Args:
-      directory: the folder of all versions.
+      directory: the folder of all versions, and of nothing else.
       version: the number; 0 for one more than the highest.
 
     Raises:
-      InputError: the version is there already.
+      InputError: the version is there already, or something that is no version.
     """
     directory = Path(directory)
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"{directory} is a file; give a folder that is not there yet")
+    # Hidden ones are of the file system, or left by an export that was killed.
+    found = [p for p in sorted(directory.glob("*")) if not p.name.startswith(".")]
+    others = [path.name for path in found if not is_version(path)]
+    if others:
+        raise InputError(
+            f"{directory} must hold versions of one model alone, folders 1, 2, ... "
+            f"with a SavedModel; got {few(others)}; give another folder, such as "
+            f"{directory / 'NAME'}"
+        )
     if version == 0:
-        names = [path.name for path in directory.glob("*") if path.name.isdecimal()]
-        version = max(map(int, names), default=0) + 1
+        version = max((int(path.name) for path in found), default=0) + 1
     target = directory / str(version)
     if target.exists():
         raise InputError(

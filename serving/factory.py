@@ -15,6 +15,7 @@ from cmt.errors import InputError
 from cmt.factory import build_model, merge_options
 from cmt.protos import experiment_pb2
 from cmt.run_files import CATEGORIES_FILE, CONFIG_FILE
+from cmt.serving.mistaken import recognize
 from cmt.serving.predictor import PanopticPredictor
 from cmt.serving.saved_model import Segmenter, find_saved_model, load_saved_model
 from cmt.weights.files import find_checkpoint
@@ -129,6 +130,12 @@ def open_model(path: Path | str) -> Segmenter:
         experiment = load_experiment(path / CONFIG_FILE)
         predictor, _ = load_predictor(experiment, Data(experiment.data), path)
         return Segmenter(predictor.predict, predictor.categories)
+    mistaken = recognize(path)
+    if mistaken is not None:
+        raise InputError(
+            f"{path} is {mistaken.what}, and MODEL is a SavedModel or a run directory;"
+            f" {mistaken.model}"
+        )
     if not path.exists():
         raise InputError(f"{path}: no such model")
     raise InputError(

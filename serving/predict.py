@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import json
+import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +20,7 @@ from cmt.io.files import atomic_write
 from cmt.io.progress import track
 from cmt.pictures.overlay import draw_overlay
 from cmt.pictures.sheet import save_picture
+from cmt.serving.mistaken import recognize
 from cmt.serving.predictor import decode_picture
 from cmt.serving.saved_model import Segmenter
 
@@ -25,6 +29,7 @@ OVERLAYS_FOLDER = "overlays"
 RESULTS_FILE = "predictions.json"
 
 _IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
+_NOT_IMAGES = (".textproto", ".index", ".data-", ".pb", ".keras", ".h5")
 
 
 class Outcome(NamedTuple):
@@ -44,24 +49,48 @@ def find_inputs(inputs: Sequence[str]) -> list[Path]:
 
     Args:
       inputs: files; folders, for the .jpg, .jpeg and .png files right in them; glob
-        patterns.
+        patterns; "-" for any of these on standard input, one a line.
 
     Raises:
       InputError: a file is missing, a folder has no image, or a pattern fits nothing.
     """
     found: dict[Path, None] = {}
-    for item in inputs:
-        found.update(dict.fromkeys(_files_of(item)))
+    for given in inputs:
+        for item in _read_names() if given == "-" else [given]:
+            found.update(dict.fromkeys(_files_of(item)))
     return list(found)
+
+
+def _read_names() -> list[str]:
+    """The lines of standard input, or what stands between its zero bytes."""
+    content = sys.stdin.buffer.read()
+    separator = b"\0" if b"\0" in content else b"\n"
+    names = [name.removesuffix(b"\r") for name in content.split(separator)]
+    if not any(names):
+        raise InputError(
+            "-: standard input names no image; it must hold a path a line, such as"
+            " from `find photos -name '*.jpg'`"
+        )
+    return [os.fsdecode(name) for name in names if name]
 
 
 def _files_of(item: str) -> list[Path]:
     path = Path(item)
     if path.is_file():
+        if path.suffix.startswith(_NOT_IMAGES):
+            _refuse_mistaken(item)
         return [path]
     if path.is_dir():
         files = [file for file in sorted(path.iterdir()) if _has_image_name(file)]
         if not files:
+            _refuse_mistaken(item)
+            inner = next(filter(_has_image_name, path.rglob("*")), None)
+            if inner is not None:
+                pattern = Path(glob.escape(str(path)), "**", "*")
+                raise InputError(
+                    f"{item}: its images are in subfolders, such as {inner.parent}; "
+                    f"give the pattern '{pattern}' for all of them"
+                )
             raise InputError(
                 f"{item}: no image in this folder; its images must be right in it and "
                 f"end in {', '.join(_IMAGE_ENDINGS)}"
@@ -72,7 +101,17 @@ def _files_of(item: str) -> list[Path]:
         if not files:
             raise InputError(f"{item}: no image fits this pattern")
         return files
+    _refuse_mistaken(item)
     raise InputError(f"{item}: no such file or folder")
+
+
+def _refuse_mistaken(item: str) -> None:
+    mistaken = recognize(item)
+    if mistaken is not None:
+        raise InputError(
+            f"{item} is {mistaken.what}, and INPUTS are images, folders of them or "
+            "patterns on this machine, after the model"
+        )
 
 
 def _is_pattern(part: str) -> bool:

@@ -34,12 +34,13 @@ def find_saved_model(path: Path | str) -> Path | None:
     path = Path(path)
     if (path / "saved_model.pb").is_file():
         return path
-    versions = [
-        folder
-        for folder in (path.iterdir() if path.is_dir() else ())
-        if folder.name.isdecimal() and (folder / "saved_model.pb").is_file()
-    ]
+    versions = [f for f in (path.iterdir() if path.is_dir() else ()) if is_version(f)]
     return max(versions, key=lambda folder: int(folder.name), default=None)
+
+
+def is_version(folder: Path) -> bool:
+    """Whether a folder is a version of a model: a number, with a SavedModel in it."""
+    return folder.name.isdecimal() and (folder / "saved_model.pb").is_file()
 
 
 def load_saved_model(path: Path) -> Segmenter:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import pathlib
 import re
 from unittest.mock import ANY
 
 import pytest
 
 from cmt import textproto
-from cmt.config import load_experiment
+from cmt.config import load_experiment, read_header
 from cmt.protos import evaluation_pb2, model_pb2
 from cmt.zoo.published import COST_SIZE, NOT_IN_PAPER, PUBLISHED, RECIPE
 
@@ -104,20 +103,6 @@ def test_a_row_changes_what_its_table_says(before, after, fields):
     assert changed(before, after) == fields
 
 
-def header(name: str, checkout: pathlib.Path) -> dict[str, str]:
-    """The entries of a config's header, by their first word."""
-    text = (checkout / "configs" / f"{name}.textproto").read_text(encoding="utf-8")
-    entries: dict[str, str] = {}
-    label = "Title"
-    for line in text.splitlines():
-        if not line.startswith("#"):
-            break
-        if found := re.match(r"# ([A-Z]\w+): +(.*)", line):
-            label, line = found.groups()
-        entries[label] = f"{entries.get(label, '')} {line.lstrip('# ')}".strip()
-    return entries
-
-
 class Table(dict):
     """Rows of a Markdown table, by first column, as {column: [cells]}."""
 
@@ -134,8 +119,8 @@ def document(checkout) -> str:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_headers_say_what_is_published_and_what_was_measured(name, checkout, document):
-    row, entries = PUBLISHED[name], header(name, checkout)
+def test_headers_say_what_is_published_and_what_was_measured(name, document):
+    row, entries = PUBLISHED[name], read_header(name)
     assert re.match(rf"cmt train {name}( \\)? ?--output ", entries["Command"])
     assert "64 TPU cores" in entries["Hardware"]
     if row.val_derived is not None:

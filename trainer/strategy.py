@@ -48,6 +48,12 @@ def build_strategy(
     gpus = [device.name for device in tf.config.list_logical_devices("GPU")]
     cpus = [device.name for device in tf.config.list_logical_devices("CPU")]
     if kind == "MIRRORED":
+        if not gpus:
+            _logger.warning(
+                "trainer.strategy.kind is MIRRORED, but TensorFlow finds no GPU: "
+                "training runs on one CPU%s; `cmt doctor` says why",
+                f", as {len(cpus)} replicas that share it" if len(cpus) > 1 else "",
+            )
         return tf.distribute.MirroredStrategy(gpus or cpus)
     if kind == "ONE_DEVICE":
         return tf.distribute.OneDeviceStrategy((gpus or cpus)[0])

@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+from cmt.cli.options import Config, Overrides, config_argument
 
-_CONFIG = "A textproto file, or the name of a config of the package."
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.callback()
 def config() -> None:
-    """Show a config with all its defaults, or compare two.
+    """List the configs of the package, show one with all defaults, or compare two.
 
     \b
     Example:
@@ -22,13 +22,34 @@ def config() -> None:
     """
 
 
+@app.command("list")
+def list_configs(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a list of {name, title} instead.")
+    ] = False,
+) -> None:
+    """Names that every CONFIG may be, with what each is.
+
+    \b
+    Example:
+      cmt config list
+    """
+    from cmt.config import available_configs, read_header
+
+    titles = {name: read_header(name)["Title"] for name in available_configs()}
+    if as_json:
+        rows = [{"name": name, "title": title} for name, title in titles.items()]
+        print(json.dumps(rows, indent=2))
+        return
+    width = max(map(len, titles))
+    for name, title in titles.items():
+        print(f"{name:{width}}  {title}")
+
+
 @app.command()
 def show(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help=_CONFIG)],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="PATH=VALUE", help="Change a field; repeatable."),
-    ] = None,
+    config: Config,
+    overrides: Overrides = None,
 ) -> None:
     """Print the resolved config: every field, defaults included.
 
@@ -43,8 +64,8 @@ def show(
 
 @app.command()
 def diff(
-    a: Annotated[str, typer.Argument(metavar="A", help=_CONFIG)],
-    b: Annotated[str, typer.Argument(metavar="B", help=_CONFIG)],
+    a: Annotated[str, config_argument("A")],
+    b: Annotated[str, config_argument("B")],
     as_json: Annotated[
         bool,
         typer.Option("--json", help="Print a list of {path, a, b} instead of a table."),

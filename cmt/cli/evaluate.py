@@ -7,17 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from cmt.cli.options import Config, Overrides
 from cmt.cli.paths import local_path
 
 
 def evaluate(
-    config: Annotated[
-        str,
-        typer.Argument(
-            metavar="CONFIG",
-            help="A textproto file, or the name of a config of the package.",
-        ),
-    ],
+    config: Config,
     checkpoint: Annotated[
         Path,
         typer.Option(
@@ -35,10 +30,7 @@ def evaluate(
             help="Gets predictions/ and metrics.json.",
         ),
     ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="PATH=VALUE", help="Change a field; repeatable."),
-    ] = None,
+    overrides: Overrides = None,
 ) -> None:
     """Evaluate on data.validation: PQ, SQ and RQ, and predictions as COCO files.
 

@@ -7,17 +7,12 @@ from typing import Annotated
 
 import typer
 
+from cmt.cli.options import Config, Overrides
 from cmt.cli.paths import local_path
 
 
 def export(
-    config: Annotated[
-        str,
-        typer.Argument(
-            metavar="CONFIG",
-            help="A textproto file, or the name of a config of the package.",
-        ),
-    ],
+    config: Config,
     checkpoint: Annotated[
         Path,
         typer.Option(
@@ -35,10 +30,7 @@ def export(
             help="NAME is the model's; a version goes below it.",
         ),
     ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="PATH=VALUE", help="Change a field; repeatable."),
-    ] = None,
+    overrides: Overrides = None,
 ) -> None:
     """Write DIR/NAME/VERSION/ for TensorFlow Serving, and prove that it is equal.
 

@@ -17,12 +17,24 @@ from typing import Annotated
 import typer
 
 import cmt
-from cmt.cli import config, data, demo, evaluate, export, model, predict, score, train
+from cmt.cli import (
+    config,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    habits,
+    model,
+    predict,
+    score,
+    train,
+)
+from cmt.cli.quiet import quiet_tensorflow
 from cmt.errors import CmtError
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -35,6 +47,7 @@ app.command("eval")(evaluate.evaluate)
 app.command()(score.score)
 app.command()(export.export)
 app.command()(predict.predict)
+app.command()(doctor.doctor)
 
 # Of any wrong usage; typer exports no more than this child of it.
 _UsageError = typer.BadParameter.__base__
@@ -76,11 +89,12 @@ def _options(
     """
 
 
-def explain(error: Exception) -> tuple[int, str]:
+def explain(error: Exception, words: Sequence[str] = ()) -> tuple[int, str]:
     """Turns what a command raised into an exit code and one line.
 
     Args:
       error: any exception but an exit.
+      words: the command line after "cmt".
 
     Returns:
       (exit code, message without line breaks).
@@ -88,7 +102,7 @@ def explain(error: Exception) -> tuple[int, str]:
     if isinstance(error, CmtError):
         code, message = error.exit_code, str(error)
     elif isinstance(error, _UsageError):
-        code, message = 2, _explain_usage(error)
+        code, message = 2, _explain_usage(error, words)
     elif isinstance(error, typer.Abort):
         code, message = 1, "stopped before it was done"
     elif isinstance(error, OSError):
@@ -105,7 +119,9 @@ def _is_help(error: Exception) -> bool:
     return error.ctx is not None and error.message == error.ctx.get_help()
 
 
-def _explain_usage(error: Exception) -> str:
+def _explain_usage(error: Exception, words: Sequence[str]) -> str:
+    if error.ctx and (meant := habits.line_meant(words, error.ctx)):
+        return meant
     command = error.ctx.command_path if error.ctx else "cmt"
     return f"{error.format_message().rstrip('.')}; see `{command} --help`"
 
@@ -137,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
       SystemExit: always, with the exit code.
     """
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    quiet_tensorflow()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     words = [a for a in arguments if a != "--debug"]
@@ -151,6 +167,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise SystemExit(2) from None
         if debug:
             traceback.print_exception(error)
-        code, message = explain(error)
+        code, message = explain(error, words)
         print(f"error: {message}", file=sys.stderr)
         raise SystemExit(code) from None

@@ -1,4 +1,4 @@
-"""`cmt model`: how large a network is and what it costs."""
+"""`cmt model`: which networks there are, how large one is and what it costs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cmt.cli.options import Config, Overrides
 from cmt.errors import InputError
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
@@ -15,7 +16,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 @app.callback()
 def model() -> None:
-    """Count the parameters and the multiply-adds of a network.
+    """List networks, or count the parameters and the multiply-adds of one.
 
     \b
     Example:
@@ -23,18 +24,72 @@ def model() -> None:
     """
 
 
+@app.command("list")
+def list_models(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print json instead of a table.")
+    ] = False,
+) -> None:
+    """Names that `cmt.build_model` takes, with sizes and published quality.
+
+    Parameters were measured here or are the paper's, in the paper's convention; PQ is
+    the paper's, on COCO val2017. A dash: nothing is known without counting.
+
+    \b
+    Example:
+      cmt model list
+    """
+    from cmt.config import available_configs
+
+    rows = [_list_row(name) for name in available_configs()]
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    cells = [("model", "assignment", "crop", "parameters", "paper", "PQ, paper")]
+    for row in rows:
+        paper, quality = row["parameters_paper"], row["pq_val_paper"]
+        counted = row["parameters_measured"]
+        cells.append(
+            (
+                row["name"],
+                row["assignment"].lower(),
+                "x".join(map(str, row["crop"])),
+                "-" if counted is None else f"{counted:,}",
+                "-" if paper is None else f"{paper / 1e6:.1f}M",
+                "-" if quality is None else f"{quality:.1f}",
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for first, second, *others in cells:
+        numbers = (f"{c:>{w}}" for c, w in zip(others, widths[2:], strict=True))
+        print(f"{first:{widths[0]}}  {second:{widths[1]}}  {'  '.join(numbers)}")
+
+
+def _list_row(name: str) -> dict[str, Any]:
+    from cmt.config import load_experiment, read_header
+    from cmt.protos import model_pb2
+    from cmt.zoo.published import PUBLISHED, Published
+
+    experiment, header = load_experiment(name), read_header(name)
+    assignment = experiment.model.transformer.assignment
+    size = re.match(r"([\d,]+) parameters", header.get("Size", ""))
+    published = PUBLISHED.get(name, Published())
+    millions = published.parameters_millions
+    return {
+        "name": name,
+        "title": header["Title"],
+        "assignment": model_pb2.AssignmentRule.Name(assignment),
+        "crop": [experiment.data.crop_height_pixels, experiment.data.crop_width_pixels],
+        "parameters_measured": int(size[1].replace(",", "")) if size else None,
+        "parameters_paper": round(millions.value * 1e6) if millions else None,
+        "pq_val_paper": published.val.all if published.val else None,
+    }
+
+
 @app.command()
 def summary(
-    config: Annotated[
-        str,
-        typer.Argument(
-            help="A textproto file, or the name of a config of the package."
-        ),
-    ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="PATH=VALUE", help="Change a field; repeatable."),
-    ] = None,
+    config: Config,
+    overrides: Overrides = None,
     size: Annotated[
         str | None,
         typer.Option(

@@ -28,7 +28,9 @@ def predict(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUTS...", help="Images (JPEG, PNG), folders of them, patterns."
+            metavar="INPUTS...",
+            help="Images (JPEG, PNG), folders of them, patterns; - reads their paths "
+            "from standard input, one a line.",
         ),
     ],
     output: Annotated[
@@ -53,6 +55,7 @@ def predict(
     Examples:
       cmt predict models/tiny holiday.jpg --output out
       cmt predict runs/tiny photos/ 'more/*.png' --output out --format overlay
+      find photos -name '*.jpg' | cmt predict runs/tiny - --output out
     """
     from cmt.errors import WorkError
     from cmt.serving.factory import open_model

@@ -8,19 +8,14 @@ from typing import Annotated
 
 import typer
 
+from cmt.cli.options import Config, Overrides
 from cmt.cli.paths import local_path
 
 _INTERRUPTED = 130
 
 
 def train(
-    config: Annotated[
-        str,
-        typer.Argument(
-            metavar="CONFIG",
-            help="A textproto file, or the name of a config of the package.",
-        ),
-    ],
+    config: Config,
     output: Annotated[
         pathlib.Path,
         typer.Option(
@@ -30,10 +25,7 @@ def train(
             help="The run directory; if it holds a run, training continues it.",
         ),
     ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="PATH=VALUE", help="Change a field; repeatable."),
-    ] = None,
+    overrides: Overrides = None,
     seed: Annotated[
         int | None,
         typer.Option("--seed", min=0, help="Same as --set trainer.seed=SEED."),

@@ -10,6 +10,7 @@ import functools
 import itertools
 import posixpath
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -113,8 +114,8 @@ def find_split(
     files = [file for file in found if not file.endswith(INDEX_SUFFIX)]
     if not files:
         raise InputError(
-            f"{pattern}: no file fits this pattern; give the shards that `cmt data "
-            'convert` wrote, such as "DIR/train-*.tfrecord"'
+            f"{pattern}: no file fits this pattern; {_base_of(pattern)}give the "
+            'shards that `cmt data convert` wrote, such as "DIR/train-*.tfrecord"'
         )
     folders = sorted({storage.split(file)[0] for file in files})
     if len(folders) > 1:
@@ -123,6 +124,16 @@ def find_split(
             f"got {folders[0]} and {folders[1]}"
         )
     return _open_split(files, manifest, annotations, masks, options)
+
+
+def _base_of(pattern: str) -> str:
+    """What a relative pattern is relative to; "" for any other."""
+    if storage.is_remote(pattern) or Path(pattern).is_absolute():
+        return ""
+    return (
+        f"it is relative to the folder the command runs in, {Path.cwd()}, and not to "
+        "the config's: run it where the data are, or "
+    )
 
 
 def find_splits(

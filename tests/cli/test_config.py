@@ -66,3 +66,20 @@ def test_diff_of_equals_says_so(capsys):
         "no differences\n",
         "",
     )
+
+
+def test_list_names_every_config_with_its_title(capsys):
+    code, out, err = run(capsys, "list")
+    assert (code, err) == (0, "")
+    found = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert list(found) == config.available_configs()
+    assert found["coco/cmt_deeplab_axial_r50_641"] == (
+        "CMT-DeepLab, Axial-ResNet-50, 641 x 641, 100k iterations."
+    )
+    # A title of two lines, of which the first ends in a hyphen.
+    assert found["scenes/ablations/kmeans"].endswith(
+        "assignment of the follow-up paper."
+    )
+    code, out, _ = run(capsys, "list", "--json")
+    assert code == 0
+    assert json.loads(out) == [{"name": n, "title": t} for n, t in found.items()]

@@ -234,3 +234,23 @@ def test_main_prepares_tensorflow(monkeypatch, capsys):
 
     assert os.environ["TF_USE_LEGACY_KERAS"] == "1"
     assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("words", "position", "expected"),
+    [
+        ("cmt ex", 1, ["export"]),
+        ("cmt train --se", 2, ["--set", "--seed"]),
+        ("cmt config show scenes/ti", 3, ["scenes/tiny"]),
+        ("cmt eval coco/cmt_deeplab_axial_r50_6", 2, None),
+    ],
+)
+def test_a_shell_completes_commands_options_and_configs(
+    words, position, expected, capsys, monkeypatch
+):
+    monkeypatch.setenv("_CMT_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(position))
+    start = "coco/cmt_deeplab_axial_r50_6"
+    expected = expected or [n for n in available_configs() if n.startswith(start)]
+    assert run(capsys) == (0, "\n".join(expected) + "\n", "")

@@ -1,14 +1,16 @@
-"""`cmt model summary`: table, json, what is refused."""
+"""`cmt model`: the list, a summary as table and json, what is refused."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 from cmt.cli import model as command
 from cmt.cli.main import main
-from cmt.config import load_experiment, to_text
+from cmt.config import available_configs, load_experiment, to_text
 from cmt.zoo.cost import Count
 from cmt.zoo.published import PUBLISHED
 
@@ -17,8 +19,12 @@ R50 = "coco/cmt_deeplab_axial_r50_1281"
 
 def run(capsys, *arguments: str) -> tuple[int, str, str]:
     """Runs `cmt model summary` in this process; returns code, stdout, stderr."""
+    return run_model(capsys, "summary", *arguments)
+
+
+def run_model(capsys, *arguments: str) -> tuple[int, str, str]:
     with pytest.raises(SystemExit) as caught:
-        main(["model", "summary", *arguments])
+        main(["model", *arguments])
     captured = capsys.readouterr()
     return int(caught.value.code or 0), captured.out, captured.err
 
@@ -58,7 +64,7 @@ def test_the_size_is_that_of_the_crop_if_none_is_given(capsys, counts):
     assert run(capsys, "scenes/tiny", "--json")[0] == 0
     changes = ("--set", "data.crop_width_pixels=113")
     assert run(capsys, "scenes/tiny", *changes, "--json")[0] == 0
-    assert counts == [(97, 97), (97, 113)]
+    assert counts == [(193, 193), (193, 113)]
 
 
 def test_json_has_published_figures_beside(capsys, counts):
@@ -161,3 +167,42 @@ def test_an_unknown_config_is_refused(capsys):
     code, out, err = run(capsys, "coco/cmt_deeplab_axial_r50_1282", "--json")
     assert (code, out) == (2, "")
     assert "did you mean 'coco/cmt_deeplab_axial_r50_1281" in err
+
+
+def test_list_has_what_was_measured_and_what_is_published(capsys):
+    code, out, err = run_model(capsys, "list")
+    assert (code, err) == (0, "")
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines()[1:]}
+    assert list(rows) == available_configs()
+    clustering = ["clustering", "1281x1281"]
+    assert rows[R50] == [*clustering, "91,815,748", "94.9M", "53.0"]
+    unpublished = "coco/cmt_deeplab_axial_r104_1281_200k"
+    assert rows[unpublished] == [*clustering, "132,114,436", "135.2M", "-"]
+    assert rows["scenes/ablations/kmeans"] == ["kmeans", "193x193", "-", "-", "-"]
+    code, out, _ = run_model(capsys, "list", "--json")
+    assert code == 0
+    [row] = [
+        row for row in json.loads(out) if row["name"] == "coco/ablations/table2d_rfn"
+    ]
+    title = (
+        "Ablation of pretraining, scaling and post-processing, Table 2d: CMT-DeepLab"
+    )
+    assert row == {
+        "name": "coco/ablations/table2d_rfn",
+        "title": f"{title} + ImageNet-22K + RFN.",
+        "assignment": "CLUSTERING",
+        "crop": [641, 641],
+        "parameters_measured": 183_631_496,
+        "parameters_paper": None,
+        "pq_val_paper": 50.1,
+    }
+
+
+def test_lists_load_no_tensorflow():
+    program = (
+        "import sys; from cmt.cli.main import app\n"
+        "for group in ('model', 'config'):\n"
+        "    app([group, 'list'], standalone_mode=False)\n"
+        "assert 'tensorflow' not in sys.modules and 'tf_keras' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)

@@ -200,14 +200,39 @@ def test_no_warmup(tmp_path, predictor, samples, unchecked):
 
 def test_versions(tmp_path, predictor, samples, unchecked):
     directory = tmp_path / "m"
-    (directory / "notes").mkdir(parents=True)
+    (directory / ".snapshot").mkdir(parents=True)
     assert run_export(predictor, directory, samples, version=7).name == "7"
     assert run_export(predictor, directory, samples).name == "8"
     before = (directory / "7" / "saved_model.pb").stat()
     with pytest.raises(InputError, match="version 7 is there already"):
         run_export(predictor, directory, samples, version=7)
     assert (directory / "7" / "saved_model.pb").stat() == before
-    assert {path.name for path in directory.iterdir()} == {"notes", "7", "8"}
+    assert {path.name for path in directory.iterdir()} == {".snapshot", "7", "8"}
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("notes/a.txt", "got notes"),
+        ("config.textproto", "got config.textproto"),
+        # A folder of evaluations has numbers too, but no SavedModels.
+        ("2947/metrics.json", "got 2947"),
+        ("saved_model.pb", "got saved_model.pb"),
+    ],
+)
+def test_a_folder_of_other_things_is_refused(
+    tmp_path, predictor, samples, unchecked, name, told
+):
+    path = tmp_path / "m" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    with pytest.raises(
+        InputError, match=f"m must hold versions .*{told}; give another"
+    ):
+        run_export(predictor, tmp_path / "m", samples)
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == [path]
+    with pytest.raises(InputError, match="is a file; give a folder"):
+        run_export(predictor, path, samples)
 
 
 @pytest.mark.parametrize(

@@ -162,11 +162,20 @@ def test_no_tpu():
     assert "\n" not in str(error.value)
 
 
-def test_one_device_and_auto():
-    for kind in ("AUTO", "ONE_DEVICE", "MIRRORED"):
-        found = strategy.build_strategy(kind)
-        assert found.num_replicas_in_sync == 1
+def test_one_device_and_auto(caplog):
+    for kind in ("AUTO", "ONE_DEVICE"):
+        assert strategy.build_strategy(kind).num_replicas_in_sync == 1
+    assert "MIRRORED" not in caplog.text
+
+
+def test_mirrored_without_gpus_says_that_it_runs_on_one_cpu(caplog):
+    found = strategy.build_strategy("MIRRORED")
     assert strategy.describe(found) == "MirroredStrategy, 1 x CPU"
+    [message] = [m for m in caplog.messages if "MIRRORED" in m]
+    assert message == (
+        "trainer.strategy.kind is MIRRORED, but TensorFlow finds no GPU: training runs "
+        "on one CPU; `cmt doctor` says why"
+    )
 
 
 def test_cpu_cannot_be_split_late():

@@ -1,0 +1,75 @@
+"""Keeps the start-up messages of TensorFlow's C++ off the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+
+_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+
+
+def quiet_tensorflow() -> None:
+    """Prepares this process and those it starts for a TensorFlow that is not loaded.
+
+    Does nothing where the user has set TF_CPP_MIN_LOG_LEVEL: the messages are wanted.
+    """
+    if _LEVEL in os.environ:
+        return
+    os.environ[_LEVEL] = "3"
+    # TensorFlow from 2.18 on reads that variable only after its first messages.
+    sys.meta_path.insert(0, _QuietImport())
+
+
+class _QuietImport(importlib.abc.MetaPathFinder):
+    """Finds `tensorflow` as others do; what its import writes is withheld."""
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,
+        target: ModuleType | None = None,
+    ) -> importlib.machinery.ModuleSpec | None:
+        """The specification of the module; None for any other than `tensorflow`."""
+        if fullname != "tensorflow":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_quietly(module: ModuleType) -> None:
+                with _stderr_withheld():
+                    execute(module)
+
+            spec.loader.exec_module = execute_quietly
+        return spec
+
+
+@contextlib.contextmanager
+def _stderr_withheld() -> Iterator[None]:
+    """Withholds what is written to standard error, also past Python.
+
+    If the block raises, all of it is shown: it may tell why.
+    """
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as withheld:
+        os.dup2(withheld.fileno(), 2)
+        try:
+            yield
+        except Exception:
+            sys.stderr.flush()
+            withheld.seek(0)
+            os.write(terminal, withheld.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, 2)
+            os.close(terminal)
