@@ -21,7 +21,7 @@ def demo(
     ] = pathlib.Path("demo"),
     minutes: Annotated[
         float, typer.Option(metavar="M", help="Minutes of training, at the most.")
-    ] = 7.0,
+    ] = 8.0,
     train: Annotated[int, typer.Option(min=1, help="Scenes to train on.")] = 4000,
     val: Annotated[int, typer.Option(min=1, help="Scenes to evaluate on.")] = 200,
     seed: Annotated[int, typer.Option(min=0, help="Of scenes and training.")] = 0,
@@ -33,7 +33,7 @@ def demo(
 
     \b
     Example:
-      cmt demo --output demo --minutes 7
+      cmt demo --output demo --minutes 8
     """
     from cmt.cli.demo_run import run_demo
     from cmt.cli.evaluate import print_metrics
