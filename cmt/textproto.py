@@ -69,10 +69,15 @@ def unknown_field(
 ) -> str:
     """A message that a field does not exist, with the name probably meant."""
     message = f"{descriptor.name} has no field '{name}'"
-    elsewhere = [p for p, leaf in leaf_paths(root) if leaf.name == name]
-    if elsewhere:
-        return f"{message}; did you mean '{elsewhere[0]}'?"
-    return message + nearest(name, [field.name for field in descriptor.fields])
+    elsewhere = {leaf.name: path for path, leaf in reversed([*leaf_paths(root)])}
+    here = [field.name for field in descriptor.fields]
+    if name not in elsewhere and difflib.get_close_matches(name, here):
+        return message + nearest(name, here)
+    close = difflib.get_close_matches(name, elsewhere, n=2, cutoff=0.7)
+    if close:
+        meant = " or ".join(f"'{elsewhere[other]}'" for other in close)
+        return f"{message}; did you mean {meant}?"
+    return message + nearest(name, here)
 
 
 def parse_value(field: Field, text: str) -> int | float | bool | str:

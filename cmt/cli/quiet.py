@@ -18,13 +18,13 @@ _LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 def quiet_tensorflow() -> None:
     """Prepares this process and those it starts for a TensorFlow that is not loaded.
 
-    Does nothing where the user has set TF_CPP_MIN_LOG_LEVEL: the messages are wanted.
+    Does nothing where the user has set TF_CPP_MIN_LOG_LEVEL to 0: that asks for all.
     """
-    if _LEVEL in os.environ:
+    if os.environ.setdefault(_LEVEL, "3") == "0" or "tensorflow" in sys.modules:
         return
-    os.environ[_LEVEL] = "3"
     # TensorFlow from 2.18 on reads that variable only after its first messages.
-    sys.meta_path.insert(0, _QuietImport())
+    if not any(isinstance(finder, _QuietImport) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _QuietImport())
 
 
 class _QuietImport(importlib.abc.MetaPathFinder):

@@ -137,3 +137,18 @@ def test_a_change_in_the_place_of_the_config(capsys):
     code, _, err = run(capsys, "train", "trainer.steps=5", "--output", "x")
     assert code == 2
     assert err.endswith("give the config first: CONFIG --set trainer.steps=5\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "meant"),
+    [
+        ("batch_size=8", "evaluation.batch_size' or 'trainer.global_batch_size"),
+        ("global_batch=8", "trainer.global_batch_size"),
+        ("seed=8", "trainer.seed"),
+        ("trainer.num_class=8", "model.num_classes"),
+    ],
+)
+def test_a_field_of_another_message_is_found(change, meant, capsys):
+    code, _, err = run(capsys, "config", "show", "scenes/tiny", "--set", change)
+    assert code == 2
+    assert err.endswith(f"; did you mean '{meant}'?\n")

@@ -46,15 +46,21 @@ def test_an_import_that_fails_shows_all_it_said(tmp_path):
     assert done.stderr.endswith("ImportError: no libcudart\n")
 
 
-def test_a_level_of_the_user_is_kept(tmp_path):
-    done = run(tmp_path, "import tensorflow", TF_CPP_MIN_LOG_LEVEL="0")
-    assert done.stderr == f"{NOISE}\n"
+@pytest.mark.parametrize(("level", "said"), [("0", f"{NOISE}\n"), ("2", "")])
+def test_a_level_of_the_user_is_kept(tmp_path, level, said):
+    program = "import os, tensorflow; print(os.environ['TF_CPP_MIN_LOG_LEVEL'])"
+    done = run(tmp_path, program, TF_CPP_MIN_LOG_LEVEL=level)
+    assert (done.stdout, done.stderr) == (f"{level}\n", said)
 
 
 def test_other_processes_are_told_the_level(monkeypatch):
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")
-    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
-    quiet.quiet_tensorflow()
+    monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
+    before = [f for f in sys.meta_path if not isinstance(f, quiet._QuietImport)]
+    monkeypatch.setattr(sys, "meta_path", list(before))
+    for _ in range(2):
+        quiet.quiet_tensorflow()
+        assert sys.meta_path[1:] == before
     assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3"
     assert sys.meta_path[0].find_spec("tensorflow_nothing", None) is None
 
