@@ -385,18 +385,3 @@ def test_list_models():
 def test_tiny_config_is_the_same_code():
     """The example of CMTDeepLab calls it."""
     assert type(cmt.build_model("scenes/tiny")) is cmt.CMTDeepLab
-
-
-def test_an_inference_graph_has_no_gradients_of_ours():
-    """A SavedModel would warn of them; in training they halve the work of GeLU."""
-
-    network = build(miniature())
-
-    def own_gradients(training: bool) -> set[str]:
-        forward = tf.function(lambda x: network(x, training=training), autograph=False)
-        graph = forward.get_concrete_function(tf.TensorSpec([1, SIZE, SIZE, 3])).graph
-        nodes = graph.as_graph_def().node
-        return {n.name for n in nodes if n.op == "IdentityN"}
-
-    assert not own_gradients(training=False)
-    assert own_gradients(training=True)
