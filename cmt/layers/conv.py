@@ -15,7 +15,6 @@ from cmt.layers.base import Layer
 from cmt.layers.norm import BatchNorm
 from cmt.layers.recompute import draw
 
-
 _plain = contextvars.ContextVar("plain", default=False)
 
 
