@@ -20,8 +20,10 @@ from cmt.data.panoptic.json import (
     Segment,
     read_annotations,
 )
+from cmt.data.panoptic.kinds import Kind, Tally
 from cmt.data.panoptic.masks import read_ids
 from cmt.data.panoptic.predictions import count_values
+from cmt.data.panoptic.settle import has_stuff_twice, settle
 from cmt.errors import InputError
 from cmt.io.parallel import num_workers
 from cmt.io.progress import track
@@ -124,7 +126,9 @@ def score(
         lock); 0 for as many as there are cores.
 
     Returns:
-      See `quality`.
+      See `quality`; and "notes", a `Tally` of what the PNGs have otherwise than the
+      json. Where areas of the ground truth are among them, which the official formula
+      takes from the json, "with_pixel_areas" has the scores with those of the PNG.
 
     Raises:
       InputError: a PNG is missing or damaged, an image has no prediction, or the json
@@ -133,20 +137,34 @@ def score(
     _check_files(gt, pred)
     gt_masks, pred_masks = _folder(gt_masks), _folder(pred_masks)
     rows = category_rows(gt.categories)
+    is_thing = {category.id: category.is_thing for category in gt.categories}
+    # Officially each such segment of a prediction counts. Where the ground truth has
+    # some, too, and is merged, so is the prediction: the truth is right by itself.
+    merged = is_thing if has_stuff_twice(gt.images.values(), is_thing) else {}
 
-    def count(image: PanopticImage) -> np.ndarray:
-        return count_image(
-            _read_map(gt_masks, image),
-            _read_map(pred_masks, pred.images[image.image_id]),
-            rows,
+    def count(image: PanopticImage) -> tuple[np.ndarray, np.ndarray, Tally]:
+        true, notes = _read_map(gt_masks, image, is_thing)
+        predicted, others = _read_map(
+            pred_masks, pred.images[image.image_id], merged, areas=False
         )
+        official = pixels = count_image(true, predicted, rows)
+        if Kind.AREA in notes:
+            pixels = count_image(_without_areas(true), predicted, rows)
+        notes.join(others)
+        return official, pixels, notes
 
-    counts = np.zeros([len(rows), 4])
+    counts, of_pixels = np.zeros([2, len(rows), 4])
+    notes = Tally()
     with ThreadPoolExecutor(num_workers(workers)) as pool:
         images = pool.map(count, gt.images.values())
         for of_image in track(images, description="score", total=len(gt.images)):
-            counts += of_image
-    return quality(gt.categories, counts)
+            counts += of_image[0]
+            of_pixels += of_image[1]
+            notes.join(of_image[2])
+    result = {**quality(gt.categories, counts), "notes": notes}
+    if Kind.AREA in notes:
+        result["with_pixel_areas"] = quality(gt.categories, of_pixels)
+    return result
 
 
 def category_rows(categories: Sequence[Category]) -> dict[int, int]:
@@ -215,9 +233,24 @@ def _folder(path: Location) -> Location:
     return path
 
 
-def _read_map(folder: Location, image: PanopticImage) -> PanopticMap:
+def _read_map(
+    folder: Location,
+    image: PanopticImage,
+    is_thing: Mapping[int, bool],
+    *,
+    areas: bool = True,
+) -> tuple[PanopticMap, Tally]:
+    """Reads a PNG and settles its segments; areas of predictions do not matter."""
     path = join(folder, image.mask_name)
-    return PanopticMap(path, read_ids(path), image.segments)
+    found = PanopticMap(path, read_ids(path), image.segments)
+    found = found if areas else _without_areas(found)
+    ids, segments, notes = settle(path, found.ids, found.segments, is_thing)
+    return PanopticMap(path, ids, segments), notes
+
+
+def _without_areas(side: PanopticMap) -> PanopticMap:
+    segments = [segment._replace(area=None) for segment in side.segments]
+    return side._replace(segments=segments)
 
 
 def count_image(
@@ -253,7 +286,9 @@ def count_image(
     overlap = overlap[:, 1:]
 
     union = pred_area + gt_area[:, np.newaxis] - overlap - void_overlap
-    iou = np.divide(overlap, union, out=np.zeros(overlap.shape), where=overlap > 0)
+    # A union that is none comes of an area below the number of pixels.
+    shared = (overlap > 0) & (union > 0)
+    iou = np.divide(overlap, union, out=np.zeros(overlap.shape), where=shared)
     same_class = gt_class[:, np.newaxis] == pred_class
     matched = same_class & ~is_crowd[:, np.newaxis] & (iou > _MIN_IOU)
 

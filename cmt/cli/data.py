@@ -29,6 +29,15 @@ _ROOT = typer.Option(metavar="DIR", help="Where the files of --dataset are.")
 _CATEGORY_OFFSET = typer.Option(
     min=0, metavar="N", help="Added to all category ids; 1 for a json that has id 0."
 )
+_THINGS = typer.Option(
+    metavar="NAMES",
+    help="Categories that are things, by name or id, separated by commas, or a file "
+    "with one a line; all others are stuff, whatever isthing says.",
+)
+_STRICT = typer.Option(
+    "--strict",
+    help="Refuse what contradicts the PNG or is missing, where its pixels say it.",
+)
 _WORKERS = typer.Option(min=0, help="Processes; 0 for one a processor.")
 _OVERWRITE = typer.Option("--overwrite", help="Replace what is there.")
 _MAX_BAD = typer.Option(min=0, help="Leave out up to so many images with problems.")
@@ -136,6 +145,8 @@ def validate(
     ] = "val",
     exif: Annotated[Exif | None, _EXIF] = None,
     category_offset: Annotated[int | None, _CATEGORY_OFFSET] = None,
+    things: Annotated[str | None, _THINGS] = None,
+    strict: Annotated[bool, _STRICT] = False,
     num_centers: Annotated[
         int,
         typer.Option(
@@ -166,6 +177,7 @@ def validate(
     from cmt.data.checks.report import validate as check
 
     paths = _paths(images, annotations, masks, dataset, root, split, category_offset)
+    paths = _with_reading(paths, things, strict)
     found = check(
         paths,
         workers=workers,
@@ -217,6 +229,18 @@ def _paths(
     return paths
 
 
+def _with_reading(paths: Paths, things: str | None, strict: bool) -> Paths:
+    """The paths with what --things and --strict say of reading them."""
+    if things is not None:
+        listed = Path(things).is_file()
+        names = Path(things).read_text("utf-8").splitlines() if listed else [things]
+        if not listed:
+            names = things.split(",")
+        stripped = tuple(name.strip() for name in names if name.strip())
+        paths = paths._replace(things=stripped)
+    return paths._replace(strict=strict)
+
+
 @app.command()
 def convert(
     output: Annotated[str, typer.Option(metavar="DIR", help="Folder of the shards.")],
@@ -238,6 +262,8 @@ def convert(
     keep_crowd: Annotated[bool, _KEEP_CROWD] = False,
     exif: Annotated[Exif | None, _EXIF] = None,
     category_offset: Annotated[int | None, _CATEGORY_OFFSET] = None,
+    things: Annotated[str | None, _THINGS] = None,
+    strict: Annotated[bool, _STRICT] = False,
     max_bad: Annotated[int, _MAX_BAD] = 0,
     resume: Annotated[bool, _RESUME] = False,
     overwrite: Annotated[bool, _OVERWRITE] = False,
@@ -259,6 +285,7 @@ def convert(
     from cmt.data.convert import convert as conversion
 
     paths = _paths(images, annotations, masks, dataset, root, split, category_offset)
+    paths = _with_reading(paths, things, strict)
     options = conversion.ConvertOptions(
         shards=shards,
         limit=limit,

@@ -82,7 +82,11 @@ def print_conversion(conversion: Conversion, output: str) -> None:
       conversion: what was written.
       output: the folder, as the user named it.
     """
+    from cmt.data.panoptic.kinds import Tally
+
     manifest, made = conversion
+    for line in Tally(manifest.contents.notes).lines:
+        print(f"note: {line}")
     skipped = manifest.contents.skipped
     for image in skipped[:_SKIPPED_SHOWN]:
         print(f"left out: {image.image}: {image.kind}: {image.line}")

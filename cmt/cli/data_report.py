@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,10 +29,13 @@ def print_validation(found: Validation, examples: int) -> None:
     Console().print(counts)
     _print_masks(found)
     _print_examples(found.problems, found.kinds(), examples, "")
-    _print_examples(found.notes, found.note_kinds(), examples, "note: ")
+    kinds = dict.fromkeys(note.kind for note in found.notes)
+    _print_examples(found.notes, kinds, examples, "note: ")
+    for line in found.mended.lines:
+        print(f"note: {line}")
     if not found.problems:
         print("no problems")
-    if not (found.problems or found.notes):
+    if not (found.problems or found.note_kinds()):
         return
     table = Table("kind", Column("times", justify="right"))
     for kind, times in found.kinds().items():
@@ -39,8 +43,7 @@ def print_validation(found: Validation, examples: int) -> None:
     if found.problems:
         table.add_section()
         table.add_row("all problems", str(len(found.problems)))
-    if found.notes:
-        table.add_section()
+    table.add_section()
     for kind, times in found.note_kinds().items():
         table.add_row(f"note: {kind}", str(times))
     Console().print(table)
@@ -68,7 +71,7 @@ def _print_masks(found: Validation) -> None:
 
 
 def _print_examples(
-    problems: list[Problem], kinds: dict[str, int], examples: int, prefix: str
+    problems: list[Problem], kinds: Iterable[str], examples: int, prefix: str
 ) -> None:
     by_kind: dict[str, list[Problem]] = {kind: [] for kind in kinds}
     for problem in problems:

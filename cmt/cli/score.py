@@ -21,8 +21,10 @@ def score(
 ) -> None:
     """Scores any COCO panoptic prediction files: PQ, SQ and RQ, in percent.
 
-    The numbers are those of the official evaluation. A table, or with --json only
-    json on standard output. Paths may be local or what TensorFlow reads, such as gs://.
+    The numbers are those of the official evaluation; notes say where a json is not
+    what its PNGs are, and what the scores are with areas of the pixels. A table, or
+    with --json only json on standard output. Paths may be local or what TensorFlow
+    reads, such as gs://.
 
     \b
     Example:
@@ -45,6 +47,8 @@ def print_tables(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from cmt.data.panoptic.kinds import Tally
+
     groups = Table("", *_right("PQ", "SQ", "RQ", "classes"))
     for name in ("all", "things", "stuff"):
         scores = result[name]
@@ -56,6 +60,15 @@ def print_tables(result: dict[str, Any]) -> None:
     console = Console()
     console.print(groups)
     console.print(classes)
+    for line in Tally(result["notes"]).lines:
+        print(f"note: {line}")
+    if "with_pixel_areas" in result:
+        pq, sq, rq = _percents(result["with_pixel_areas"]["all"])
+        print(
+            "note: the official formula takes areas of the ground truth from the json; "
+            "where they are not those of the PNG, values may be wrong, and above 100; "
+            f"with areas of the pixels: PQ {pq}, SQ {sq}, RQ {rq}"
+        )
 
 
 def _percents(scores: dict[str, Any]) -> list[str]:

@@ -151,6 +151,11 @@ def check_categories(
             f"at most {MAX_LABEL_PART} categories fit in a label; got {len(is_thing)}",
             "leave out those that no segment has, or merge some",
         )
+    if len(is_thing) > 1 and not any(value is not False for value in is_thing.values()):
+        message = f'"isthing" is 0 for all {len(is_thing)} categories, so no instances'
+        message += " are told apart"
+        fix = "if some are countable things, give --things NAME,NAME or a file of names"
+        check.count(Kind.ALL_STUFF, message, fix)
     _note_gaps(check, list(is_thing))
     _note_names(check, categories)
     return categories, is_thing

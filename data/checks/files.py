@@ -71,7 +71,8 @@ class FilesCheck(Found):
     """Reads the image and the mask of an entry in full and compares.
 
     `image`, `mask` (the PNG as it is) and `index` ([H, W], as `segment_index` has it)
-    may be None if problems were found. Conversion takes care of the notes.
+    may be None if problems were found; `areas` are the pixels of each segment.
+    Conversion takes care of the notes.
     """
 
     def __init__(self, paths: Paths, entry: PanopticImage, *, boxes: bool = False):
@@ -80,7 +81,7 @@ class FilesCheck(Found):
             "image": join(paths.images, entry.image_path),
             "mask": join(paths.masks, entry.mask_name),
         }
-        super().__init__(self._places["mask"], entry.file_name)
+        super().__init__(self._places["mask"], entry.file_name, strict=paths.strict)
         self._paths = paths
         self._entry = entry
         self._size = (entry.height, entry.width)
@@ -88,6 +89,7 @@ class FilesCheck(Found):
         # Its EXIF orientation exchanges height and width, whether applied or not.
         self._turns = False
         self.index: np.ndarray | None = None
+        self.areas: list[int] = []
         self.image = self._check_image()
         self.mask = self._check_mask()
         self._compare_sizes()
@@ -170,7 +172,7 @@ class FilesCheck(Found):
             if self._sizes["mask"] == self._size:
                 ids = masks.mask_ids(content)
                 self.index = masks.segment_index(ids, self._entry.segments)
-                compare_segments(self, self._entry, ids, self.index)
+                self.areas = compare_segments(self, self._entry, ids, self.index)
         except ImageFault as fault:
             self.add(Kind(fault.kind), fault.reason, fault.fix)
         return content

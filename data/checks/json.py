@@ -15,6 +15,7 @@ from cmt.data.panoptic.json import (
     ImageId,
     PanopticImage,
     Segment,
+    area_of,
     record_name,
     shown,
 )
@@ -49,9 +50,11 @@ class JsonCheck(EntryCheck):
         that other ids in the PNG are no fault.
     """
 
-    def __init__(self, path: Location, content: dict[str, Any]):
+    def __init__(
+        self, path: Location, content: dict[str, Any], *, strict: bool = False
+    ):
         """Checks the content of a json; its path is for the problems."""
-        super().__init__(path)
+        super().__init__(path, strict=strict)
         self.categories: list[Category] = []
         self.images: list[PanopticImage] = []
         self.num_images = self.num_annotations = 0
@@ -189,7 +192,7 @@ class JsonCheck(EntryCheck):
             if image_id not in self._annotated:
                 image = entry["file_name"]
                 message = f"image {image} has no annotation"
-                self.add(Kind.NO_ANNOTATION, message, fix, image)
+                self.mend(Kind.NO_ANNOTATION, message, fix, image)
 
     def _check_unlisted(self, categories: list, annotations: list) -> None:
         """Finds whether most segments are of unlisted categories: that is one fault.
@@ -240,11 +243,14 @@ class JsonCheck(EntryCheck):
         stuff: set[int] = set()
         for number, info in enumerate(infos):
             place = f"{where} segments_info[{number}]"
-            fine = self.fields(info, place, image, id=int, category_id=int, area=int)
+            wanted = {"area": int} if self.strict else {}
+            fine = self.fields(info, place, image, id=int, category_id=int, **wanted)
             segment_id = id_of(info)
             if type(segment_id) is not int:
                 continue
-            if not 1 <= segment_id <= MAX_SEGMENT_ID:
+            if segment_id == 0 and not self.strict:
+                self.mend(Kind.ZERO_ID, place, "", image, 0)
+            elif not 1 <= segment_id <= MAX_SEGMENT_ID:
                 rule = f"id must be from 1 to {MAX_SEGMENT_ID}; got {segment_id}"
                 fix = "renumber the segment in json and PNG"
                 self.add(Kind.SEGMENT_ID, f"{place}: {rule}", fix, image)
@@ -259,7 +265,7 @@ class JsonCheck(EntryCheck):
             yield Segment(
                 id=segment_id,
                 category_id=info["category_id"] if fine else 0,
-                area=info["area"] if clear and info["area"] >= 0 else None,
+                area=area_of(info) if clear else None,
                 is_crowd=bool(info.get("iscrowd", 0)),
                 box=info.get("bbox") if clear else None,
             )
@@ -290,9 +296,12 @@ class JsonCheck(EntryCheck):
             fix = 'add the category or correct "category_id"'
             cause = Cause(f"category {category}", f"segment {number} of {image}")
             self.add(Kind.UNLISTED_CATEGORY, message, fix, image, number, cause=cause)
-        if info["area"] < 0:
-            message = f'{where} "area" must be the number of pixels; got {info["area"]}'
-            self.add(Kind.AREA, message, "correct it", image, number)
+        if info.get("area") is None:
+            self.mend(Kind.NO_AREA, f'{where} no "area"', "add it", image, number)
+        elif area_of(info) is None:
+            arrived = shown(info["area"])
+            message = f'{where} "area" must be the number of pixels; got {arrived}'
+            self.mend(Kind.AREA, message, "correct it", image, number)
         if crowd not in (0, 1):
             message = f'{where} "iscrowd" must be 0 or 1; got {shown(crowd)}'
             self.add(Kind.CROWD, message, "correct it", image, number)
@@ -302,7 +311,7 @@ class JsonCheck(EntryCheck):
         if is_thing is False and category in stuff:
             rule = "a stuff category must have one segment an image"
             message = f"{where} {rule}; category {category} has another"
-            self.add(Kind.STUFF_TWICE, message, _ONE_SEGMENT, image, number)
+            self.mend(Kind.STUFF_TWICE, message, _ONE_SEGMENT, image, number)
         if is_thing is False:
             stuff.add(category)
 

@@ -29,10 +29,11 @@ OF_UNREAD_IDS = (Kind.DIFFERENT_IDS, Kind.ID_NOT_IN_JSON)
 
 def compare_segments(
     found: Found, entry: PanopticImage, ids: np.ndarray, index: np.ndarray
-) -> None:
+) -> list[int]:
     """Compares ids and areas; an area that is None is not compared.
 
-    `ids` are those of the PNG, `index` is as `segment_index` has it, both [H, W].
+    Returns the number of pixels of each segment. `ids` are those of the PNG, `index` is
+    as `segment_index` has it, both [H, W].
     """
     segments = entry.segments
     areas = np.bincount(index.ravel(), minlength=len(segments) + 2).tolist()
@@ -50,6 +51,7 @@ def compare_segments(
         _add_absent(found, entry, absent)
     if len(absent) < len(segments) or not segments:
         _compare_areas(found, [pair for pair in sized if pair[1]], lost)
+    return areas[2:]
 
 
 def compare_boxes(found: Found, entry: PanopticImage, index: np.ndarray) -> None:
@@ -75,7 +77,7 @@ def compare_boxes(found: Found, entry: PanopticImage, index: np.ndarray) -> None
                 '"bbox" must be [x, y, width, height] of the pixels; got '
                 f"{shown(segment.box)} in the json and {box} in the PNG"
             )
-            found.add(Kind.BOX, message, f'set "bbox" to {box}', segment=segment.id)
+            found.mend(Kind.BOX, message, f'set "bbox" to {box}', segment=segment.id)
 
 
 def _add_differing(
@@ -147,7 +149,7 @@ def _add_absent(found: Found, entry: PanopticImage, absent: list[Segment]) -> No
         '"segments_info"'
     )
     for segment in absent:
-        found.add(Kind.ID_NOT_IN_PNG, message, fix, segment=segment.id)
+        found.mend(Kind.ID_NOT_IN_PNG, message, fix, segment=segment.id)
 
 
 def _compare_areas(
@@ -160,7 +162,7 @@ def _compare_areas(
         for segment, area in compared
         if area != segment.area and not 0 < segment.area - area <= lost
     ]
-    if len(wrong) == len(compared) >= _WRONG_MASK:
+    if found.strict and len(wrong) == len(compared) >= _WRONG_MASK:
         first, area = wrong[0]
         message = (
             f'no "area" of the {len(wrong)} segments is their number of pixels; '
@@ -170,9 +172,17 @@ def _compare_areas(
         found.add(Kind.AREA, message, fix)
         return
     for segment, area in wrong:
+        if segment.id == 0:
+            message = (
+                f'{area} pixels have id 0, which is void, too, and "area" is '
+                f"{segment.area}, so some of them may not be of the segment"
+            )
+            fix = "give the segment another id, in json and PNG, or correct the area"
+            found.add(Kind.SEGMENT_ID, message, fix, segment=0)
+            continue
         got = f"{segment.area} in the json and {area} in the PNG"
         message = f'"area" must be the number of pixels; got {got}'
-        found.add(Kind.AREA, message, f'set "area" to {area}', segment=segment.id)
+        found.mend(Kind.AREA, message, f'set "area" to {area}', segment=segment.id)
 
 
 def _some(ids: Iterable[int]) -> str:

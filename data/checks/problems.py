@@ -2,63 +2,17 @@
 
 from __future__ import annotations
 
-import enum
 import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from cmt.data.panoptic import png
+from cmt.data.panoptic.kinds import Kind, Tally
 from cmt.errors import few
 
 # Control characters, halves of characters, and what ends a line.
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 # Places that a problem shows which many entries have.
 _SHOWN_PLACES = 3
-
-
-class Kind(str, enum.Enum):
-    """A few words, the same for all problems of a kind, as reports print them."""
-
-    __str__ = str.__str__
-    __format__ = str.__format__
-
-    JSON_FILE = "json file"
-    STRUCTURE = "json structure"
-    EMPTY = "empty data set"
-    CATEGORIES = "categories"
-    UNLISTED_CATEGORY = "category not in list"
-    DUPLICATE = "duplicate"
-    FILE_NAME = "file name"
-    NO_ENTRY = "image without entry"
-    NO_ANNOTATION = "image without annotation"
-    SEGMENT_ID = "segment id"
-    LABEL_RANGE = "label range"
-    STUFF_TWICE = "stuff twice"
-    CROWD = "crowd"
-    MISSING = "missing file"
-    UNREADABLE = "unreadable file"
-    TRUNCATED = png.TRUNCATED
-    DAMAGED = png.DAMAGED
-    NO_IMAGE = png.NO_IMAGE
-    TOO_LARGE = png.TOO_LARGE
-    NO_MASK = png.NO_MASK
-    SIZE = "size"
-    ORIENTATION = "orientation"
-    DIFFERENT_IDS = "ids that differ"
-    ID_NOT_IN_JSON = "id not in json"
-    ID_NOT_IN_PNG = "id not in PNG"
-    AREA = "area"
-    BOX = "box"
-    # Of notes; ORIENTATION may be one, too.
-    CATEGORY_GAPS = "category ids with gaps"
-    CATEGORY_NAME_TWICE = "duplicate category name"
-    NO_SEGMENTS = "annotation without segments"
-    MORE_MASKS = "more masks than centers"
-    GREY = "grey image"
-    CMYK = "CMYK image"
-    NOT_RGB = "image that is not RGB"
-    UNUSED_IMAGE = "image file not in json"
-    UNUSED_MASK = "mask file not in json"
 
 
 class Cause(NamedTuple):
@@ -106,10 +60,16 @@ class Problem(NamedTuple):
 
 
 class Found:
-    """Collects faults, as `problems`, and what is none but good to know, as `notes`."""
+    """Collects faults, as `problems`, and what is none but good to know, as `notes`.
 
-    def __init__(self, file: object, image: str | None = None):
+    `mended` counts where the json contradicts or lacks what the PNG says, which the
+    reader takes from the PNG; with `strict` these are faults.
+    """
+
+    def __init__(self, file: object, image: str | None = None, *, strict: bool = False):
         """Starts with nothing, for problems that name no other file or image."""
+        self.strict = strict
+        self.mended = Tally()
         self.problems: list[Problem] = []
         self.notes: list[Problem] = []
         self._file = str(file)
@@ -131,6 +91,27 @@ class Found:
         file, image = file or self._file, image or self._image
         problem = Problem(kind, file, segment, message, fix, image, cause)
         (self.notes if note else self.problems).append(problem)
+
+    def mend(
+        self,
+        kind: Kind,
+        message: str,
+        fix: str,
+        image: str | None = None,
+        segment: int | None = None,
+    ) -> None:
+        """Counts what the reader takes care of, or adds a problem if it is strict."""
+        if self.strict:
+            self.add(kind, message, fix, image, segment)
+        else:
+            self.count(kind, message, kind.care, segment)
+
+    def count(
+        self, kind: Kind, message: str, fix: str, segment: int | None = None
+    ) -> None:
+        """Counts what is no fault; the line of the first time is the example."""
+        first = Problem(kind, self._file, segment, message, fix)
+        self.mended.add(kind, "" if kind in self.mended else first.line)
 
 
 def is_printable(text: str) -> bool:

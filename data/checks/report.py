@@ -15,11 +15,13 @@ from cmt.data.checks.problems import Found, Kind, Problem, grouped
 from cmt.data.checks.reconcile import FileCounts, reconcile
 from cmt.data.checks.source import Source, open_source
 from cmt.data.panoptic.json import JsonFault, PanopticImage, count_masks
+from cmt.data.panoptic.kinds import Tally
 from cmt.data.panoptic.registry import Paths, image_path
 from cmt.io.parallel import parallel_map
 from cmt.io.progress import track
 
 _CHUNK_IMAGES = 8
+_Checked = tuple[list[Problem], list[Problem], Tally]
 _ALONE_IMAGES = 50
 # Masks an image, in the report: 0 to 8, 9 to 16, 17 to 32, ...
 FIRST_MASKS = 8
@@ -63,6 +65,7 @@ class Validation:
       problems: all faults. `cmt data convert` does not look at boxes; it refuses all
         others, or leaves out the images that have one.
       notes: what is no fault but good to know.
+      mended: what contradicts the PNG or is missing, and conversion takes from the PNG.
     """
 
     images: int
@@ -72,6 +75,7 @@ class Validation:
     masks: MaskCounts
     problems: list[Problem]
     notes: list[Problem]
+    mended: Tally = dataclasses.field(default_factory=Tally)
 
     def kinds(self) -> dict[str, int]:
         """How often each kind of fault occurs, the most frequent first."""
@@ -79,7 +83,8 @@ class Validation:
 
     def note_kinds(self) -> dict[str, int]:
         """How often each kind of remark occurs, the most frequent first."""
-        return _count_kinds(self.notes)
+        mended = {kind: times for kind, (times, _) in self.mended.items()}
+        return mended | _count_kinds(self.notes)
 
     def to_json(self) -> dict[str, Any]:
         """For programs."""
@@ -95,6 +100,7 @@ class Validation:
             "note_kinds": self.note_kinds(),
             "problems": [problem.to_json() for problem in self.problems],
             "notes": [note.to_json() for note in self.notes],
+            "mended": self.mended,
         }
 
 
@@ -130,12 +136,14 @@ def validate(
     )
     found.problems += [*grouped(check.problems), *files.summary]
     found.notes += check.notes
+    found.mended.join(check.mended)
     # Where no name could be read, all files would be remarked on.
     if check.image_names or check.mask_names:
         found.notes += files.unused
     told = {problem.file for problem in files.missing}
-    for problems, notes in _check_all(source, workers):
+    for problems, notes, mended in _check_all(source, workers):
         found.notes += notes
+        found.mended.join(mended)
         for problem in problems:
             kind = problem.kind
             again = kind is Kind.MISSING and problem.file in told
@@ -143,7 +151,7 @@ def validate(
             follows = kind in OF_UNREAD_IDS and problem.image in check.incomplete
             if not (again or follows):
                 found.problems.append(problem)
-    counts = [count_masks(entry, check.is_thing) for entry in check.images]
+    counts = [count_masks(entry.segments, check.is_thing) for entry in check.images]
     for entry, count in zip(check.images, counts, strict=True):
         if count > num_centers:
             _note_crowded(found, entry.file_name, count, num_centers)
@@ -155,6 +163,7 @@ def validate(
         masks=MaskCounts.of(counts, num_centers),
         problems=found.problems,
         notes=found.notes,
+        mended=found.mended,
     )
 
 
@@ -165,10 +174,8 @@ def _unreadable(paths: Paths, fault: JsonFault, num_centers: int) -> Validation:
     return Validation(0, 0, 0, counts, masks, found.problems, [])
 
 
-def _check_all(
-    source: Source, workers: int
-) -> Iterator[tuple[list[Problem], list[Problem]]]:
-    """Yields the problems and the notes of every image."""
+def _check_all(source: Source, workers: int) -> Iterator[_Checked]:
+    """Yields the problems, the notes and what was mended of every image."""
     entries, step = source.check.images, _CHUNK_IMAGES
     chunks = [entries[start : start + step] for start in range(0, len(entries), step)]
     check = functools.partial(_check_images, source.paths)
@@ -178,11 +185,9 @@ def _check_all(
     return track(flat, description="validate", total=len(entries))
 
 
-def _check_images(
-    paths: Paths, entries: Sequence[PanopticImage]
-) -> list[tuple[list[Problem], list[Problem]]]:
+def _check_images(paths: Paths, entries: Sequence[PanopticImage]) -> list[_Checked]:
     checked = (FilesCheck(paths, entry, boxes=True) for entry in entries)
-    return [(one.problems, one.notes) for one in checked]
+    return [(one.problems, one.notes, one.mended) for one in checked]
 
 
 def _note_crowded(found: Found, image: str, count: int, num_centers: int) -> None:

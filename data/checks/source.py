@@ -7,11 +7,13 @@ from typing import NamedTuple
 
 from cmt.data.checks.json import JsonCheck
 from cmt.data.checks.problems import Kind
+from cmt.data.panoptic.complete import fill_sizes, find_images, list_images
 from cmt.data.panoptic.json import parse_json
 from cmt.data.panoptic.registry import (
     LAYOUTS,
     Paths,
     image_path,
+    set_things,
     shift_categories,
 )
 from cmt.errors import InputError
@@ -23,7 +25,8 @@ EXIF_CHOICES = ("auto", "apply", "ignore")
 class Source(NamedTuple):
     """A data set whose json has been read and checked.
 
-    `shifted` is the json with other category ids; None where they are as given.
+    `shifted` is the json with other category ids or "isthing", or a list of images;
+    None where it is as it was given.
     """
 
     paths: Paths
@@ -49,7 +52,17 @@ def open_source(paths: Paths, exif: str | None = None) -> Source:
     del data
     if paths.category_offset:
         shift_categories(content, paths.category_offset)
-    check = JsonCheck(paths.annotations, content)
+    if paths.things:
+        set_things(content, paths.things)
+    made = not paths.strict and list_images(content)
+    if made:
+        find_images(content, paths)
+    sized = [] if paths.strict else list(fill_sizes(content, paths))
+    check = JsonCheck(paths.annotations, content, strict=paths.strict)
+    if made:
+        check.mend(Kind.NO_IMAGE_LIST, 'there is no "images"', "add it")
+    for name in sized:
+        check.mend(Kind.NO_SIZE, f'{name} has no "height" and "width"', "add them")
     # Else those with a fault would be missing from the count.
     whole = check.categories and len(check.categories) == len(content["categories"])
     if paths.dataset and whole:
@@ -61,7 +74,7 @@ def open_source(paths: Paths, exif: str | None = None) -> Source:
     return Source(
         paths=paths,
         check=check,
-        shifted=content if paths.category_offset else None,
+        shifted=content if paths.category_offset or paths.things or made else None,
         annotations_sha256=digest,
     )
 

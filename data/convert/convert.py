@@ -25,10 +25,12 @@ from cmt.data.convert.encode import (
     left_out,
 )
 from cmt.data.convert.shards import Budget, ConvertOptions, MadeShard, ShardTask
-from cmt.data.panoptic.json import PanopticImage, count_masks
+from cmt.data.panoptic.json import PanopticImage
+from cmt.data.panoptic.kinds import Tally
 from cmt.data.panoptic.registry import Paths
 from cmt.data.records.manifest import (
     Contents,
+    Counts,
     Manifest,
     Origin,
     Shard,
@@ -102,14 +104,14 @@ def convert(
             crowd_kept=options.keep_crowd,
             folder=output,
             origin=_origin(source),
-            contents=Contents(skipped=tuple(budget.skipped)),
+            contents=Contents(skipped=tuple(budget.skipped), notes=source.check.mended),
         )
         made = shards.kept_shards(planned, tasks, work, options)
         budget.add([image for one in made.values() for image in one.skipped])
         needed = [task for task in tasks if task.name not in made]
         made |= {one.shard.name: one for one in maker(needed, encoding, work, budget)}
         ordered = [made[task.name] for task in tasks]
-        manifest = _finished(planned, ordered, entries, source.check.is_thing)
+        manifest = _finished(planned, ordered, entries)
         if source.shifted is not None:
             write_json(join(work, shards.shifted_json(split)), source.shifted)
             path = join(output, shards.shifted_json(split))
@@ -247,6 +249,7 @@ def _source_digest(
         for entry in entries
     ]
     options = [encoding.categories, encoding.keep_crowd, encoding.files.exif]
+    options.append(encoding.files.strict)
     content = json.dumps([RECORD_VERSION, options, plain, stamps])
     return hashlib.sha256(content.encode()).hexdigest()
 
@@ -301,6 +304,7 @@ def _origin(source: Source) -> Origin:
         category_offset=paths.category_offset,
         annotations_sha256=source.annotations_sha256,
         tool_version=version,
+        things=paths.things,
     )
 
 
@@ -308,23 +312,21 @@ def _finished(
     planned: Manifest,
     made: Sequence[MadeShard],
     entries: Sequence[PanopticImage],
-    is_thing: dict[int, bool | None],
 ) -> Manifest:
     """The manifest of shards that are made of these images."""
     skipped = list(planned.contents.skipped)
     for one in made:  # in the order of the shards, whichever were there before
         skipped += one.skipped
-    kept = _without(entries, skipped)
-    if not kept:
+    if not _without(entries, skipped):
         raise InputError(
             f"no image is left to convert, all {len(skipped)} have faults; the "
             f"first: {skipped[0].line}"
         )
-    masks = [count_masks(entry, is_thing) for entry in kept]
-    segments = [segment for entry in kept for segment in entry.segments]
-    crowd = sum(segment.is_crowd for segment in segments)
-    stuff = sum(not is_thing[segment.category_id] for segment in segments)
     listed = [one.shard for one in made]
+    counts, notes = Counts(), Tally(planned.contents.notes)
+    for shard in listed:
+        counts = counts.plus(shard.counts)
+        notes.join(shard.notes)
     digests = "".join(shard.source_sha256 for shard in listed)
     digest = hashlib.sha256(digests.encode()).hexdigest()
     return dataclasses.replace(
@@ -333,12 +335,10 @@ def _finished(
         shards=listed,
         origin=planned.origin._replace(source_sha256=digest),
         contents=Contents(
-            segments=sum(masks) + crowd,
-            things=sum(masks) - stuff,
-            stuff=stuff,
-            crowd=crowd,
-            max_masks=max(masks),
+            segments=counts.things + counts.stuff + counts.crowd,
+            **counts._asdict(),
             num_bytes=sum(shard.num_bytes for shard in listed),
             skipped=tuple(skipped),
+            notes=notes,
         ),
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -13,15 +13,15 @@ from PIL import Image, ImageOps
 from cmt.data.checks.files import FilesCheck, ImageFile
 from cmt.data.checks.problems import Problem
 from cmt.data.panoptic.categories import Category, class_of_id
-from cmt.data.panoptic.json import PanopticImage
+from cmt.data.panoptic.json import PanopticImage, Segment, count_masks
 from cmt.data.panoptic.masks import DECODING_ERRORS, decoding_fault, label_values
 from cmt.data.panoptic.registry import Paths
-from cmt.data.records.manifest import Skipped
+from cmt.data.records.manifest import Counts, Skipped
 from cmt.data.records.tfrecord import encode_example, frame
 from cmt.io.storage import join
 
-# Changes when the same files would give other records.
-RECORD_VERSION = 2
+# Changes when the same files would give other records, or other notes on them.
+RECORD_VERSION = 3
 _JPEG_QUALITY = 95
 
 
@@ -38,11 +38,15 @@ class Encoded(NamedTuple):
 
     Attributes:
       source: SHA-256 of the image and the mask file.
+      counts: of the segments that have pixels.
+      notes: where the json contradicts the PNG.
     """
 
     record: bytes | None
     source: bytes
     problems: list[Problem]
+    counts: Counts = Counts()
+    notes: Mapping[str, list[Any]] = {}
 
 
 def encode_images(
@@ -57,9 +61,13 @@ def encode_image(options: EncodingOptions, entry: PanopticImage) -> Encoded:
     files = FilesCheck(options.files, entry)
     if files.problems:
         return Encoded(None, b"", files.problems)
+    drawn = [
+        segment._replace(area=area)
+        for segment, area in zip(entry.segments, files.areas, strict=True)
+    ]
     # The check of the json has refused what no label holds.
     values = label_values(
-        entry.segments,
+        drawn,
         class_of_id(options.categories),
         [category.is_thing for category in options.categories],
         keep_crowd=options.keep_crowd,
@@ -79,7 +87,21 @@ def encode_image(options: EncodingOptions, entry: PanopticImage) -> Encoded:
     )
     source = hashlib.sha256(files.image.content)
     source.update(files.mask)
-    return Encoded(frame(record), source.digest(), [])
+    counts = count_segments(
+        [segment for segment in drawn if segment.area], options.categories
+    )
+    return Encoded(frame(record), source.digest(), [], counts, files.mended)
+
+
+def count_segments(
+    segments: Sequence[Segment], categories: Sequence[Category]
+) -> Counts:
+    """Counts the things, stuff classes, crowd and masks of one image."""
+    is_thing = {category.id: category.is_thing for category in categories}
+    crowd = sum(segment.is_crowd for segment in segments)
+    masks = count_masks(segments, is_thing)
+    stuff = {one.category_id for one in segments if not is_thing[one.category_id]}
+    return Counts(masks - len(stuff), len(stuff), crowd, masks)
 
 
 def _encoded_rgb(image: ImageFile) -> tuple[bytes, str]:

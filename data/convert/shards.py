@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 from cmt.data.convert.encode import Encoded, left_out
 from cmt.data.panoptic.json import PanopticImage
-from cmt.data.records.manifest import Manifest, Shard, Skipped, manifest_path
+from cmt.data.panoptic.kinds import Tally
+from cmt.data.records.manifest import Counts, Manifest, Shard, Skipped, manifest_path
 from cmt.data.records.tfrecord import INDEX_SUFFIX
 from cmt.errors import CmtError, InputError
 from cmt.io import storage
@@ -109,7 +110,7 @@ def write_shard(
       InputError: too many images have faults; nothing is left at `path`.
     """
     digest, source, num_bytes = hashlib.sha256(), hashlib.sha256(), 0
-    skipped = []
+    skipped, counts, notes = [], Counts(), Tally()
     with atomic_write(path) as file:
         for _, result in zip(task.entries, encoded, strict=True):
             if result.record is None:
@@ -120,6 +121,8 @@ def write_shard(
             digest.update(result.record)
             source.update(result.source)
             num_bytes += len(result.record)
+            counts = counts.plus(result.counts)
+            notes.join(result.notes)
     shard = Shard(
         name=task.name,
         num_images=len(task.entries) - len(skipped),
@@ -127,6 +130,8 @@ def write_shard(
         source=task.source,
         num_bytes=num_bytes,
         source_sha256=source.hexdigest(),
+        counts=counts,
+        notes=notes,
     )
     made = MadeShard(shard, skipped)
     _write_receipt(path, made)
@@ -144,7 +149,7 @@ def read_receipt(path: Location) -> MadeShard | None:
     try:
         content = storage.read_json(f"{path}{_RECEIPT_SUFFIX}")
         skipped = [Skipped(**image) for image in content["skipped"]]
-        return MadeShard(Shard(**content["shard"]), skipped)
+        return MadeShard(Shard.from_json(content["shard"]), skipped)
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None
 
@@ -276,6 +281,7 @@ def _changes(before: Manifest, now: Manifest) -> list[str]:
         "--keep-crowd": [run.crowd_kept for run in (before, now)],
         "--exif": [run.origin.exif for run in (before, now)],
         "--category-offset": [run.origin.category_offset for run in (before, now)],
+        "--things": [",".join(run.origin.things) for run in (before, now)],
     }
     return [
         f"{option}: then {then}, now {present}"
@@ -328,7 +334,7 @@ def publish(work: Location, made: Sequence[MadeShard], manifest: Manifest) -> No
         # Until now the manifest that goes was all that told of it.
         _write_receipt(join(work, one.shard.name), one)
     storage.remove(manifest_path(output, split))
-    if not manifest.origin.category_offset:
+    if shifted_json(split) not in there:
         storage.remove(join(output, shifted_json(split)))
     # First, so that no index of other records is ever beside a shard.
     same = {join(output, one.shard.name) for one in stay}

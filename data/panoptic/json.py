@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from cmt.data.panoptic.categories import Category
+from cmt.data.panoptic.complete import list_images
 from cmt.errors import InputError
 from cmt.io.storage import Location, read_bytes
 from cmt.labels import CATEGORY_DIVISOR
@@ -22,6 +23,8 @@ ImageId = int | str
 MAX_SEGMENT_ID = 2**24 - 1
 # So that the ids of predicted segments fit.
 MAX_CATEGORY_ID = MAX_SEGMENT_ID // CATEGORY_DIVISOR
+# More pixels than any image has; also keeps numbers that no float holds away.
+_LARGEST_AREA = 2**40
 _JSON_AGAIN = "download it again or correct it"
 # The default of a key that must be there.
 _REQUIRED = object()
@@ -98,15 +101,17 @@ def record_name(file_name: str) -> str:
     return str(PurePosixPath(file_name).with_suffix("")) if file_name else ""
 
 
-def count_masks(entry: PanopticImage, is_thing: dict[int, bool | None]) -> int:
+def count_masks(
+    segments: Iterable[Segment], is_thing: Mapping[int, bool | None]
+) -> int:
     """Counts the masks that training makes of an image: things less crowd, and stuff.
 
     Args:
-      entry: the image.
+      segments: of the image.
       is_thing: of each category id; unknown ones are counted as things.
     """
     stuff, things = set(), 0
-    for segment in entry.segments:
+    for segment in segments:
         if is_thing.get(segment.category_id) is False:
             stuff.add(segment.category_id)
         elif not segment.is_crowd:
@@ -160,6 +165,7 @@ def read_annotations(path: Location) -> PanopticAnnotations:
         form, or an image has two annotations.
     """
     content = load_json(path)
+    list_images(content)
     try:
         # Scoring takes entries of any form: no annotation may need them.
         listed = _field(content, "the json", "images", list, None) or ()
@@ -237,11 +243,18 @@ def _image(
     )
 
 
+def area_of(info: dict[str, Any]) -> float | None:
+    """Returns the "area" of a segment; None where it is none that pixels can have."""
+    area = info.get("area")
+    fits = isinstance(area, _Number) and not isinstance(area, bool)
+    return area if fits and 0 <= area <= _LARGEST_AREA else None
+
+
 def _segment(info: Any, where: str) -> Segment:
     return Segment(
         id=_field(info, where, "id", int),
         category_id=_field(info, where, "category_id", int),
-        area=_field(info, where, "area", _Number, None),
+        area=area_of(info),
         is_crowd=bool(_field(info, where, "iscrowd", _Number, 0)),
         box=info.get("bbox"),
     )

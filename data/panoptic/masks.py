@@ -125,7 +125,8 @@ def label_values(
     """The label, class * 256 + instance, of each segment of an image.
 
     Stuff has instance 0; things are numbered 1, 2, ... in each class in the order of
-    the segments. Crowd is void, or with `keep_crowd` its class with instance 0.
+    the segments, those without pixels (area 0) left out. Crowd is void, or with
+    `keep_crowd` its class with instance 0.
 
     Args:
       classes: contiguous class of each category id.
@@ -136,7 +137,7 @@ def label_values(
     values = []
     for segment in segments:
         number, instance = classes[segment.category_id], 0
-        if is_thing[number - 1] and not segment.is_crowd:
+        if is_thing[number - 1] and not segment.is_crowd and segment.area != 0:
             instance = counts[number] = counts.get(number, 0) + 1
         void = segment.is_crowd and not keep_crowd
         values.append(0 if void else number * LABEL_DIVISOR + instance)

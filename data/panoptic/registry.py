@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
+from cmt.errors import InputError, few
 from cmt.io.storage import Location
 
 
@@ -71,6 +72,9 @@ class Paths(NamedTuple):
       category_offset: to add to the category ids of the json.
       exif: "apply": images are turned as their EXIF orientation says; "ignore": they
         are taken as stored; "auto": whichever fits the mask, refused if both do.
+      strict: what contradicts the PNG, or is missing and can be computed, is a fault.
+      things: names or ids of the categories that are things, in place of "isthing"; ()
+        for what the json says.
       advice: what to check if a file is not there; "" where three options name the
         paths.
     """
@@ -82,6 +86,8 @@ class Paths(NamedTuple):
     category_offset: int = 0
     exif: str = "auto"
     advice: str = ""
+    strict: bool = False
+    things: tuple[str, ...] = ()
 
 
 def image_path(dataset: str, file_name: str) -> str:
@@ -104,3 +110,30 @@ def shift_categories(content: dict, offset: int) -> None:
         for entry in entries if isinstance(entries, list) else ():
             if isinstance(entry, dict) and isinstance(entry.get(key), int):
                 entry[key] += offset
+
+
+def set_things(content: dict, things: Collection[str]) -> None:
+    """Sets "isthing" of all categories of a json: 1 for those named, 0 for others.
+
+    Args:
+      content: of the json; what is no list or object is left for the checks.
+      things: names of categories, or ids as text.
+
+    Raises:
+      InputError: no category has one of the names.
+    """
+    listed = content.get("categories")
+    listed = listed if isinstance(listed, list) else []
+    categories = [entry for entry in listed if isinstance(entry, dict)]
+    known: set[str] = set()
+    for entry in categories:
+        names = {str(entry.get("id")), str(entry.get("name"))}
+        known |= names
+        entry["isthing"] = int(not names.isdisjoint(things))
+    unknown = [name for name in things if name not in known]
+    if unknown:
+        names = [str(entry.get("name", entry.get("id"))) for entry in categories]
+        raise InputError(
+            f"--things must name categories of the json; got {unknown[0]!r}; there "
+            f"are {few(names, 10)}"
+        )

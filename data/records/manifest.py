@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.registry import LAYOUTS, Paths
@@ -20,6 +20,23 @@ _FORMAT = 1
 _ENDING = ".manifest.json"
 
 
+class Counts(NamedTuple):
+    """Segments with pixels: stuff classes and crowd regions of each image, things.
+
+    `things` are instances that are not crowd; one image has `max_masks`, the most.
+    """
+
+    things: int = 0
+    stuff: int = 0
+    crowd: int = 0
+    max_masks: int = 0
+
+    def plus(self, other: Counts) -> Counts:
+        """Returns the counts of both."""
+        sums = (one + more for one, more in zip(self[:3], other[:3], strict=True))
+        return Counts(*sums, max(self.max_masks, other.max_masks))
+
+
 class Shard(NamedTuple):
     """A TFRecord file, by its name without folder.
 
@@ -27,6 +44,8 @@ class Shard(NamedTuple):
       source: digest of what it was made from (entries, options, sizes and times of
         the files), so that a later run can tell whether it is still current.
       source_sha256: of the image and mask files it was made from, in order.
+      counts: of the segments that its records have.
+      notes: a `Tally` of what contradicted the PNGs.
     """
 
     name: str
@@ -35,6 +54,13 @@ class Shard(NamedTuple):
     source: str = ""
     num_bytes: int = 0
     source_sha256: str = ""
+    counts: Counts = Counts()
+    notes: dict[str, list[Any]] = {}
+
+    @classmethod
+    def from_json(cls, entry: dict[str, Any]) -> Shard:
+        """Reads what a manifest or a receipt has of a shard."""
+        return cls(**entry)._replace(counts=Counts(*entry.get("counts", ())))
 
 
 class Skipped(NamedTuple):
@@ -55,9 +81,9 @@ class Skipped(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """What is in the shards, counted, and the images that were left out.
+    """What is in the shards, see `Counts`, and the images that were left out.
 
-    `things` are instances that are not crowd; one image has `max_masks`, the most.
+    `notes` is a `Tally` of what the json contradicted or lacked.
     """
 
     segments: int = 0
@@ -67,6 +93,7 @@ class Contents(NamedTuple):
     max_masks: int = 0
     num_bytes: int = 0
     skipped: tuple[Skipped, ...] = ()
+    notes: dict[str, list[Any]] = {}
 
 
 class Origin(NamedTuple):
@@ -84,6 +111,7 @@ class Origin(NamedTuple):
     annotations_sha256: str = ""
     source_sha256: str = ""
     tool_version: str = ""
+    things: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,16 +187,17 @@ class Manifest:
             # Manifests of the first version have neither.
             contents = Contents(**content.get("contents", {}))
             skipped = tuple(Skipped(**image) for image in contents.skipped)
+            origin = Origin(**content.get("origin", {}))
             manifest = cls(
                 split=str(content["split"]),
                 categories=[Category.from_json(one) for one in content["categories"]],
                 num_images=int(content["num_images"]),
-                shards=[Shard(**entry) for entry in content["shards"]],
+                shards=[Shard.from_json(entry) for entry in content["shards"]],
                 annotations=content["annotations"],
                 masks=content["masks"],
                 crowd_kept=bool(content["crowd_kept"]),
                 folder=as_location(storage.split(path)[0]),
-                origin=Origin(**content.get("origin", {})),
+                origin=origin._replace(things=tuple(origin.things)),
                 contents=contents._replace(skipped=skipped),
             )
             return manifest._with_paths(_resolved)
@@ -253,6 +282,7 @@ def find_paths(dataset: str, root: Location | None, split: str) -> Paths:
             dataset=origin.dataset,
             category_offset=origin.category_offset,
             exif=origin.exif,
+            things=tuple(origin.things),
             advice="give --images, --annotations and --masks in place of the manifest",
         )
     if dataset not in LAYOUTS:

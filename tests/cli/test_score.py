@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -42,7 +43,8 @@ def test_json_is_all_there_is_on_standard_output(arguments, capsys):
     code, out, _ = run([*arguments, "--json"], capsys)
     assert code == 0
     result = json.loads(out)
-    assert set(result) == {"all", "things", "stuff", "per_class"}
+    assert set(result) == {"all", "things", "stuff", "per_class", "notes"}
+    assert result["notes"] == {}
     assert result["things"]["pq"] == pytest.approx(100 / 1.5)
     assert result["stuff"] == {"pq": 100.0, "sq": 100.0, "rq": 100.0, "n": 1}
     disc = result["per_class"]["7"]
@@ -73,3 +75,29 @@ def test_help_shows_an_example(capsys):
     code, out, _ = run(["score", "--help"], capsys)
     assert code == 0
     assert "cmt score --gt" in out
+
+
+def test_more_than_100_says_why(arguments, capsys):
+    """And what it is with areas of the pixels, in one line."""
+    path = pathlib.Path(arguments[arguments.index("--gt") + 1])
+    content = json.loads(path.read_text())
+    infos = content["annotations"][0]["segments_info"]
+    for info in infos:
+        info["area"] *= 0.9
+    path.write_text(json.dumps(content))
+    code, out, _ = run(
+        [
+            "score",
+            *arguments[1:5],
+            "--pred",
+            arguments[2],
+            "--pred-masks",
+            arguments[4],
+        ],
+        capsys,
+    )
+    assert code == 0 and "111.11" in out
+    notes = [line for line in out.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 2
+    assert notes[0].startswith(f"note: area: {len(infos)}, such as ")
+    assert "with areas of the pixels: PQ 100.00" in notes[1]

@@ -47,9 +47,10 @@ class DataSet:
     def change_ids(self, change: Callable[[np.ndarray], np.ndarray]) -> None:
         write_ids(self.mask(), change(read_ids(self.mask())))
 
-    def found(self, **options: Any) -> Validation:
+    def found(self, *, strict: bool = False, **options: Any) -> Validation:
         self.sources["annotations"].write_text(json.dumps(self.content))
-        return validate(Paths(**self.sources), workers=1, **options)
+        paths = Paths(**self.sources, strict=strict)
+        return validate(paths, workers=1, **options)
 
 
 # What destroys annotations that are there, and so no fix may ask for.
@@ -64,7 +65,7 @@ def check(data: DataSet, fault: Fault) -> None:
     """Exactly the one kind is reported, with a fix that loses nothing."""
     plant, kind, times, line = fault
     plant(data)
-    found = data.found()
+    found = data.found(strict=True)
     assert found.kinds() == {kind: times}, [problem.line for problem in found.problems]
     assert line in found.problems[0].line
     for problem in found.problems:

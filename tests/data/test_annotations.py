@@ -42,7 +42,7 @@ def test_predictions_need_no_more_than_their_segments(tmp_path):
     assert found.categories == []
     assert [image.image_id for image in found.images] == [1, "b"]
     image = found.images[0]
-    assert (image.file_name, image.name, image.mask_name) == ("", "", "1.png")
+    assert (image.file_name, image.name, image.mask_name) == ("1.png", "1", "1.png")
     assert image.segments == [Segment(7, 3, None, False)]
 
 
@@ -82,10 +82,6 @@ def of_categories(categories: object) -> dict:
         (of_segments(7), r"segments_info\[0\] must be an object; got 7"),
         (of_segments({"id": 1}), r'segments_info\[0\] has no "category_id"'),
         (of_segments({"id": "1", "category_id": 1}), "must be an integer; got '1'"),
-        (
-            of_segments({"id": 1, "category_id": 1, "area": "big"}),
-            "\"area\" must be a number; got 'big'",
-        ),
     ],
 )
 def test_a_json_of_another_form_is_one_line(tmp_path, content, message):
@@ -95,3 +91,27 @@ def test_a_json_of_another_form_is_one_line(tmp_path, content, message):
         read_annotations(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("area", "expected"),
+    [
+        (7, 7),
+        (7.5, 7.5),
+        (0, 0),
+        ("big", None),
+        (True, None),
+        (-1, None),
+        (float("nan"), None),
+        (float("inf"), None),
+        (10**400, None),
+        ([7], None),
+        (None, None),
+    ],
+)
+def test_an_area_that_pixels_cannot_have_is_none(tmp_path, area, expected):
+    path = tmp_path / "areas.json"
+    segment = {"id": 1, "category_id": 1, "area": area}
+    path.write_text(json.dumps(of_segments(segment)))
+    (found,) = read_annotations(path).images[0].segments
+    assert found.area == expected and type(found.area) is type(expected)

@@ -149,9 +149,9 @@ def test_a_fault_leaves_what_was_there(broken, tmp_path):
     convert(**broken, output=output, split="val", workers=1)
     before = listing(output)
     content = json.loads(broken["annotations"].read_text())
-    content["annotations"][5]["segments_info"][0]["area"] += 1
+    content["annotations"][5]["segments_info"][0]["category_id"] = 99
     broken["annotations"].write_text(json.dumps(content))
-    with pytest.raises(InputError, match='"area" must be the number of pixels'):
+    with pytest.raises(InputError, match="category_id 99 is not in"):
         convert(**broken, output=output, split="val", workers=1, overwrite=True)
     assert listing(output) == before
 

@@ -43,7 +43,7 @@ def damage(broken: dict) -> None:
     (broken["masks"] / "000000000002.png").unlink()
 
     def change(content):
-        content["annotations"][3]["segments_info"][0]["area"] += 1
+        content["annotations"][3]["segments_info"][0]["iscrowd"] = 2
         content["annotations"][4]["segments_info"][0]["category_id"] = 99
 
     edit(broken["annotations"], change)
@@ -68,7 +68,7 @@ def test_images_with_faults_are_left_out_up_to_a_number(broken, tmp_path, worker
     assert skipped == {
         "000000000001.jpg": "not an image",
         "000000000002.jpg": "missing file",
-        "000000000004.jpg": "area",
+        "000000000004.jpg": "crowd",
         "000000000005.jpg": "category not in list",
     }
     assert all(image.message for image in manifest.contents.skipped)

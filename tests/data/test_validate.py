@@ -24,12 +24,12 @@ def edit(sources: Sources, change: Callable[[dict], None]) -> None:
     sources["annotations"].write_text(json.dumps(content))
 
 
-def problems_of(sources: Sources) -> list[Problem]:
-    return validate(Paths(**sources), workers=1).problems
+def problems_of(sources: Sources, *, strict: bool = False) -> list[Problem]:
+    return validate(Paths(**sources, strict=strict), workers=1).problems
 
 
-def kinds(sources: Sources) -> list[str]:
-    return [problem.kind for problem in problems_of(sources)]
+def kinds(sources: Sources, *, strict: bool = False) -> list[str]:
+    return [problem.kind for problem in problems_of(sources, strict=strict)]
 
 
 def first_segment(content: dict, *, thing: bool) -> dict:
@@ -103,7 +103,7 @@ def test_area_that_disagrees(broken):
         changed.update(info)
 
     edit(broken, change)
-    (problem,) = problems_of(broken)
+    (problem,) = problems_of(broken, strict=True)
     assert problem.kind == "area"
     assert problem.segment == changed["id"]
     assert problem.fix == f'set "area" to {changed["area"] - 1}'
@@ -162,7 +162,9 @@ def test_images_and_annotations_without_each_other(broken):
     edit(
         broken, lambda content: (content["images"].pop(0), content["annotations"].pop())
     )
-    assert sorted(kinds(broken)) == ["image without annotation", "image without entry"]
+    expected = ["image without annotation", "image without entry"]
+    assert sorted(kinds(broken, strict=True)) == expected
+    assert kinds(broken) == expected[1:]
 
 
 def test_an_empty_data_set(broken):
@@ -202,7 +204,7 @@ def test_all_faults_are_found_in_one_pass(broken):
         content["annotations"][3]["segments_info"][0]["area"] = 1
 
     edit(broken, change)
-    found = sorted(kinds(broken))
+    found = sorted(kinds(broken, strict=True))
     assert found == ["area", "category not in list", "missing file", "not an image"]
 
 

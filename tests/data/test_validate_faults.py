@@ -255,7 +255,7 @@ def test_two_faults_of_an_image_are_both_found(data):
     data.infos()[1]["bbox"] = [0, 0, 1, 1]
     data.infos(2).pop()
     faults.cut(data.image(2), 2)
-    assert data.found().kinds() == {
+    assert data.found(strict=True).kinds() == {
         "area": 1,
         "box": 1,
         "id not in json": 1,
@@ -270,9 +270,9 @@ def test_areas_beyond_the_pixels_that_are_lost_are_named(data):
     rows, columns = np.nonzero(ids == first["id"])
     ids[rows[:3], columns[:3]] = 777
     write_ids(data.mask(), ids)
-    assert data.found().kinds() == {"id not in json": 1}
+    assert data.found(strict=True).kinds() == {"id not in json": 1}
     second["area"] += 4
-    assert data.found().kinds() == {"id not in json": 1, "area": 1}
+    assert data.found(strict=True).kinds() == {"id not in json": 1, "area": 1}
 
 
 @pytest.mark.parametrize(
@@ -310,13 +310,13 @@ def test_a_wrong_orientation_does_not_excuse_the_mask(data):
 
 def test_merging_stuff_as_the_fix_says(data):
     faults.second_stuff(data)
-    (problem,) = data.found().problems
+    (problem,) = data.found(strict=True).problems
     assert problem.kind == "stuff twice"
     new = data.infos().pop()
     kept = next(i for i in data.infos() if i["category_id"] == new["category_id"])
     data.change_ids(lambda ids: np.where(ids == new["id"], kept["id"], ids))
     kept["area"] += new["area"]
-    assert data.found().problems == []
+    assert data.found(strict=True).problems == []
 
 
 @pytest.mark.parametrize("count", [255, 256])

@@ -65,7 +65,7 @@ def test_values_of_any_size_are_shown_short(data, depth):
     data.infos(2)[0]["bbox"] = value
     data.infos(3)[0]["iscrowd"] = "x" * 10_000
     data.content["categories"][0]["color"] = value
-    problems = data.found().problems
+    problems = data.found(strict=True).problems
     assert len(problems) == 4
     assert all(len(problem.line) < 500 for problem in problems)
 

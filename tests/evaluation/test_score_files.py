@@ -149,8 +149,10 @@ def drop_segment(content):
     content["annotations"][1]["segments_info"].pop()
 
 
-def add_segment(content):
-    content["annotations"][1]["segments_info"].append(segment(4, THING))
+def other_segments(content):
+    content["annotations"][1]["segments_info"] = [
+        segment(number, THING) for number in (4, 5)
+    ]
 
 
 def repeat_segment(content):
@@ -174,8 +176,8 @@ def repeat_image(content):
     [
         ("pred", drop_segment, r"8\.png: 1 ids of the PNG are not .* example 70000"),
         ("gt", drop_segment, r"8\.png: 1 ids of the PNG are not .* example 70000"),
-        ("pred", add_segment, r"8\.png: 1 ids of the json.* not in the PNG.* 4;"),
-        ("gt", add_segment, r"8\.png: 1 ids of the json.* not in the PNG.* 4;"),
+        ("pred", other_segments, r"8\.png: 3 ids of the PNG are not .* example 70;"),
+        ("gt", other_segments, r"8\.png: 3 ids of the PNG are not .* example 70;"),
         ("pred", repeat_segment, r"8\.png: id 70 is listed twice"),
         ("pred", unknown_category, r"8\.png: segment 70 has category 12, which"),
         ("gt", unknown_category, r"8\.png: segment 70 has category 12, which"),
@@ -226,3 +228,121 @@ def test_damaged_masks_are_one_line(files, name, damage, message):
     with pytest.raises(InputError, match=message) as caught:
         score_folder(files)
     assert "\n" not in str(caught.value)
+
+
+# --- what a json has otherwise than its PNGs -----------------------------------------
+
+
+def test_areas_of_the_json_are_official_and_those_of_the_pixels_are_told(files):
+    """IoU by hand: 2 pixels shared, 1.5 given, union 2 + 1.5 - 2."""
+
+    def change_area(content):
+        for annotation in content["annotations"]:
+            annotation["segments_info"][0]["area"] = 1.5
+
+    change(files, "gt.json", change_area)
+    result = score_folder(files)
+    assert result["per_class"]["7"]["iou_sum"] == pytest.approx(2 * 2 / 1.5)
+    assert result["all"]["pq"] == pytest.approx(100 * (2 / 1.5 + 1 + 1) / 3)
+    assert result["with_pixel_areas"]["all"]["pq"] == 100.0
+    times, example = result["notes"]["area"]
+    assert times == 2 and "got 1.5 in the json and 2 in the PNG" in example
+
+
+@pytest.mark.parametrize("area", [0, 1e-9, 10**12])
+def test_areas_of_any_size_give_numbers(files, area):
+    def change_area(content):
+        content["annotations"][0]["segments_info"][2]["area"] = area
+
+    change(files, "gt.json", change_area)
+    result = score_folder(files)
+    assert np.isfinite(result["all"]["pq"])
+    assert result["with_pixel_areas"]["all"]["pq"] == 100.0
+
+
+@pytest.mark.parametrize("area", ["no", True, -3, None, [1], float("nan")])
+def test_areas_that_are_none_are_counted(files, area):
+    def change_area(content):
+        content["annotations"][0]["segments_info"][2]["area"] = area
+
+    change(files, "gt.json", change_area)
+    result = score_folder(files)
+    assert result["all"]["pq"] == 100.0 and "with_pixel_areas" not in result
+
+
+def two_pieces(content):
+    """Stuff of the first image in two segments, drawn in `split_stuff`."""
+    infos = content["annotations"][0]["segments_info"]
+    infos[2]["area"] = 1
+    infos.append(segment(9, STUFF, area=1))
+
+
+@pytest.mark.parametrize("sides", [["gt"], ["gt", "pred"]])
+def test_stuff_in_several_segments_is_merged(files, sides):
+    for side in sides:
+        change(files, f"{side}.json", two_pieces)
+        path = files / side / "5.png"
+        write_ids(path, np.array([[70, 70, 300], [0, 70000, 9]], np.int32))
+    result = score_folder(files)
+    assert result["all"] == {"pq": 100.0, "sq": 100.0, "rq": 100.0, "n": 3}
+    assert result["per_class"]["11"]["tp"] == 2
+    assert {kind: note[0] for kind, note in result["notes"].items()} == {
+        "stuff twice": len(sides)
+    }
+
+
+def test_stuff_in_several_segments_of_a_prediction_alone_counts_officially(files):
+    """Neither half is above an IoU of 0.5."""
+    change(files, "pred.json", two_pieces)
+    path = files / "pred" / "5.png"
+    write_ids(path, np.array([[70, 70, 300], [0, 70000, 9]], np.int32))
+    result = score_folder(files)
+    stuff = result["per_class"]["11"]
+    assert (stuff["tp"], stuff["fp"], stuff["fn"]) == (1, 2, 1)
+    assert result["notes"] == {}
+
+
+@pytest.mark.parametrize("side", ["gt", "pred"])
+@pytest.mark.parametrize("category", [THING, STUFF])
+def test_segments_without_pixels_are_left_out(files, side, category):
+    def add(content):
+        infos = content["annotations"][1]["segments_info"]
+        infos.insert(0, segment(4, category, area=7))
+
+    change(files, f"{side}.json", add)
+    result = score_folder(files)
+    assert result["all"] == {"pq": 100.0, "sq": 100.0, "rq": 100.0, "n": 3}
+    assert list(result["notes"]) == ["id not in PNG"]
+    assert result["notes"]["id not in PNG"][0] == 1
+
+
+def test_a_segment_with_id_0_has_the_pixels_of_0(files):
+    """In the ground truth alone: the prediction has void there, and misses it."""
+
+    def add(content):
+        content["annotations"][0]["segments_info"].append(segment(0, OTHER, area=1))
+
+    change(files, "gt.json", add)
+    other = score_folder(files)["per_class"]["3"]
+    assert (other["tp"], other["fp"], other["fn"]) == (2, 0, 1)
+    change(files, "pred.json", add)
+    assert score_folder(files)["all"]["pq"] == 100.0
+
+
+def test_void_beside_a_segment_with_id_0_is_refused(files):
+    def add(content):
+        content["annotations"][0]["segments_info"].append(segment(0, OTHER, area=3))
+
+    change(files, "gt.json", add)
+    with pytest.raises(InputError, match="1 pixels have id 0, which is void, too"):
+        score_folder(files)
+
+
+def test_a_json_without_images_may_name_them(files):
+    def rename(content):
+        content.pop("images")
+        for annotation in content["annotations"]:
+            annotation["file_name"] = annotation["file_name"].replace("png", "jpg")
+
+    change(files, "gt.json", rename)
+    assert score_folder(files)["all"]["pq"] == 100.0
