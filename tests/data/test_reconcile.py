@@ -166,7 +166,8 @@ def test_places_of_a_registered_data_set_hold_for_images_without_annotation(tmp_
     content = {"images": [image], "annotations": [other], "categories": categories}
     path = tmp_path / "p.json"
     path.write_text(json.dumps(content))
-    found = validate(Paths(images, path, masks, "cityscapes"), workers=1)
+    paths = Paths(images, path, masks, "cityscapes", strict=True)
+    found = validate(paths, workers=1)
     assert found.kinds() == {"image without annotation": 1, "image without entry": 1}
     assert found.files == FileCounts(1, 1, 0, 0, 0, 0)
     assert found.notes == []
