@@ -328,6 +328,7 @@ def run_in_fresh_process(
             env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
             capture_output=True,
             text=True,
+            errors="backslashreplace",
             check=False,
         )
         if done.returncode:
