@@ -11,7 +11,7 @@ from collections.abc import Sequence
 _REASON_ENDS = (160, 80)
 # What TensorFlow adds to a message: where in the graph, and in which data set.
 _PLACES = re.compile(
-    r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]"
+    r"\s?\[\[\{\{.*?\}\}\]\]|\{\{(?:function_)?node .*?\}\}|\[Op:\w*\]"
     r"|Error in user-defined function passed to .*? with iterator: \S+: "
 )
 

@@ -25,13 +25,15 @@ segmentation": the share of the weights that lies on the center's own final mask
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import tensorflow as tf
+from scipy.special import softmax
 
-from cmt import clustering
-from cmt.outputs import LayerPredictions, Predictions
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from cmt.outputs import LayerPredictions, Predictions
 
 
 class CenterWeights(NamedTuple):
@@ -63,6 +65,8 @@ def center_weights(layer: LayerPredictions) -> CenterWeights:
 
     A layer that clusters and does not attend is one of k-means: its Z is 0 or 1.
     """
+    from cmt import clustering
+
     attention, assignment = layer.center_attention, None
     if layer.affinity_logits is not None:
         is_hard = attention is None
@@ -124,8 +128,8 @@ def confident_centers(class_logits: tf.Tensor, confidence: float) -> np.ndarray:
     Returns:
       [B, N] bool.
     """
-    class_probs = tf.nn.softmax(class_logits, axis=-1)[..., :-1]
-    return class_probs.numpy().max(-1) >= confidence
+    class_probs = softmax(np.asarray(class_logits), axis=-1)[..., :-1]
+    return class_probs.max(-1) >= confidence
 
 
 def attention_density(

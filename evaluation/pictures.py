@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from PIL import Image, ImageDraw
+from scipy.special import softmax
 
 from cmt.data.panoptic.categories import Category
 from cmt.evaluation.attention import (
@@ -21,10 +21,12 @@ from cmt.evaluation.attention import (
     final_masks,
     share_on_mask,
 )
-from cmt.outputs import Predictions
 from cmt.pictures.heat import draw_assignment, draw_heat, outline, resample
 from cmt.pictures.overlay import GOLDEN_RATIO, draw_overlay, enlargement
 from cmt.pictures.sheet import contact_sheet
+
+if TYPE_CHECKING:
+    from cmt.outputs import Predictions
 
 # Twice what a sheet shows: smooth after the sheet has made it smaller.
 _DRAWN_PIXELS = 480
@@ -124,7 +126,7 @@ def _focus(
 ) -> Focus | None:
     if not centers.size:
         return None
-    masks = tf.nn.softmax(predictions.mask_logits[0], axis=-1).numpy()  # over centers
+    masks = softmax(predictions.mask_logits[0].numpy(), axis=-1)  # over centers
     classes = predictions.class_logits[0].numpy()[:, :-1].argmax(-1)
     areas = np.bincount(masks.argmax(-1).ravel(), minlength=masks.shape[-1])
     best = max(centers, key=lambda n: (is_thing[classes[n]] and areas[n] > 0, areas[n]))
@@ -229,8 +231,8 @@ def _clustering_row(row: SheetRow, colors: np.ndarray) -> list[np.ndarray]:
     for logits in row.affinity_logits:
         # Logits are interpolated, as the network does with those of its masks: between
         # two sure pixels is then a line and no wide strip that looks unsure.
-        assignment = tf.nn.softmax(_resample(logits, row), axis=-1)  # over centers
-        pictures.append(draw_assignment(row.image, assignment.numpy(), colors))
+        assignment = softmax(_resample(logits, row), axis=-1)  # over centers
+        pictures.append(draw_assignment(row.image, assignment, colors))
     if row.reference_points:
         pictures.append(_draw_points(row, row.reference_points[-1], colors))
     return pictures

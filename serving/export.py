@@ -25,6 +25,7 @@ import cmt
 from cmt.data.input.preprocess import decode_image
 from cmt.errors import InputError, WorkError, few
 from cmt.io.files import atomic_directory
+from cmt.io.storage import plain_path
 from cmt.serving.predictor import PanopticPredictor
 from cmt.serving.saved_model import (
     BYTES_SIGNATURE,
@@ -322,12 +323,14 @@ def run_in_fresh_process(
         results_file = Path(folder, "results.npz")
         np.savez(requests_file, **_as_arrays(requests))
         command = [sys.executable, "-c", _SCRIPT.read_text(encoding="utf-8")]
+        model = plain_path(Path(model_dir).resolve())
         done = subprocess.run(
-            [*command, str(Path(model_dir).resolve()), requests_file, results_file],
+            [*command, model, requests_file, results_file],
             cwd=folder,
             env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
             capture_output=True,
             text=True,
+            errors="backslashreplace",
             check=False,
         )
         if done.returncode:

@@ -119,9 +119,15 @@ def _is_pattern(part: str) -> bool:
 
 
 def _matches(pattern: Path) -> list[Path]:
-    """Returns the files that fit a pattern; ** stands for folders at any depth."""
-    parts = pattern.parts
-    first = next(i for i, part in enumerate(parts) if _is_pattern(part))
+    """Returns the files that fit a pattern; ** stands for folders at any depth.
+
+    A folder that is there is meant by its name, such as holiday[1].
+    """
+    parts, first = pattern.parts, 0
+    while not _is_pattern(parts[first]) or Path(*parts[: first + 1]).is_dir():
+        first += 1
+        if first == len(parts):
+            return []
     return sorted(Path(*parts[:first]).glob(str(Path(*parts[first:]))))
 
 

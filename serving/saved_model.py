@@ -11,6 +11,7 @@ import tensorflow as tf
 from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.json import load_json
 from cmt.errors import InputError
+from cmt.io.storage import plain_path
 
 MODEL_FILE = "model.json"
 IMAGES_SIGNATURE = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
@@ -52,7 +53,7 @@ def load_saved_model(path: Path) -> Segmenter:
     try:
         content = load_json(path / MODEL_FILE)
         categories = [Category.from_json(item) for item in content["categories"]]
-        model = tf.saved_model.load(str(path))
+        model = tf.saved_model.load(plain_path(path))
         if IMAGES_SIGNATURE not in model.signatures:
             raise ValueError(f"it has no signature '{IMAGES_SIGNATURE}'")
     except (OSError, KeyError, TypeError, ValueError, tf.errors.OpError) as error:

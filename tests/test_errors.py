@@ -27,6 +27,8 @@ from cmt.errors import tensorflow_reason
             "a.tfrecord; No such file",
         ),
         ("a.tfrecord; No such file [Op:MapDataset] name:", "a.tfrecord; No such file"),
+        ("bad shape\n\t [[{{node a/b}}]]\n\t [[IteratorGetNext]]", "bad shape"),
+        ("run [[old]]/{{x}}/a.tfrecord; gone", "run [[old]]/{{x}}/a.tfrecord; gone"),
         ("", "DataLossError"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 from tools import rooms
 
 # What the top of a command's file may import, so that `cmt --help` loads nothing heavy.
-LIGHT = {"cmt", "cmt.errors", "typer"}
+LIGHT = {"cmt", "cmt.errors", "cmt.io.terminal", "typer"}
 # What a command imports only when it runs.
 LATE = {"cmt.cli.demo_run"}
 

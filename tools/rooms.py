@@ -28,7 +28,7 @@ ARROWS = {
     "cmt.layers": ("cmt",),
     "cmt.losses": ("cmt", "cmt.matching"),
     "cmt.matching": ("cmt",),
-    "cmt.weights": ("cmt",),
+    "cmt.weights": ("cmt", "cmt.io"),
     "cmt.zoo": ("cmt",),
     "cmt.io": ("cmt.errors",),
     "cmt.pictures": ("cmt.io", "cmt.labels"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from cmt.errors import InputError, WorkError, tensorflow_reason
+from cmt.io.storage import plain_path
 from cmt.run_files import CHECKPOINTS_FOLDER
 from cmt.trainer.trainer import Trainer
 from cmt.weights import files
@@ -60,7 +61,7 @@ class RunCheckpoints:
             return 0
         step = check_network(self._trainer.network, self.latest)
         try:
-            status = self._checkpoint.restore(self.latest)
+            status = self._checkpoint.restore(plain_path(self.latest))
             try:
                 status.assert_existing_objects_matched()
             except AssertionError:
@@ -97,11 +98,12 @@ class RunCheckpoints:
             if self._manager is None or not removes_old:
                 self._manager = tf.train.CheckpointManager(
                     self._checkpoint,
-                    str(self._folder),
+                    plain_path(self._folder),
                     max_to_keep=self._keep if removes_old else None,
                     checkpoint_name=_NAME,
                 )
-            self.latest = self._manager.save(checkpoint_number=step)
+            self._manager.save(checkpoint_number=step)
+            self.latest = prefix
         except tf.errors.OpError as error:
             # TensorFlow leaves what it had written.
             shutil.rmtree(f"{prefix}_temp", ignore_errors=True)

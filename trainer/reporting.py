@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 import tensorflow as tf
 
+from cmt.io.terminal import console
 from cmt.trainer.finite_guard import GRADIENT_NORM, TOTAL
 
 
@@ -149,15 +150,14 @@ class ProgressBar:
     def __init__(self, *, steps: int, first_step: int):
         """Draws the bar."""
         from rich import progress
-        from rich.console import Console
 
         self._bar = progress.Progress(
-            progress.TextColumn("step"),
+            progress.TextColumn("step", markup=False),
             progress.MofNCompleteColumn(),
             progress.BarColumn(bar_width=20),
             progress.TimeRemainingColumn(),
-            progress.TextColumn("{task.description}"),
-            console=Console(stderr=True),
+            progress.TextColumn("{task.description}", markup=False),
+            console=console(stderr=True),
         )
         self._task = self._bar.add_task("", total=steps, completed=first_step)
         self._bar.start()
@@ -176,7 +176,7 @@ class ProgressBar:
             text = f"{record.images_per_second:.1f} images/s  {text}"
         self._bar.update(self._task, description=text)
         if record.validation:
-            self._bar.console.print(validation_text(record), highlight=False)
+            self._bar.console.print(validation_text(record))
 
     def close(self) -> None:
         self._bar.stop()

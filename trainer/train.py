@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from cmt import config
 from cmt.data.input.open import Data
 from cmt.errors import WorkError, tensorflow_reason
+from cmt.io.terminal import LABEL, TEXT, print_table
 from cmt.run_files import LOGS_FOLDER, METRICS_FILE
 from cmt.trainer import factory, reporting, run_directory
 from cmt.trainer.callbacks import RunCallback, stop_on_signals
@@ -203,13 +204,9 @@ def _print_banner(
     strategy: tf.distribute.Strategy,
     learning_rate: PolynomialWithWarmup,
 ) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     replicas = strategy.num_replicas_in_sync
     batch, steps = settings.global_batch_size, settings.intervals.steps
     parameters = sum(v.shape.num_elements() for v in trainer.network.trainable_weights)
-    table = Table(show_header=False, title=f"cmt train {settings.name}")
     rows = {
         "model": f"{trainer.network.name}, {parameters:,} trainable parameters",
         "devices": describe(strategy),
@@ -220,9 +217,13 @@ def _print_banner(
         "warm-up": f"{learning_rate.warmup_steps:,} steps, then power "
         f"{learning_rate.power:g}",
     }
-    for name, value in rows.items():
-        table.add_row(name, value)
-    Console(stderr=True, highlight=False).print(table)
+    print_table(
+        {"setting": LABEL, "value": TEXT},
+        rows.items(),
+        title=f"cmt train {settings.name}",
+        show_header=False,
+        stderr=True,
+    )
 
 
 def _print(line: str) -> None:

@@ -13,19 +13,11 @@ from cmt.cli.paths import local_path
 from cmt.errors import InputError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from cmt.data.input.inspect import Inspection
     from cmt.data.input.pipeline import Split
     from cmt.data.input.prepare import Options
 
 _BAR_LENGTH = 10
-# Characters of a line, at least: in a file, and in a terminal, which breaks lines that
-# are too long, while a narrower table would lose columns.
-_FILE_WIDTH = 200
-_TABLE_WIDTH = 78
-# Of class names in a terminal, at least.
-_NAME_WIDTH = 12
 # Upper ends of the rows of the table of masks per image.
 _MASK_COUNTS = (0, 5, 10, 20, 30, 50, 100)
 
@@ -130,7 +122,7 @@ def _draw_augmented(split: Split, seed: int, path: Path) -> None:
 
 
 def _print_inspection(split: Inspection, drawn: Sequence[Path]) -> None:
-    from rich.table import Column, Table
+    from cmt.io.terminal import LABEL, NUMBER, TEXT, print_table
 
     pixels = max(split.pixels, 1)
     print(f"folder: {split.folder}")
@@ -146,14 +138,10 @@ def _print_inspection(split: Inspection, drawn: Sequence[Path]) -> None:
     print(
         f"things: {small} below 32 x 32 pixels, {medium} below 96 x 96, {large} larger"
     )
-    numbers = ("id", "images", "instances", "% of pixels")
-    columns = [Column(name, justify="right", no_wrap=True) for name in numbers]
-    # Names that are too long for a terminal go on in the next line.
-    name = Column("class", overflow="fold", min_width=_NAME_WIDTH)
-    table = Table(name, Column("kind", no_wrap=True), *columns, "pixels")
+    numbers = dict.fromkeys(("id", "images", "instances", "% of pixels"), NUMBER)
     most = max((count.pixels for count in split.classes), default=0)
-    for count in split.classes:
-        table.add_row(
+    rows = [
+        (
             count.name,
             "thing" if count.isthing else "stuff",
             str(count.id),
@@ -162,24 +150,18 @@ def _print_inspection(split: Inspection, drawn: Sequence[Path]) -> None:
             f"{100 * count.pixels / pixels:.2f}",
             _bar(count.pixels, most),
         )
-    _print_table(table)
-    _print_table(_masks_table(split.masks_per_image))
+        for count in split.classes
+    ]
+    print_table({"class": TEXT, "kind": LABEL, **numbers, "pixels": LABEL}, rows)
+    print_table(
+        {"masks of an image": LABEL, "images": NUMBER, "": LABEL},
+        _masks_rows(split.masks_per_image),
+    )
     for kind, path in zip(("pictures", "augmented"), drawn, strict=False):
         print(f"{kind}: {path}")
 
 
-def _print_table(table: Table) -> None:
-    from rich.console import Console
-
-    console = Console()
-    least = _TABLE_WIDTH if console.is_terminal else _FILE_WIDTH
-    Console(width=max(console.width, least)).print(table)
-
-
-def _masks_table(masks_per_image: Sequence[int]) -> Table:
-    from rich.table import Column, Table
-
-    table = Table("masks of an image", Column("images", justify="right"), "")
+def _masks_rows(masks_per_image: Sequence[int]) -> Iterator[tuple[str, str, str]]:
     ends = [end for end in _MASK_COUNTS if end < len(masks_per_image) - 1]
     ends.append(len(masks_per_image) - 1)
     starts = [0, *(end + 1 for end in ends[:-1])]
@@ -189,8 +171,7 @@ def _masks_table(masks_per_image: Sequence[int]) -> Table:
     ]
     for start, end, count in zip(starts, ends, counts, strict=True):
         name = str(end) if start == end else f"{start} to {end}"
-        table.add_row(name, str(count), _bar(count, max(counts)))
-    return table
+        yield name, str(count), _bar(count, max(counts))
 
 
 def _bar(value: int, largest: int) -> str:

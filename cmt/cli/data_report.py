@@ -17,16 +17,19 @@ def print_validation(found: Validation, examples: int) -> None:
       found: the result.
       examples: lines of each kind; 0 for all.
     """
-    from rich.console import Console
-    from rich.table import Column, Table
+    from cmt.io.terminal import NUMBER, TEXT, print_table
 
     files = found.files
-    counts = Table("", *(Column(name, justify="right") for name in ("images", "masks")))
-    counts.add_row("in the json", str(found.images), str(found.annotations))
-    counts.add_row("files there", str(files.image_files), str(files.mask_files))
-    counts.add_row("missing", str(files.missing_images), str(files.missing_masks))
-    counts.add_row("not in the json", str(files.unused_images), str(files.unused_masks))
-    Console().print(counts)
+    counts = (
+        ("in the json", found.images, found.annotations),
+        ("files there", files.image_files, files.mask_files),
+        ("missing", files.missing_images, files.missing_masks),
+        ("not in the json", files.unused_images, files.unused_masks),
+    )
+    print_table(
+        {"": TEXT, "images": NUMBER, "masks": NUMBER},
+        [(name, str(images), str(masks)) for name, images, masks in counts],
+    )
     _print_masks(found)
     _print_examples(found.problems, found.kinds(), examples, "")
     kinds = dict.fromkeys(note.kind for note in found.notes)
@@ -37,16 +40,12 @@ def print_validation(found: Validation, examples: int) -> None:
         print("no problems")
     if not (found.problems or found.note_kinds()):
         return
-    table = Table("kind", Column("times", justify="right"))
-    for kind, times in found.kinds().items():
-        table.add_row(kind, str(times))
+    rows = [(kind, str(times)) for kind, times in found.kinds().items()]
     if found.problems:
-        table.add_section()
-        table.add_row("all problems", str(len(found.problems)))
-    table.add_section()
-    for kind, times in found.note_kinds().items():
-        table.add_row(f"note: {kind}", str(times))
-    Console().print(table)
+        rows += [None, ("all problems", str(len(found.problems)))]
+    notes = found.note_kinds().items()
+    rows += [None, *((f"note: {kind}", str(times)) for kind, times in notes)]
+    print_table({"kind": TEXT, "times": NUMBER}, rows)
 
 
 def _print_masks(found: Validation) -> None:

@@ -140,7 +140,7 @@ def run_demo(
         clustering=output / "pictures.png",
         attention=output / "attention.png",
     )
-    metrics = json.loads((evaluation / METRICS_FILE).read_text())
+    metrics = json.loads((evaluation / METRICS_FILE).read_text("utf-8"))
     summary = DemoSummary(output, metrics, steps, time.monotonic() - start, compared)
     with atomic_write(output / "summary.json", "w") as file:
         json.dump(summary._replace(folder=str(output))._asdict(), file, indent=2)
@@ -193,7 +193,7 @@ def _affordable_steps(
     )
     lines = [
         json.loads(line)
-        for line in (trial / run_files.METRICS_FILE).read_text().splitlines()
+        for line in (trial / run_files.METRICS_FILE).read_text("utf-8").splitlines()
     ]
     # The first steps fill caches, and the very first one has no rate.
     rates = [line["images_per_second"] for line in lines[1:]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -48,4 +49,5 @@ def export(
     target = export_checkpoint(experiment, checkpoint, output)
     print(f"SavedModel  {target}")
     print("parity      equal in a new process that imports TensorFlow alone")
-    print(f"next        cmt predict {target.parent} IMAGE --output predictions")
+    model = shlex.quote(str(target.parent))
+    print(f"next        cmt predict {model} IMAGE --output predictions")

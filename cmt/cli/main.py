@@ -32,6 +32,7 @@ from cmt.cli import (
 )
 from cmt.cli.quiet import quiet_tensorflow
 from cmt.errors import CmtError
+from cmt.io.terminal import accept_all_text, printable, require_unicode_paths
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -105,13 +106,15 @@ def explain(error: Exception, words: Sequence[str] = ()) -> tuple[int, str]:
         code, message = 2, _explain_usage(error, words)
     elif isinstance(error, typer.Abort):
         code, message = 1, "stopped before it was done"
+    elif isinstance(error, UnicodeEncodeError):
+        code, message = 2, _explain_encoding(error)
     elif isinstance(error, OSError):
         code, message = _explain_os_error(error)
     else:
         first = next(iter(str(error).strip().splitlines()), "no message")
         code = 1
         message = f"{type(error).__name__}: {first}; run with --debug for the traceback"
-    return code, " ".join(message.split())
+    return code, printable(" ".join(message.split()))
 
 
 def _is_help(error: Exception) -> bool:
@@ -124,6 +127,13 @@ def _explain_usage(error: Exception, words: Sequence[str]) -> str:
         return meant
     command = error.ctx.command_path if error.ctx else "cmt"
     return f"{error.format_message().rstrip('.')}; see `{command} --help`"
+
+
+def _explain_encoding(error: UnicodeEncodeError) -> str:
+    return (
+        f"{error.object}: a name must have only letters of {error.encoding}, the "
+        "encoding of this locale; set PYTHONUTF8=1, or another locale"
+    )
 
 
 def _explain_os_error(error: OSError) -> tuple[int, str]:
@@ -152,6 +162,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
       SystemExit: always, with the exit code.
     """
+    if arguments is None:
+        require_unicode_paths()
+    accept_all_text()
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     quiet_tensorflow()
     arguments = list(sys.argv[1:] if arguments is None else arguments)

@@ -191,13 +191,13 @@ def _published(experiment: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _count(experiment: Any, size: tuple[int, int]) -> tuple[Any, Any]:
-    from rich.console import Console
+    from cmt.io.terminal import console as open_console
 
-    console = Console(stderr=True)
+    console = open_console(stderr=True)
     work = "building and tracing the network"
     if not console.is_terminal:
         console.print(work)
-    with console.status(work):
+    with console.status(work, spinner="line"):  # of ASCII
         from cmt.factory import build_model
         from cmt.zoo.cost import count_multiply_adds, count_parameters
 
@@ -213,27 +213,17 @@ def _print_table(
     size: tuple[int, int],
     published: tuple[str, str, str],
 ) -> None:
-    from rich.console import Console
-    from rich.table import Column, Table
+    from cmt.io.terminal import NUMBER, TEXT, print_table
 
-    table = Table(
-        name,
-        Column("parameters", justify="right"),
-        Column(f"multiply-adds at {size[0]} x {size[1]}", justify="right"),
-    )
+    rows = []
     for part in multiply_adds.by_part | parameters.by_part:
         counts = parameters.by_part.get(part, 0), multiply_adds.by_part.get(part, 0)
-        table.add_row(part.replace("_", " "), f"{counts[0]:,}", _giga(counts[1]))
-    table.add_section()
-    table.add_row("total", f"{parameters.total:,}", _giga(multiply_adds.total))
-    table.add_row(*published)
-    table.add_section()
-    table.add_row(
-        "semantic branch, not counted",
-        f"{parameters.not_counted:,}",
-        _giga(multiply_adds.not_counted),
-    )
-    Console().print(table)
+        rows.append((part.replace("_", " "), f"{counts[0]:,}", _giga(counts[1])))
+    rows += [None, ("total", f"{parameters.total:,}", _giga(multiply_adds.total))]
+    left_out = f"{parameters.not_counted:,}", _giga(multiply_adds.not_counted)
+    rows += [published, None, ("semantic branch, not counted", *left_out)]
+    cost = f"multiply-adds at {size[0]} x {size[1]}"
+    print_table({name: TEXT, "parameters": NUMBER, cost: NUMBER}, rows)
 
 
 def _published_row(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,7 +66,7 @@ def predict(
     outcome = predict_files(open_model(model), files, output, formats=wanted)
     _print_table(outcome, output)
     for file, reason in outcome.unreadable:
-        typer.echo(f"skipped {file}: {reason}", err=True)
+        print(f"skipped {file}: {reason}", file=sys.stderr)
     if outcome.unreadable:
         raise WorkError(
             f"{len(outcome.unreadable)} of {len(files)} files are no images that can "
@@ -76,18 +77,17 @@ def predict(
 def _print_table(outcome: Outcome, output: Path) -> None:
     from collections import Counter
 
-    from rich.console import Console
-    from rich.table import Table
+    from cmt.io.terminal import TEXT, print_table
 
-    table = Table("image", "segments")
+    rows = []
     for entry in outcome.images[:_ROWS_SHOWN]:
         counts = Counter(segment["category"] for segment in entry["segments"])
         found = (
             f"{number} {name}" if number > 1 else name
             for name, number in counts.most_common()
         )
-        table.add_row(entry["file"], ", ".join(found) or "none")
-    Console().print(table)
+        rows.append((entry["file"], ", ".join(found) or "none"))
+    print_table({"image": TEXT, "segments": TEXT}, rows)
     if len(outcome.images) > _ROWS_SHOWN:
         print(f"and {len(outcome.images) - _ROWS_SHOWN} more images")
     print(f"results  {output}, segments in {output / 'predictions.json'}")

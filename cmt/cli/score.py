@@ -44,22 +44,21 @@ def score(
 
 def print_tables(result: dict[str, Any]) -> None:
     """Prints the scores of `score_files`: all, things and stuff, then each class."""
-    from rich.console import Console
-    from rich.table import Table
-
     from cmt.data.panoptic.kinds import Tally
+    from cmt.io.terminal import NUMBER, TEXT, print_table
 
-    groups = Table("", *_right("PQ", "SQ", "RQ", "classes"))
-    for name in ("all", "things", "stuff"):
-        scores = result[name]
-        groups.add_row(name.capitalize(), *_percents(scores), str(scores["n"]))
-    classes = Table("class", *_right("PQ", "SQ", "RQ", "TP", "FP", "FN"))
-    for scores in result["per_class"].values():
-        counts = (str(scores[key]) for key in ("tp", "fp", "fn"))
-        classes.add_row(scores["name"], *_percents(scores), *counts)
-    console = Console()
-    console.print(groups)
-    console.print(classes)
+    groups = [
+        (name.capitalize(), *_percents(result[name]), str(result[name]["n"]))
+        for name in ("all", "things", "stuff")
+    ]
+    classes = [
+        (row["name"], *_percents(row), *(str(row[key]) for key in ("tp", "fp", "fn")))
+        for row in result["per_class"].values()
+    ]
+    numbers = dict.fromkeys(("PQ", "SQ", "RQ"), NUMBER)
+    print_table({"": TEXT, **numbers, "classes": NUMBER}, groups)
+    counts = dict.fromkeys(("TP", "FP", "FN"), NUMBER)
+    print_table({"class": TEXT, **numbers, **counts}, classes)
     for line in Tally(result["notes"]).lines:
         print(f"note: {line}")
     if "with_pixel_areas" in result:
@@ -73,9 +72,3 @@ def print_tables(result: dict[str, Any]) -> None:
 
 def _percents(scores: dict[str, Any]) -> list[str]:
     return [f"{scores[key]:.2f}" for key in ("pq", "sq", "rq")]
-
-
-def _right(*names: str) -> list[Any]:
-    from rich.table import Column
-
-    return [Column(name, justify="right") for name in names]

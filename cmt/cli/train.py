@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import shlex
 import sys
 from typing import Annotated
 
@@ -65,7 +66,6 @@ def train(
         print(f"smoke run passed: {summary.steps} steps, checkpoint and evaluation")
         return
     print(f"step {summary.step} of {summary.steps}, checkpoint {summary.checkpoint}")
-    print(
-        f"next: cmt eval {output / CONFIG_FILE} --checkpoint {output} "
-        f"--output {output / EVALUATION_FOLDER / str(summary.step)}"
-    )
+    words = ["cmt", "eval", output / CONFIG_FILE, "--checkpoint", output]
+    words += ["--output", output / EVALUATION_FOLDER / str(summary.step)]
+    print(f"next: {shlex.join(map(str, words))}")

@@ -133,7 +133,7 @@ def locked(path: Path | str, busy: str, *, wait: bool = False) -> Iterator[None]
     Raises:
       InputError: another process is in, and `wait` is off.
     """
-    with Path(path).open("w") as file:
+    with Path(path).open("wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from cmt.io.terminal import console, printable
+
 Item = TypeVar("Item")
 
 _LOG_EVERY_SECONDS = 10.0
@@ -27,6 +29,7 @@ def track(
     """
     if total is None and hasattr(iterable, "__len__"):
         total = len(iterable)
+    description = printable(description)
     show = _bar if sys.stderr.isatty() else _lines
     yield from show(iterable, description, total)
 
@@ -35,7 +38,6 @@ def _bar(
     iterable: Iterable[Item], description: str, total: int | None
 ) -> Iterator[Item]:
     from rich import progress
-    from rich.console import Console
 
     class Rate(progress.ProgressColumn):
         def render(self, task: progress.Task) -> str:
@@ -43,12 +45,12 @@ def _bar(
             return "" if speed is None else f"{speed:.1f}/s"
 
     with progress.Progress(
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(bar_width=20),
         progress.MofNCompleteColumn(),
         Rate(),
         progress.TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console(stderr=True),
     ) as bar:
         yield from bar.track(iterable, total=total, description=description)
 

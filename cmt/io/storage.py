@@ -9,13 +9,16 @@ and time of a local file (here 7), and adds 0.15 s to the start of a worker proc
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import glob
 import hashlib
 import json
 import os
 import posixpath
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,6 +31,8 @@ Location = Path | str
 # Requests at a time to what is not on this machine: most of each is waiting.
 _REQUESTS = 32
 _BLOCK_BYTES = 2**20
+# What makes a path a pattern to TensorFlow.
+_PATTERN_LETTERS = "*?[\\"
 
 
 def is_remote(path: Location) -> bool:
@@ -204,6 +209,31 @@ def find_files(pattern: Location) -> list[str]:
         found = found or glob.glob(pattern)  # noqa: PTH207
     fits = _each(is_file, found)
     return sorted(path for path, fit in zip(found, fits, strict=True) if fit)
+
+
+def plain_path(path: Location) -> str:
+    """A path of the same file or folder that TensorFlow does not take for a pattern.
+
+    It cannot read a checkpoint or a SavedModel below a folder such as run[1]. A link to
+    the folder, which lives as long as this process, stands for it.
+    """
+    path = str(path)
+    if is_remote(path):
+        return path
+    folder = path if is_folder(path) else split(path)[0]
+    if not any(letter in folder for letter in _PATTERN_LETTERS):
+        return path
+    return _link(os.path.abspath(folder)) + path[len(folder) :]  # noqa: PTH100
+
+
+@functools.lru_cache
+def _link(folder: str) -> str:
+    """A link to a folder; its own path has no letters of patterns."""
+    temporary = tempfile.mkdtemp(prefix="cmt-")
+    atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+    link = Path(temporary, "link")
+    link.symlink_to(folder, target_is_directory=True)
+    return str(link)
 
 
 def _each(function: Callable[[str], Any], paths: Sequence[Location]) -> list[Any]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import colorsys
 import functools
 import math
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, features
 
+from cmt.io.terminal import printable
 from cmt.labels import CATEGORY_DIVISOR
 
 Color = tuple[int, int, int]
@@ -34,6 +36,8 @@ _CONTOUR: Color = (255, 255, 255)
 _LEAST_SIDE_PIXELS = 480
 _SMALLEST_FONT_PIXELS = 10
 _LARGEST_FONT_PIXELS = 28
+# Of a name that is escaped: two letters of most alphabets, or an emoji.
+_ESCAPED_LETTERS = 12
 
 
 def segment_colors(
@@ -140,19 +144,22 @@ def _write_names(
 ) -> None:
     """Writes each segment's name around its innermost pixel, large segments first.
 
-    A name that would cover one already written is left out.
+    A name that would cover one already written is left out; a name in letters that
+    pictures have not is replaced, see `drawn_name`.
     """
     draw = ImageDraw.Draw(picture)
     numbers, areas = np.unique(labels[labels != 0], return_counts=True)
     boxes: list[tuple[float, float, float, float]] = []
     for number in numbers[np.argsort(-areas, kind="stable")].tolist():
         row, column, depth = _innermost(labels == number)
-        name = names.get(number // CATEGORY_DIVISOR, "?")
+        class_id = number // CATEGORY_DIVISOR
+        name = drawn_name(class_id, names.get(class_id, "?"))
         size = min(max(depth * 0.7, _SMALLEST_FONT_PIXELS), _LARGEST_FONT_PIXELS)
         font = font_of(round(size))
         left, top, right, bottom = draw.textbbox((0, 0), name, font, stroke_width=1)
-        x = min(max(column - (left + right) / 2, -left), picture.width - right)
-        y = min(max(row - (top + bottom) / 2, -top), picture.height - bottom)
+        # Of what is too long, the end is lost and not the beginning.
+        x = max(min(column - (left + right) / 2, picture.width - right), -left)
+        y = max(min(row - (top + bottom) / 2, picture.height - bottom), -top)
         box = (x + left, y + top, x + right, y + bottom)
         if any(_overlap(box, other) for other in boxes):
             continue
@@ -182,7 +189,44 @@ def _overlap(box: Sequence[float], other: Sequence[float]) -> bool:
     )
 
 
+def _font_file() -> str:
+    """The one font of matplotlib and of all our pictures.
+
+    It has Latin, Greek, Cyrillic, Hebrew and Arabic letters. One with Chinese, Japanese
+    and Korean ones is as large as all of this package.
+    """
+    import matplotlib
+
+    return f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf"
+
+
 @functools.lru_cache
-def font_of(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font_of(size: int) -> ImageFont.FreeTypeFont:
     """Returns a font of that height in pixels."""
-    return ImageFont.load_default(size)
+    return ImageFont.truetype(_font_file(), size)
+
+
+@functools.lru_cache
+def _letters() -> frozenset[int]:
+    from matplotlib.ft2font import FT2Font
+
+    return frozenset(FT2Font(_font_file()).get_charmap())
+
+
+def drawn_name(class_id: int, name: str) -> str:
+    """The name of a class, or what stands for one that pictures cannot show.
+
+    That is its id and how the name begins, as a log in ASCII has it: 17 \\u732b.
+    """
+    if can_write(name):
+        return name
+    return f"{class_id} {printable(name, 'ascii')[:_ESCAPED_LETTERS]}"
+
+
+@functools.lru_cache
+def can_write(text: str) -> bool:
+    """Whether pictures can show a text: all its letters, in the order of reading."""
+    if not {ord(letter) for letter in text} <= _letters():
+        return False
+    is_leftward = any(unicodedata.bidirectional(c) in ("R", "AL") for c in text)
+    return features.check("raqm") or not is_leftward

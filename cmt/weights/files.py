@@ -11,6 +11,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from cmt.errors import InputError, tensorflow_reason
+from cmt.io.storage import plain_path
 from cmt.run_files import CHECKPOINTS_FOLDER
 
 MODEL_KEY = "model"
@@ -127,7 +128,7 @@ class Contents:
     def __init__(self, prefix: str):
         self.prefix = prefix
         try:
-            self._reader = tf.train.load_checkpoint(prefix)
+            self._reader = tf.train.load_checkpoint(plain_path(prefix))
             self.shapes = self._reader.get_variable_to_shape_map()
             self.dtypes = self._reader.get_variable_to_dtype_map()
         except _READ_ERRORS as error:

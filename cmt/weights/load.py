@@ -17,6 +17,7 @@ import tensorflow as tf
 import tf_keras
 
 from cmt.errors import InputError, few
+from cmt.io.storage import plain_path
 from cmt.weights.files import (
     MODEL_KEY,
     STEP_KEY,
@@ -55,7 +56,8 @@ def load_weights(network: tf_keras.Model, prefix: str) -> int:
     step = check_network(network, prefix)
     try:
         # The optimizers' state is in the checkpoint and not wanted here.
-        tf.train.Checkpoint(model=network).restore(prefix).expect_partial()
+        status = tf.train.Checkpoint(model=network).restore(plain_path(prefix))
+        status.expect_partial()
     except tf.errors.OpError as error:
         raise unreadable(prefix, error) from error
     return step

@@ -6,9 +6,10 @@ import posixpath
 from pathlib import PurePosixPath
 from typing import Any
 
-from cmt.data.checks.problems import Cause, Found, Kind, is_printable
+from cmt.data.checks.problems import Cause, Found, Kind
 from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.json import MAX_CATEGORY_ID, ImageId, shown
+from cmt.io.terminal import is_printable
 from cmt.labels import CATEGORY_DIVISOR, MAX_LABEL_PART
 
 # Of a file name, in bytes; most file systems take no more in one part.
@@ -172,7 +173,9 @@ def _check_entry(check: EntryCheck, entry: dict[str, Any], isthing_fits: bool) -
             f"instance; got {number}",
             "renumber the category" if number else fix,
         )
-    name_fits = name is None or (isinstance(name, str) and is_printable(name))
+    # Numbers become their text.
+    is_text = is_of(name, str | int | float) and is_printable(str(name))
+    name_fits = name is None or is_text
     color_fits = "color" not in entry or _is_color(entry["color"])
     other_name = "correct it, or leave it out for one made of the id"
     for key, fits, rule, fix in (

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from cmt.data.panoptic.kinds import Kind, Tally
 from cmt.errors import few
+from cmt.io.terminal import printable
 
-# Control characters, halves of characters, and what ends a line.
-_UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 # Places that a problem shows which many entries have.
 _SHOWN_PLACES = 3
 
@@ -47,12 +45,7 @@ class Problem(NamedTuple):
         """All of it in one line, which can be printed."""
         segment = "" if self.segment is None else f" segment {self.segment}:"
         text = f"{self.file}:{segment} {self.message}; {self.fix}"
-        if is_printable(text):
-            return text
-        return "".join(
-            char if is_printable(char) else char.encode("unicode_escape").decode()
-            for char in text
-        )
+        return printable(text)
 
     def to_json(self) -> dict[str, Any]:
         """For programs."""
@@ -112,13 +105,6 @@ class Found:
         """Counts what is no fault; the line of the first time is the example."""
         first = Problem(kind, self._file, segment, message, fix)
         self.mended.add(kind, "" if kind in self.mended else first.line)
-
-
-def is_printable(text: str) -> bool:
-    """Whether a text stays in its line, and is one that files and terminals take."""
-    return text.isprintable() or not any(
-        unicodedata.category(char) in _UNPRINTABLE for char in text
-    )
 
 
 def grouped(problems: Sequence[Problem]) -> Iterator[Problem]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from cmt.errors import InputError
 from cmt.io.files import atomic_write
+from cmt.io.storage import read_json
 
 
 class Category(NamedTuple):
@@ -27,6 +28,8 @@ class Category(NamedTuple):
     def from_json(cls, entry: Mapping[str, Any]) -> Category:
         """Reads an entry of "categories"; a missing name or colour is made from the id.
 
+        A name that is a number becomes its text.
+
         Raises:
           KeyError: `id` or `isthing` is missing.
           TypeError, ValueError: a value is of the wrong type.
@@ -35,7 +38,8 @@ class Category(NamedTuple):
         made = (number * 67 % 256, number * 131 % 256, number * 211 % 256)
         color = entry.get("color") or made
         red, green, blue = map(int, color)
-        name = str(entry.get("name") or f"category {number}")
+        name = entry.get("name")
+        name = f"category {number}" if name in (None, "") else str(name)
         return cls(number, name, bool(int(entry["isthing"])), (red, green, blue))
 
     def to_json(self) -> dict[str, Any]:
@@ -69,7 +73,7 @@ def read_categories(path: Path | str) -> list[Category]:
     """
     path = Path(path)
     try:
-        return [Category.from_json(item) for item in json.loads(path.read_text())]
+        return [Category.from_json(item) for item in read_json(path)]
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; it holds the classes") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:

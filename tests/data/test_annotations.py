@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from cmt.data.checks.entries import EntryCheck, check_categories
+from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.json import Segment, read_annotations
 from cmt.errors import InputError
 
@@ -33,6 +35,20 @@ def test_ground_truth(tmp_path):
     assert (image.name, image.mask_name) == ("a/1", "1.png")
     assert (image.height, image.width) == (3, 4)
     assert image.segments == [Segment(7, 3, 2.5, True, [0, 0, 1, 1])]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [(0, "0"), (12, "12"), (2.5, "2.5"), ("", "category 3"), (None, "category 3")],
+)
+def test_a_number_as_name_becomes_its_text(name, shown):
+    entry = {"id": 3, "isthing": 1, "name": name}
+    category = Category.from_json(entry)
+    assert category.name == shown
+    assert Category.from_json(category.to_json()) == category
+    check = EntryCheck("p.json")
+    check_categories(check, [entry])
+    assert not check.problems
 
 
 def test_predictions_need_no_more_than_their_segments(tmp_path):

@@ -110,6 +110,26 @@ def test_what_stands_in_a_path_is_no_pattern_if_it_is_there(tmp_path, monkeypatc
     assert storage.find_files("v-*") == ["v-1.x"]
 
 
+@pytest.mark.parametrize("name", ["run[1]", "run*", "what?", "back\\slash"])
+def test_a_plain_path_leads_to_the_same_file_and_is_no_pattern(tmp_path, name):
+    (tmp_path / name / "inner").mkdir(parents=True)
+    (tmp_path / name / "inner" / "step-1.index").write_bytes(b"12")
+    folder = storage.plain_path(tmp_path / name)
+    prefix = storage.plain_path(tmp_path / name / "inner" / "step-1")
+    missing = storage.plain_path(tmp_path / name / "not yet")
+    for path, end in ((folder, ""), (prefix, "step-1"), (missing, "not yet")):
+        assert not set(path) & set("*?[\\") and path.endswith(end)
+    assert pathlib.Path(folder, "inner", "step-1.index").read_bytes() == b"12"
+    assert pathlib.Path(f"{prefix}.index").read_bytes() == b"12"
+    pathlib.Path(missing).mkdir()
+    assert (tmp_path / name / "not yet").is_dir()
+
+
+def test_other_paths_are_plain_as_they_are(tmp_path):
+    for path in (tmp_path, tmp_path / "a" / "step-1", "gs://bucket/run[1]/step-1"):
+        assert storage.plain_path(path) == str(path)
+
+
 def test_many_remote_files_are_asked_for_at_a_time(root, monkeypatch):
     paths = [storage.join(root, name) for name in "abcdefgh"]
     for size, path in enumerate(paths[1:], 1):

@@ -124,6 +124,12 @@ FAULTS = {
         1,
         "\"name\" must be text in one line; got {'a': 1}",
     ),
+    "category whose name is true": (
+        lambda d: d.content["categories"][0].update(name=True),
+        "categories",
+        1,
+        '"name" must be text in one line; got True',
+    ),
     "category whose name cannot be printed": (
         lambda d: d.content["categories"][0].update(name="a\ud800"),
         "categories",

@@ -50,6 +50,12 @@ def test_find_inputs(folder, tmp_path):
     assert find_inputs([str(folder / "a.jpg"), str(folder)]) == everything
     assert find_inputs([str(folder / "*.jpg")]) == [everything[0], everything[2]]
     assert find_inputs([str(tmp_path / "**" / "[ab].*")]) == everything[:2]
+    # A folder that is there is no pattern.
+    inner = folder / "set[1]"
+    inner.mkdir()
+    (inner / "c.jpg").write_bytes((folder / "a.jpg").read_bytes())
+    assert find_inputs([str(inner / "*.jpg")]) == [inner / "c.jpg"]
+    assert find_inputs([str(inner / "[c]*")]) == [inner / "c.jpg"]
     # A file that is named itself is taken, whatever its ending.
     assert find_inputs([str(folder / "notes.txt")]) == [folder / "notes.txt"]
 

@@ -51,6 +51,27 @@ def test_keeps_the_latest(tiny, tmp_path):
     assert names == ["step-2.index", "step-3.index"]
 
 
+def test_a_folder_with_brackets_is_no_pattern(tiny, tmp_path):
+    """It is read and cleaned; the folder that fits it as a pattern is left alone."""
+    trainer = tiny.build()
+    for name in ("run1", "run[1]"):
+        (tmp_path / name).mkdir()
+        checkpoints = RunCheckpoints(tmp_path / name, trainer, keep=1)
+        trainer.step.assign(1)
+        checkpoints.save(1)
+    trainer.step.assign(2)
+    assert checkpoints.save(2) == str(tmp_path / "run[1]" / "checkpoints" / "step-2")
+    for name, step in (("run1", 1), ("run[1]", 2)):
+        files = {p.name for p in (tmp_path / name / "checkpoints").glob("*.index")}
+        assert files == {f"step-{step}.index"}
+        network = tiny.build(seed=1).network
+        assert load_weights(network, find_checkpoint(tmp_path / name)) == step
+        for a, b in zip(network.weights, trainer.network.weights, strict=True):
+            np.testing.assert_array_equal(a, b)
+    again = RunCheckpoints(tmp_path / "run[1]", tiny.build(seed=8), keep=1)
+    assert again.restore_latest() == 2
+
+
 def _saved(tiny, folder, step=5, **keywords):
     trainer = tiny.build(**keywords)
     trainer.step.assign(step)
