@@ -113,6 +113,11 @@ def _in_tf_keras(config: object) -> object:
         module = changed.get("module")
         if isinstance(module, str) and module.split(".")[0] == "keras":
             changed["module"] = f"tf_{module}"
+        if isinstance(changed.get("learning_rate"), dict):
+            # The optimizer would look its schedule up in `keras`, whatever is written.
+            changed["learning_rate"] = tf_keras.saving.deserialize_keras_object(
+                changed["learning_rate"]
+            )
         return changed
     if isinstance(config, list | tuple):
         return [_in_tf_keras(value) for value in config]

@@ -165,6 +165,7 @@ def test_a_policy_of_the_other_keras_is_refused():
     "optimizer",
     [
         "adam",
+        tf_keras.optimizers.SGD(tf_keras.optimizers.schedules.CosineDecay(0.1, 10)),
         tf_keras.optimizers.legacy.SGD(0.1),
     ],
 )
