@@ -10,7 +10,7 @@ import tf_keras
 from cmt.backbone import Backbone
 from cmt.decoder import Decoder
 from cmt.heads import PanopticHead, SemanticBranch
-from cmt.layers.base import Configured
+from cmt.layers.base import Configured, check_is_of_tf_keras
 from cmt.layers.conv import plain_gradients
 from cmt.outputs import Predictions
 
@@ -39,6 +39,20 @@ class PanopticModel(Configured, tf_keras.Model):
                 f"model.build((None, 641, 641, 3)); got {tuple(input_shape)}"
             )
         super().build(input_shape)
+
+    def compile(self, optimizer="rmsprop", *args, **kwargs):
+        """As in Keras, with an optimizer of tf_keras or the name of one."""
+        check_is_of_tf_keras("optimizer", optimizer)
+        super().compile(optimizer, *args, **kwargs)
+
+    def compile_from_config(self, config):
+        """Compiles a loaded model; Keras leaves that to whoever overrides `compile`."""
+        config = _in_tf_keras(config)
+        self.compile(**tf_keras.saving.deserialize_keras_object(config))
+        # The state of the optimizer is read next, into variables that must exist. A
+        # legacy optimizer has no `build`, and its state is not in a `.keras` file.
+        if self.built and hasattr(self.optimizer, "build"):
+            self.optimizer.build(self.trainable_variables)
 
     def save(self, filepath, *args, **kwargs):
         """As in Keras, to a `.keras` file."""
@@ -86,6 +100,28 @@ class PanopticModel(Configured, tf_keras.Model):
         """Trainable variables that are not in `backbone_variables`."""
         backbone = {id(variable) for variable in self.backbone_variables}
         return [v for v in self.trainable_variables if id(v) not in backbone]
+
+
+def _in_tf_keras(config: object) -> object:
+    """A serialized config whose classes of Keras are looked up in tf_keras.
+
+    tf_keras writes `keras` for its own package, and looks that up in a table that
+    `tf.keras` of TensorFlow 2.15 shares: the optimizer could be of either.
+    """
+    if isinstance(config, dict):
+        changed = {name: _in_tf_keras(value) for name, value in config.items()}
+        module = changed.get("module")
+        if isinstance(module, str) and module.split(".")[0] == "keras":
+            changed["module"] = f"tf_{module}"
+        if isinstance(changed.get("learning_rate"), dict):
+            # The optimizer would look its schedule up in `keras`, whatever is written.
+            changed["learning_rate"] = tf_keras.saving.deserialize_keras_object(
+                changed["learning_rate"]
+            )
+        return changed
+    if isinstance(config, list | tuple):
+        return [_in_tf_keras(value) for value in config]
+    return config
 
 
 class CMTDeepLab(PanopticModel):

@@ -10,8 +10,35 @@ from collections.abc import Callable, Iterator
 import tensorflow as tf
 import tf_keras
 
+from cmt.errors import InputError
+
 # Of every Keras layer; Keras keeps them itself.
 _KERAS_ARGUMENTS = ("name", "dtype", "trainable", "autocast")
+
+
+def check_is_of_tf_keras(argument: str, value: object) -> None:
+    """Refuses an object of the other Keras, which tf_keras cannot use.
+
+    Args:
+      argument: what the value was given as.
+      value: any object.
+
+    Raises:
+      InputError: its class comes from the package `keras`: Keras 3, or the `tf.keras`
+        of TensorFlow 2.15 where TF_USE_LEGACY_KERAS is not set.
+
+    Example:
+      >>> check_is_of_tf_keras("optimizer", tf_keras.optimizers.SGD())
+    """
+    kind = type(value)
+    # Of the bases too: legacy optimizers of tf_keras say that they are of `keras`.
+    packages = {base.__module__.split(".")[0] for base in kind.__mro__}
+    if "keras" in packages and "tf_keras" not in packages:
+        raise InputError(
+            f"{argument} must be of tf_keras, as the network is; got {kind.__name__} of"
+            " the package keras (tf.keras): take the one of `import tf_keras`, or set"
+            " TF_USE_LEGACY_KERAS=1 before TensorFlow is imported"
+        )
 
 
 @contextlib.contextmanager
@@ -54,6 +81,7 @@ class Configured:
             cls.__init__ = _under_its_policy(cls.__init__)
 
     def __new__(cls, *args, **kwargs):
+        check_is_of_tf_keras("dtype", kwargs.get("dtype"))
         instance = super().__new__(cls, *args, **kwargs)
         try:
             bound = inspect.signature(cls.__init__).bind(instance, *args, **kwargs)

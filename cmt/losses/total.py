@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import tensorflow as tf
+import tf_keras
 
 from cmt.losses.contrastive import (
     instance_discrimination_loss,
@@ -34,6 +35,7 @@ _PIXEL_LOSSES = ("PIXEL_CONTRASTIVE", "INSTANCE_DISCRIMINATION")
 _UNMATCHED = "unmatched_masks"
 
 
+@tf_keras.saving.register_keras_serializable(package="cmt")
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class PanopticLoss:
     """The loss of the network: weighted sum of terms, each scored by its own function.
@@ -93,6 +95,19 @@ class PanopticLoss:
                 "is_thing must have one entry a class; got"
                 f" {len(self.is_thing)} and num_classes {self.num_classes}"
             )
+
+    def get_config(self) -> dict:
+        """The arguments of the constructor, as Keras stores them in a `.keras` file."""
+        names = [field.name for field in dataclasses.fields(self)]
+        config = {name: getattr(self, name) for name in names}
+        if self.is_thing is not None:
+            config["is_thing"] = [bool(value) for value in self.is_thing]
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict) -> PanopticLoss:
+        """The loss of which `get_config` gave the arguments."""
+        return cls(**config)
 
     @functools.cached_property
     def weights(self) -> Mapping[str, float]:

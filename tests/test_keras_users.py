@@ -1,0 +1,180 @@
+"""What Keras users do with a network: fit, checkpoints, save, load, train on."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+
+import cmt
+from cmt.layers import base
+from cmt.losses import PanopticLoss
+from tests.test_model import miniature
+
+SIZE = 33
+# Not the default of any field; is_thing as a table of a data set may give it.
+LOSS = dict(
+    num_classes=3,
+    num_layers=4,
+    pq_class_weight=1.25,
+    pq_mask_weight=2.5,
+    mask_id_weight=0.3,
+    pixel_loss="INSTANCE_DISCRIMINATION",
+    pixel_loss_weight=0.7,
+    pixel_loss_temperature=0.2,
+    contrastive_pixels=17,
+    contrastive_sampling_power=0.6,
+    mask_approximation_weight=0.1,
+    semantic_weight=0.9,
+    layer_weight=0.8,
+    is_thing=np.array([True, False, True]),
+    matcher="IN_GRAPH",
+)
+
+
+def dataset() -> tf.data.Dataset:
+    """One batch: stuff on the left, a thing on the right, void between."""
+    images = tf.random.stateless_uniform([2, SIZE, SIZE, 3], [1, 2], maxval=255.0)
+    columns = tf.broadcast_to(tf.range(SIZE), [2, SIZE, SIZE])
+    left, right = tf.cast(columns < 14, tf.int32), tf.cast(columns >= 18, tf.int32)
+    targets = cmt.Targets(
+        semantic=2 * left + right,
+        mask_ids=-1 + left + 2 * right,
+        mask_classes=tf.constant([[2, 1, 0]] * 2),
+    )
+    return tf.data.Dataset.from_tensors((images, targets))
+
+
+def unfitted() -> cmt.CMTDeepLab:
+    # Nothing is dropped at random: two networks are compared over a step of training.
+    changes = "backbone { drop_path_rate: 0 } auxiliary_semantic { dropout_rate: 0 }"
+    return cmt.build_model(miniature(changes))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> pathlib.Path:
+    return tmp_path_factory.mktemp("keras_users")
+
+
+@pytest.fixture(scope="module")
+def fitted(folder) -> cmt.CMTDeepLab:
+    """Fitted for an epoch, with each kind of checkpoint written in `folder`."""
+    model = unfitted()
+    # Eager: to trace a step takes longer than to make it.
+    model.compile(
+        tf_keras.optimizers.Adam(1e-3), PanopticLoss(**LOSS), run_eagerly=True
+    )
+    checkpoint = tf_keras.callbacks.ModelCheckpoint
+    callbacks = [
+        checkpoint(str(folder / "best.keras"), monitor="val_loss", save_best_only=True),
+        checkpoint(str(folder / "weights.h5"), save_weights_only=True),
+        checkpoint(str(folder / "prefix"), save_weights_only=True),
+    ]
+    model.fit(dataset(), validation_data=dataset(), callbacks=callbacks, verbose=0)
+    return model
+
+
+def test_a_loaded_model_trains_on_as_the_saved_one(fitted, folder):
+    fitted.save(folder / "model.keras")
+    ((images, _),) = dataset()
+    # The file of the callback and that of `save` after it are of the same step.
+    loaded = [
+        tf_keras.models.load_model(folder / name)
+        for name in ("model.keras", "best.keras")
+    ]
+    expected = fitted(images)
+    expected_loss = fitted.evaluate(dataset(), verbose=0)
+    for model in loaded:
+        found = model(images)
+        np.testing.assert_array_equal(found.mask_logits, expected.mask_logits)
+        np.testing.assert_array_equal(found.class_logits, expected.class_logits)
+        assert model.evaluate(dataset(), verbose=0) == expected_loss
+        assert int(model.optimizer.iterations) == 1
+    before = fitted.get_weights()
+    # The weights alone, in both formats of the callback.
+    for name in ("weights.h5", "prefix"):
+        model = unfitted()
+        model.build((None, SIZE, SIZE, 3))
+        model.load_weights(folder / name)
+        for mine, other in zip(model.get_weights(), before, strict=True):
+            np.testing.assert_array_equal(mine, other)
+    state = fitted.optimizer.variables
+    # The moments too, or Adam's second step would be another one.
+    for mine, other in zip(state, loaded[0].optimizer.variables, strict=True):
+        np.testing.assert_array_equal(mine, other)
+    histories = [m.fit(dataset(), verbose=0).history for m in (fitted, loaded[0])]
+    assert histories[0] == histories[1]
+    weights = fitted.get_weights()
+    for mine, other in zip(weights, loaded[0].get_weights(), strict=True):
+        np.testing.assert_allclose(mine, other, rtol=0, atol=1e-6)
+    changed = [np.any(a != b) for a, b in zip(before, weights, strict=True)]
+    assert np.mean(changed) > 0.5
+
+
+def test_every_field_of_the_loss_is_in_the_file_as_a_plain_value(fitted, folder):
+    expected = LOSS | {"is_thing": [True, False, True]}
+    with zipfile.ZipFile(folder / "best.keras") as file:
+        stored = json.loads(file.read("config.json"))["compile_config"]["loss"]
+    assert stored["config"] == expected
+    assert stored["registered_name"] == "cmt>PanopticLoss"
+    loss = tf_keras.saving.deserialize_keras_object(stored)
+    assert type(loss) is PanopticLoss
+    assert loss.get_config() == expected
+    assert loss.weights == PanopticLoss(**LOSS).weights
+
+
+def test_a_loss_of_build_loss_can_be_serialized():
+    loss = cmt.build_loss(miniature())
+    text = json.dumps(tf_keras.saving.serialize_keras_object(loss))
+    again = tf_keras.saving.deserialize_keras_object(json.loads(text))
+    assert again.get_config() == loss.get_config()
+    assert again.is_thing is None
+
+
+def test_a_format_that_cannot_hold_the_model_names_those_that_can(fitted, folder):
+    for name in ("model.h5", "saved_model"):
+        with pytest.raises(ValueError, match=r"ends in \.keras.*cmt export"):
+            fitted.save(folder / name)
+
+
+@pytest.mark.parametrize("optimizer", [keras.optimizers.Adam, keras.optimizers.SGD])
+def test_an_optimizer_of_the_other_keras_is_refused(optimizer):
+    with pytest.raises(cmt.errors.InputError) as raised:
+        unfitted().compile(optimizer(), cmt.build_loss(miniature()))
+    (line,) = str(raised.value).splitlines()
+    assert "optimizer must be of tf_keras" in line
+    assert f"got {optimizer.__name__} of the package keras" in line
+    assert "TF_USE_LEGACY_KERAS=1" in line
+
+
+def test_a_policy_of_the_other_keras_is_refused():
+    policy = keras.mixed_precision.Policy("mixed_bfloat16")
+    # A layer with a constructor of its own, and one without.
+    for kind in (cmt.layers.BatchNorm, base.Layer):
+        with pytest.raises(cmt.errors.InputError, match="dtype must be of tf_keras"):
+            kind(dtype=policy)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        "adam",
+        tf_keras.optimizers.SGD(tf_keras.optimizers.schedules.CosineDecay(0.1, 10)),
+        tf_keras.optimizers.legacy.SGD(0.1),
+    ],
+)
+def test_what_tf_keras_takes_is_taken(optimizer):
+    model = unfitted()
+    model.compile(optimizer, cmt.build_loss(miniature()))
+    again = unfitted()
+    again.build((None, SIZE, SIZE, 3))
+    again.compile_from_config(model.get_compile_config())
+    assert type(again.optimizer) is type(model.optimizer)
+    assert again.optimizer.get_config() == model.optimizer.get_config()
+    assert again.loss.get_config() == model.loss.get_config()
