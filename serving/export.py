@@ -22,7 +22,7 @@ from orbax.export import ExportManager, ServingConfig, constants
 from orbax.export.modules.orbax_module_base import OrbaxModuleBase
 
 import cmt
-from cmt.data.input.preprocess import decode_image
+from cmt.data.input.decode import decode_image
 from cmt.errors import InputError, WorkError, few
 from cmt.io.files import atomic_directory
 from cmt.io.storage import plain_path

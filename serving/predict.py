@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import os
@@ -13,7 +14,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from cmt.data.input.decode import decode_image
 from cmt.data.panoptic.categories import Category
+from cmt.data.panoptic.images import (
+    ENDINGS,
+    JPEG_HEAD,
+    decode_rgb,
+)
+from cmt.data.panoptic.images import FORMATS as IMAGE_FORMATS
+from cmt.data.panoptic.png import ImageFault
 from cmt.data.panoptic.predictions import PredictionWriter, write_predictions
 from cmt.errors import InputError
 from cmt.io.files import atomic_write
@@ -21,14 +30,12 @@ from cmt.io.progress import track
 from cmt.pictures.overlay import draw_overlay
 from cmt.pictures.sheet import save_picture
 from cmt.serving.mistaken import recognize
-from cmt.serving.predictor import decode_picture
 from cmt.serving.saved_model import Segmenter
 
 FORMATS = ("overlay", "coco")
 OVERLAYS_FOLDER = "overlays"
 RESULTS_FILE = "predictions.json"
 
-_IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 _NOT_IMAGES = (".textproto", ".index", ".data-", ".pb", ".keras", ".h5")
 
 
@@ -48,8 +55,9 @@ def find_inputs(inputs: Sequence[str]) -> list[Path]:
     """Finds the image files that arguments stand for, without repetition.
 
     Args:
-      inputs: files; folders, for the .jpg, .jpeg and .png files right in them; glob
-        patterns; "-" for any of these on standard input, one a line.
+      inputs: files; folders, for the images right in them, by their names; glob
+        patterns; "-" for any of these on standard input, one a line. Hidden files, such
+        as the "._" ones of macOS, are found by their own names alone.
 
     Raises:
       InputError: a file is missing, a folder has no image, or a pattern fits nothing.
@@ -93,7 +101,7 @@ def _files_of(item: str) -> list[Path]:
                 )
             raise InputError(
                 f"{item}: no image in this folder; its images must be right in it and "
-                f"end in {', '.join(_IMAGE_ENDINGS)}"
+                f"end in {', '.join(ENDINGS)}"
             )
         return files
     if any(_is_pattern(part) for part in path.parts):
@@ -132,7 +140,8 @@ def _matches(pattern: Path) -> list[Path]:
 
 
 def _has_image_name(path: Path) -> bool:
-    return path.suffix.lower() in _IMAGE_ENDINGS and path.is_file()
+    is_hidden = path.name.startswith(".")
+    return path.suffix.lower() in ENDINGS and not is_hidden and path.is_file()
 
 
 def parse_formats(text: str) -> list[str]:
@@ -217,7 +226,7 @@ def _predict_all(
         named = [f"; {file}: {reason}" for file, reason in outcome.unreadable[:1]]
         raise InputError(
             f"none of {len(files)} files is an image that can be read{''.join(named)}; "
-            "give JPEG or PNG images"
+            f"give images of the formats {', '.join(IMAGE_FORMATS)}"
         )
 
 
@@ -233,23 +242,29 @@ def _segment_file(
       InputError: the file cannot be read; the message is the reason alone.
     """
     try:
-        content = file.read_bytes()
+        image = decode_file(file.read_bytes())
     except OSError as error:
         raise InputError(error.strerror or str(error)) from error
-    try:
-        image = decode_picture(content)
-    except tf.errors.InvalidArgumentError as error:
-        raise InputError(_why_unreadable(content)) from error
+    except ImageFault as fault:
+        raise InputError(fault.reason) from fault
     outputs = segmenter.run(image[tf.newaxis])
-    return image.numpy(), {key: value.numpy()[0] for key, value in outputs.items()}
+    return image, {key: value.numpy()[0] for key, value in outputs.items()}
 
 
-def _why_unreadable(content: bytes) -> str:
-    if not content:
-        return "the file is empty"
-    if content.startswith((b"\xff\xd8\xff", b"\x89PNG")):
-        return "the image is damaged or cut off"
-    return "neither a JPEG nor a PNG image"
+def decode_file(content: bytes) -> np.ndarray:
+    """Decodes what conversion takes, into the pixels that training and servers see.
+
+    Returns:
+      [H, W, 3] uint8 RGB, upright.
+
+    Raises:
+      ImageFault: it is no image, or damaged.
+    """
+    if content.startswith(JPEG_HEAD):
+        # Two decoders of JPEG differ by a grey level here and there.
+        with contextlib.suppress(tf.errors.InvalidArgumentError):
+            return decode_image(content).numpy()
+    return np.asarray(decode_rgb(content))
 
 
 def _segments(

@@ -12,7 +12,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from cmt.data.input.preprocess import decode_image, resize_and_pad, resize_labels_back
+from cmt.data.input.decode import decode_image
+from cmt.data.input.preprocess import resize_and_pad, resize_labels_back
 from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.predictions import check_category_ids
 from cmt.labels import CATEGORY_DIVISOR, LABEL_DIVISOR
@@ -70,7 +71,7 @@ class PanopticPredictor:
         return self.restore(self.segment(self.prepare(images)))
 
     def predict_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Segments JPEG and PNG images, of sizes that may differ.
+        """Segments JPEG, PNG and GIF images, of sizes that may differ.
 
         Args:
           image_bytes: [B] string.
@@ -130,7 +131,7 @@ class PanopticPredictor:
         """Decodes, resizes and pads images of any sizes for `segment`.
 
         Args:
-          image_bytes: [B] string, JPEG or PNG files.
+          image_bytes: [B] string, JPEG, PNG or GIF files.
         """
         check = tf.debugging.assert_greater(
             tf.shape(image_bytes)[0], 0, "image_bytes must hold at least one image"
@@ -138,15 +139,17 @@ class PanopticPredictor:
         with tf.control_dependencies([check]):
             image_bytes = tf.identity(image_bytes)
 
-        def one(content: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            image = decode_picture(content)
+        def one(numbered: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+            index, content = numbered
+            image = decode_image(content, index)
             crop, resized = resize_and_pad(image, self.crop_size)
             return crop, resized, tf.shape(image)[:2]
 
         size = tf.TensorSpec([2], tf.int32)
         crop = tf.TensorSpec([*self.crop_size, 3], tf.float32)
+        numbered = tf.range(tf.shape(image_bytes)[0]), image_bytes
         return _inputs(
-            *tf.map_fn(one, image_bytes, fn_output_signature=(crop, size, size))
+            *tf.map_fn(one, numbered, fn_output_signature=(crop, size, size))
         )
 
     def segment(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -231,32 +234,6 @@ class PanopticPredictor:
         ids = tf.constant([0, *(item.id for item in self.categories)], tf.int32)
         classes = labels // LABEL_DIVISOR
         return tf.gather(ids, classes) * CATEGORY_DIVISOR + labels % LABEL_DIVISOR
-
-
-def decode_picture(content: tf.Tensor) -> tf.Tensor:
-    """Decodes a JPEG or PNG image.
-
-    Args:
-      content: scalar string, the file.
-
-    Returns:
-      [H, W, 3] uint8 RGB; grey becomes RGB, transparency is dropped.
-
-    Raises:
-      tf.errors.InvalidArgumentError: it is neither, or damaged.
-    """
-    is_jpeg = tf.equal(tf.strings.substr(content, 0, 3), b"\xff\xd8\xff")
-    is_png = tf.equal(tf.strings.substr(content, 0, 4), b"\x89PNG")
-    check = tf.debugging.Assert(
-        is_jpeg | is_png,
-        [
-            "an image must be a JPEG or PNG file; got something else, bytes:",
-            tf.strings.length(content),
-        ],
-    )
-    with tf.control_dependencies([] if check is None else [check]):
-        content = tf.identity(content)
-    return decode_image(content)
 
 
 def _inputs(

@@ -104,7 +104,8 @@ def make_data(options: argparse.Namespace) -> dict[str, Any]:
     Raises:
       InputError: the working folder has other scenes.
     """
-    data = rows.load_experiment(rows.BASE, options.overrides).data
+    config = f"{rows.FOLDER}/{rows.SEARCHED[0]}"
+    data = rows.load_experiment(config, options.overrides).data
     wanted = {
         "level": rows.SCENES,
         "train": options.train,

@@ -10,14 +10,14 @@ from typing import NamedTuple
 
 from cmt.data.checks.files import missing_message
 from cmt.data.checks.problems import Kind, Problem
+from cmt.data.panoptic.images import ENDINGS
 from cmt.data.panoptic.json import PanopticImage
 from cmt.data.panoptic.registry import Paths
 from cmt.io.storage import Location, is_file, join, list_files
 
-_ENDINGS = {
-    "image": (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
-    "mask": (".png",),
-}
+_ENDINGS = {"image": ENDINGS, "mask": (".png",)}
+# From here on, most files missing or unused are one problem: another split's folder.
+_MANY = 10
 
 
 class FileCounts(NamedTuple):
@@ -36,8 +36,9 @@ class Reconciliation(NamedTuple):
 
     Attributes:
       missing: a fault for each file of an entry that is not there.
-      summary: the same faults; of a folder that has none of its files, one.
-      unused: a remark on each other file, unless a fault offers it in place of one.
+      summary: the same faults, but one where most are alike; and one of a folder of
+        which the json names less than half.
+      unused: a remark on each other file, unless a fault tells of it.
     """
 
     counts: FileCounts
@@ -146,14 +147,15 @@ class _Files:
             path = join(self._folder, name)
             self.missing.append(Problem(Kind.MISSING, path, None, message, fix, image))
         self.summary = self.missing
-        if len(self.missing) == len(self._wanted) > 1 and not other_names:
-            option, example = f"{self._what}s", self._wanted[0][0]
-            message = (
-                f"none of the {len(self._wanted)} {option} that the json names is in "
-                f"this folder, such as {example}"
-            )
-            fix = advice or f"give --{option} the folder that has them"
-            folder = str(self._folder)
+        option, folder = f"{self._what}s", str(self._folder)
+        fix = advice or f"give --{option} the folder that has them"
+        lost, named = len(self.missing), len(self._wanted)
+        most = lost == named > 1 or lost > max(named // 2, _MANY)
+        if most and not other_names:
+            of_them = f"of the {named} {option} that the json names"
+            there = f"none {of_them} is" if lost == named else f"{lost} {of_them} are not"
+            example = posixpath.relpath(self.missing[0].file, folder)
+            message = f"{there} in this folder, such as {example}"
             self.summary = [Problem(Kind.MISSING, folder, None, message, fix)]
         unused = sorted(
             name
@@ -164,8 +166,16 @@ class _Files:
         )
         self.num_unused = len(unused)
         kind = Kind.UNUSED_IMAGE if self._what == "image" else Kind.UNUSED_MASK
-        message = "the json does not name this file"
+        if self.num_unused > max(len(self.found), _MANY):
+            message = (
+                f"the json names {len(self.found)} of the {option} in this folder and "
+                f"not {self.num_unused}, such as {unused[0]}; is it of another split?"
+            )
+            fix += ", or the json that names all"
+            self.summary = [*self.summary, Problem(kind, folder, None, message, fix)]
+            told.update(unused)
         fix = "none needed; if it should be used, give the json that names it"
+        message = "the json does not name this file"
         self.unused = [
             Problem(kind, join(self._folder, name), None, message, fix)
             for name in unused

@@ -8,13 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
 
-from cmt.data.checks.files import FilesCheck, ImageFile
+from cmt.data.checks.files import FilesCheck
 from cmt.data.checks.problems import Problem
 from cmt.data.panoptic.categories import Category, class_of_id
+from cmt.data.panoptic.images import ImageFile
 from cmt.data.panoptic.json import PanopticImage, Segment, count_masks
-from cmt.data.panoptic.masks import DECODING_ERRORS, decoding_fault, label_values
+from cmt.data.panoptic.masks import label_values
+from cmt.data.panoptic.png import ImageFault
 from cmt.data.panoptic.registry import Paths
 from cmt.data.records.manifest import Counts, Skipped
 from cmt.data.records.tfrecord import encode_example, frame
@@ -75,8 +76,7 @@ def encode_image(options: EncodingOptions, entry: PanopticImage) -> Encoded:
     labels = np.array([0, 0, *values], np.uint16).take(files.index)
     try:
         image, image_format = _encoded_rgb(files.image)
-    except DECODING_ERRORS as error:
-        fault = decoding_fault(error)
+    except ImageFault as fault:
         path = join(options.files.images, entry.image_path)
         problem = Problem(
             fault.kind, path, None, fault.reason, fault.fix, entry.file_name
@@ -106,26 +106,14 @@ def count_segments(
 
 def _encoded_rgb(image: ImageFile) -> tuple[bytes, str]:
     """The file as it is if it is an upright RGB JPEG or PNG; else encoded again."""
-    keeps = image.mode == "RGB" and image.format in ("JPEG", "PNG")
-    if keeps and image.orientation == 1:
+    if image.is_plain:
         return image.content, image.format.lower()
-    buffer = io.BytesIO()
-    # In the format that was checked; JPEG is that of an MPO, too.
-    with Image.open(io.BytesIO(image.content), formats=[image.format]) as opened:
-        upright = opened if image.orientation == 1 else ImageOps.exif_transpose(opened)
-        rgb = _to_rgb(upright)
-        if image.format == "JPEG":
-            rgb.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
-            return buffer.getvalue(), "jpeg"
-        rgb.save(buffer, "PNG")
-        return buffer.getvalue(), "png"
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        # Pillow would cut values off at 255.
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    return image.convert("RGB")
+    buffer, rgb = io.BytesIO(), image.decode()
+    if image.format == "JPEG":
+        rgb.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+        return buffer.getvalue(), "jpeg"
+    rgb.save(buffer, "PNG")
+    return buffer.getvalue(), "png"
 
 
 def left_out(problems: Iterable[Problem]) -> list[Skipped]:

@@ -12,12 +12,6 @@ import tensorflow as tf
 _PADDING_VALUE = 127.5
 
 
-def decode_image(encoded: tf.Tensor) -> tf.Tensor:
-    """JPEG or PNG bytes -> [H, W, 3] uint8 RGB."""
-    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-    return tf.ensure_shape(image, [None, None, 3])
-
-
 def resized_size(size: tf.Tensor, crop_size: tuple[int, int]) -> tf.Tensor:
     """The size, [2] int32 as `size`, at which an image just fits into the crop.
 

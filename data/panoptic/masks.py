@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import io
-import struct
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from cmt.data.panoptic import png
+from cmt.data.panoptic.images import DECODING_ERRORS, JPEG_HEAD, decoding_fault
 from cmt.data.panoptic.json import MAX_SEGMENT_ID, Segment
 from cmt.data.panoptic.png import ImageFault, Png, read_png
 from cmt.errors import InputError
 from cmt.io.storage import Location, read_bytes
 from cmt.labels import LABEL_DIVISOR
 
-JPEG_HEAD = b"\xff\xd8\xff"
-# What Pillow raises for files that are no images or damaged, and what we do.
-DECODING_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    struct.error,
-    Image.DecompressionBombError,
-)
 # RGB, or RGB with an opacity, which is not looked at.
 _IDS_COLORS = (2, 6)
 _COLOR_NAMES = {0: "a grey", 2: "an RGB", 3: "a palette", 4: "a grey", 6: "an RGB"}
@@ -83,18 +74,6 @@ def mask_ids(content: bytes) -> np.ndarray:
     except DECODING_ERRORS as error:
         raise decoding_fault(error) from error
     return (np.frombuffer(colors, "<i4") & MAX_SEGMENT_ID).reshape(height, width)
-
-
-def decoding_fault(error: Exception) -> ImageFault:
-    """Returns one of DECODING_ERRORS as what it means for the file."""
-    if isinstance(error, ImageFault):
-        return error
-    if isinstance(error, UnidentifiedImageError):
-        return ImageFault(png.NO_IMAGE, "it has no known image format")
-    if isinstance(error, Image.DecompressionBombError):
-        return ImageFault(png.TOO_LARGE, "it declares more pixels than Pillow reads")
-    reason = next(iter(str(error).splitlines()), "it is damaged")
-    return ImageFault(png.TRUNCATED if "truncated" in reason else png.DAMAGED, reason)
 
 
 def write_ids(path: Location, ids: np.ndarray) -> None:

@@ -171,3 +171,40 @@ def test_places_of_a_registered_data_set_hold_for_images_without_annotation(tmp_
     assert found.kinds() == {"image without annotation": 1, "image without entry": 1}
     assert found.files == FileCounts(1, 1, 0, 0, 0, 0)
     assert found.notes == []
+
+
+def test_the_folder_of_another_split_is_one_problem(tmp_path):
+    """Of generated scenes the names of train are those of val, and more."""
+    train = touch(tmp_path / "train", *(f"{number:03}.png" for number in range(40)))
+    masks = touch(tmp_path / "m", *(f"{number:03}.png" for number in range(12)))
+    entries = [entry(f"{number:03}.png", f"{number:03}.png") for number in range(12)]
+    found = reconcile(Paths(train, "", masks), entries)
+    (problem,) = found.summary
+    assert problem.kind is Kind.UNUSED_IMAGE
+    assert problem.line == (
+        f"{train}: the json names 12 of the images in this folder and not 28, such as "
+        "012.png; is it of another split?; give --images the folder that has them, or "
+        "the json that names all"
+    )
+    assert unused(found) == found.missing == []
+    assert found.counts.unused_images == 28
+
+    val = touch(tmp_path / "val", *(f"{number:03}.png" for number in range(12)))
+    entries = [entry(f"{number:03}.png", f"{number % 12:03}.png") for number in range(40)]
+    found = reconcile(Paths(val, "", masks), entries)
+    (problem,) = found.summary
+    assert problem.kind is Kind.MISSING
+    assert problem.message == (
+        "28 of the 40 images that the json names are not in this folder, such as "
+        "012.png"
+    )
+    assert len(found.missing) == 28
+
+
+def test_a_few_other_files_are_remarks(tmp_path):
+    images = touch(tmp_path / "i", *(f"{number}.jpg" for number in range(22)))
+    masks = touch(tmp_path / "m", *(f"{number}.png" for number in range(11)))
+    entries = [entry(f"{number}.jpg", f"{number}.png") for number in range(11)]
+    found = reconcile(Paths(images, "", masks), entries)
+    assert found.summary == []
+    assert len(unused(found)) == 11

@@ -18,6 +18,7 @@ from PIL import Image
 from cmt.cli import demo_run
 from cmt.cli.main import main
 from cmt.config import load_experiment, to_text
+from cmt.data.input.decode import decode_image
 from cmt.data.input.open import Data
 from cmt.data.panoptic.categories import write_categories
 from cmt.data.panoptic.masks import read_ids
@@ -29,7 +30,6 @@ from cmt.evaluation.factory import open_evaluation
 from cmt.factory import build_model
 from cmt.serving import factory
 from cmt.serving.predict import predict_files
-from cmt.serving.predictor import decode_picture
 from cmt.weights.files import find_checkpoint
 from tests.data.conversions import convert
 
@@ -126,7 +126,7 @@ def test_evaluation_and_prediction_agree(
     files = sorted((scenes / "images" / "val").iterdir())
     assert len(files) == 3
     for file in files:
-        outputs = segmenter.run(decode_picture(file.read_bytes())[tf.newaxis])
+        outputs = segmenter.run(decode_image(file.read_bytes())[tf.newaxis])
         written = read_ids(tmp_path / "predictions" / "panoptic" / f"{file.stem}.png")
         np.testing.assert_array_equal(outputs["panoptic"][0], written)
 

@@ -10,11 +10,11 @@ import pytest
 import tensorflow as tf
 
 import cmt
+from cmt.data.input.decode import decode_image
 from cmt.data.panoptic.categories import Category
 from cmt.errors import InputError, WorkError
 from cmt.serving import export
 from cmt.serving.predict import find_inputs, predict_files
-from cmt.serving.predictor import decode_picture
 from cmt.serving.saved_model import load_saved_model
 from cmt.serving.warmup_requests import prediction_log_class
 from tests import fakes
@@ -121,7 +121,7 @@ def test_decoded_pictures_and_encoded_ones_give_the_same_integers(exported, samp
     """`cmt predict` decodes a picture itself and uses the signature of images."""
     signatures = tf.saved_model.load(str(exported)).signatures
     for sample in samples:
-        image = decode_picture(sample)
+        image = decode_image(sample)
         of_image = signatures["serving_default"](images=image[tf.newaxis])
         of_bytes = signatures["image_bytes"](image_bytes=tf.constant([sample]))
         assert of_image.keys() == of_bytes.keys() == OUTPUTS.keys()
