@@ -16,6 +16,7 @@ from cmt.data.panoptic.json import (
     PanopticImage,
     Segment,
     area_of,
+    crowd_of,
     record_name,
     shown,
 )
@@ -266,7 +267,7 @@ class JsonCheck(EntryCheck):
                 id=segment_id,
                 category_id=info["category_id"] if fine else 0,
                 area=area_of(info) if clear else None,
-                is_crowd=bool(info.get("iscrowd", 0)),
+                is_crowd=bool(crowd_of(info)),
                 box=info.get("bbox") if clear else None,
             )
 
@@ -290,7 +291,8 @@ class JsonCheck(EntryCheck):
         self, info: dict[str, Any], where: str, image: str, stuff: set[int]
     ) -> None:
         number, category = info["id"], info["category_id"]
-        crowd, is_thing = info.get("iscrowd", 0), self.is_thing.get(category)
+        crowd = info.get("iscrowd", 0) if self.strict else crowd_of(info)
+        is_thing = self.is_thing.get(category)
         if self._names_unlisted and category not in self.is_thing:
             message = f'{where} category_id {category} is not in "categories"'
             fix = 'add the category or correct "category_id"'

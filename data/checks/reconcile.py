@@ -153,7 +153,9 @@ class _Files:
         most = lost == named > 1 or lost > max(named // 2, _MANY)
         if most and not other_names:
             of_them = f"of the {named} {option} that the json names"
-            there = f"none {of_them} is" if lost == named else f"{lost} {of_them} are not"
+            there = (
+                f"none {of_them} is" if lost == named else f"{lost} {of_them} are not"
+            )
             example = posixpath.relpath(self.missing[0].file, folder)
             message = f"{there} in this folder, such as {example}"
             self.summary = [Problem(Kind.MISSING, folder, None, message, fix)]

@@ -199,7 +199,9 @@ def _field(
     """The value of a key of an entry, where it is of the kind; else a ValueError."""
     if not isinstance(entry, dict):
         raise ValueError(f"{where} must be an object; got {shown(entry)}")
-    value = entry.get(key, default)
+    value = entry.get(key)
+    if value is None:  # null, as some tools write what they do not know
+        value = default
     if value is _REQUIRED:
         raise ValueError(f'{where} has no "{key}"; add it')
     if value is not default and not isinstance(value, kind):
@@ -248,6 +250,12 @@ def area_of(info: dict[str, Any]) -> float | None:
     area = info.get("area")
     fits = isinstance(area, _Number) and not isinstance(area, bool)
     return area if fits and 0 <= area <= _LARGEST_AREA else None
+
+
+def crowd_of(info: dict[str, Any]) -> Any:
+    """Returns the "iscrowd" of a segment; 0 where there is none."""
+    crowd = info.get("iscrowd")
+    return 0 if crowd is None else crowd
 
 
 def _segment(info: Any, where: str) -> Segment:

@@ -101,6 +101,11 @@ KINDS = {
         "segment without area",
         None,
     ),
+    "null for what has a default": (
+        lambda d: [info.update(area=None, iscrowd=None) for info in all_infos(d)],
+        "segment without area",
+        None,
+    ),
     "segments without pixels": (absent, "id not in PNG", lambda _: 3),
     "stuff twice": (split_stuff, "stuff twice", lambda _: 1),
     "segment id 0": (from_zero, "segment with id 0", lambda _: 1),

@@ -11,6 +11,7 @@ from cmt.data.checks import reconcile as module
 from cmt.data.checks.reconcile import FileCounts, Reconciliation, reconcile
 from cmt.data.checks.report import validate
 from cmt.data.panoptic.json import PanopticImage
+from cmt.data.panoptic.kinds import Kind
 from cmt.data.panoptic.registry import Paths
 
 
@@ -190,7 +191,9 @@ def test_the_folder_of_another_split_is_one_problem(tmp_path):
     assert found.counts.unused_images == 28
 
     val = touch(tmp_path / "val", *(f"{number:03}.png" for number in range(12)))
-    entries = [entry(f"{number:03}.png", f"{number % 12:03}.png") for number in range(40)]
+    entries = [
+        entry(f"{number:03}.png", f"{number % 12:03}.png") for number in range(40)
+    ]
     found = reconcile(Paths(val, "", masks), entries)
     (problem,) = found.summary
     assert problem.kind is Kind.MISSING
