@@ -20,8 +20,13 @@ def demo(
         ),
     ] = pathlib.Path("demo"),
     minutes: Annotated[
-        float, typer.Option(metavar="M", help="Minutes of training, at the most.")
-    ] = 8.0,
+        float | None,
+        typer.Option(
+            metavar="M",
+            help="Minutes of training; a short trial measures how many steps that is.",
+            show_default="1,850 steps",
+        ),
+    ] = None,
     train: Annotated[int, typer.Option(min=1, help="Scenes to train on.")] = 4000,
     val: Annotated[int, typer.Option(min=1, help="Scenes to evaluate on.")] = 200,
     seed: Annotated[int, typer.Option(min=0, help="Of scenes and training.")] = 0,
@@ -33,7 +38,7 @@ def demo(
 
     \b
     Example:
-      cmt demo --output demo --minutes 8
+      cmt demo --output demo --minutes 3
     """
     from cmt.cli.demo_run import run_demo
     from cmt.cli.evaluate import print_metrics
