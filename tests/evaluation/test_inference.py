@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from cmt.data.input.preprocess import resize_and_pad
 from cmt.data.panoptic.categories import read_categories, write_categories
 from cmt.errors import InputError
+from cmt.serving.predict import decode_file
 from cmt.serving.predictor import PanopticPredictor
 from tests import fakes
 
@@ -134,9 +138,32 @@ def test_undecodable_bytes(predictor, content):
         predictor.predict_bytes([good, content])
 
 
-def test_the_error_names_what_an_image_must_be(predictor):
-    with pytest.raises(tf.errors.InvalidArgumentError, match="JPEG or PNG"):
-        predictor.predict_bytes([b"text"])
+def test_the_error_names_the_image_and_what_it_must_be(predictor):
+    good = fakes.encode(fakes.make_image(9, 9))
+    rule = r"(?s)GIF, JPEG or PNG.*\[1\]\[4\]|GIF, JPEG or PNG.*1 4"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=rule):
+        predictor.predict_bytes([good, b"text"])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_in_any_orientation_has_the_same_map(predictor, orientation):
+    upright = Image.fromarray(fakes.make_image(64, 80))
+    # What turns an upright picture into the stored one.
+    ways = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
+    stored = upright
+    if orientation in ways:
+        stored = upright.transpose(Image.Transpose(ways[orientation]))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    stored.save(buffer, "JPEG", quality=100, subsampling=0, exif=exif)
+    content = buffer.getvalue()
+    expected = predictor.predict(np.asarray(upright)[None])["panoptic"].numpy()
+    from_bytes = predictor.predict_bytes([content])["panoptic"].numpy()
+    from_file = predictor.predict(decode_file(content)[None])["panoptic"].numpy()
+    for found in (from_bytes, from_file):
+        assert found.shape == (1, 64, 80)
+        assert (found == expected).mean() >= 0.99
 
 
 def test_no_image_at_all(predictor):
