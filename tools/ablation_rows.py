@@ -25,8 +25,8 @@ BASE = "scenes/tiny"
 FOLDER = "scenes/ablations"
 CONFIGS = ROOT / "configs" / FOLDER
 
-# Ten rows, three seeds and the search take an hour and a half of two cores: a step takes
-# half as long as with the 193 x 193 pixels of the base.
+# Ten rows, three seeds and the search take an hour and a half of two cores: a step
+# takes half as long as with the 193 x 193 pixels of the base.
 STEPS = 1000
 SIZE_PIXELS = 129
 SEEDS = (0, 1, 2)
