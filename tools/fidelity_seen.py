@@ -22,14 +22,14 @@ need reference data are skipped where it is missing, and say so.
 - A served SavedModel gives the evaluator's integers. A continued run gets the batches
   of a run that was never stopped. A conversion that was killed ten times ends with the
   same bytes.
-- *Measured here* on two shared CPU cores on 2026-11-29, seed 0, beside other work:
-  `make demo` twice, 1,603 and 1,583 training steps, 12.2 and 15.5 minutes without the
-  installation: PQ 69.3 and 66.3 (things 51.9 and 47.2, stuff 95.5 and 95.0) on 200
-  scenes that it was not trained on; 200 of 200 served maps equalled the evaluator's.
-  At the last layer the mean of a matched center's reference points explained the
-  centroid of its mask with R2 0.92 in h and 0.89 in w in the second of them, the mask
-  approximation loss was 0.086 (`python tools/look_inside.py demo/run`). Two runs with
-  one seed differ, because the order of sums in threads does.
+- *Measured here* on two shared CPU cores (AMD EPYC) on 2026-11-29, seed 0: `make demo`
+  took 11.5 minutes without the installation: 1,850 training steps, PQ 71.1 (things
+  55.2, stuff 95.0) on 200 scenes that it was not trained on; 200 of 200 served maps
+  equalled the evaluator's. At the last layer the mean of a matched center's reference
+  points explained the centroid of its mask with R2 0.89 in h and 0.88 in w, the mask
+  approximation loss was 0.091 (`python tools/look_inside.py demo/run`). The picture of
+  the README is of this run. Two runs with one seed differ by two or three PQ, because
+  the order of sums in threads does.
 - *Measured here* on 2026-11-22, with the code of that day: `cmt train
   coco/overfit_samples` learned 14 real COCO images by heart in 8 minutes: PQ 65.4
   (things 51.6, stuff 82.6) on these 14.
