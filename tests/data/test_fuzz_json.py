@@ -63,6 +63,27 @@ def mutate(rng: np.random.Generator, content: dict[str, Any]) -> None:
         node[key] = copy.deepcopy(other[other_key])
 
 
+def dicts(entries: list[Any]) -> list[dict[str, Any]]:
+    return [entry for entry in entries if isinstance(entry, dict)]
+
+
+def annotation_of(content: dict[str, Any], name: str) -> dict[str, Any]:
+    """The annotation of a record; without a list of images they name the files."""
+
+    def stem(entry: dict[str, Any]) -> str:
+        return pathlib.PurePosixPath(str(entry.get("file_name"))).stem
+
+    found = dicts(content["annotations"])
+    images = content.get("images")
+    if images is None:
+        found = [one for one in found if stem(one) == name]
+    else:
+        numbers = [one["id"] for one in dicts(images) if stem(one) == name]
+        found = [one for one in found if one.get("image_id") in numbers]
+    (entry,) = found
+    return entry
+
+
 def expected_labels(
     content: dict[str, Any], name: str, folder: pathlib.Path
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -71,13 +92,8 @@ def expected_labels(
     Returns:
       Of each pixel: its class, 0 where void; and its segment, whatever number.
     """
-    classes = sorted(entry["id"] for entry in content["categories"])
-    number = next(
-        image["id"]
-        for image in content["images"]
-        if pathlib.PurePosixPath(image["file_name"]).stem == name
-    )
-    (entry,) = [one for one in content["annotations"] if one["image_id"] == number]
+    classes = [entry["id"] for entry in content["categories"]]
+    entry = annotation_of(content, name)
     ids = read_ids(folder / entry["file_name"])
     labels = np.zeros_like(ids)
     segments = ids.copy()
@@ -96,7 +112,7 @@ def check_record(record: bytes, content: dict[str, Any], folder: pathlib.Path) -
     classes, segments = expected_labels(content, name, folder)
     np.testing.assert_array_equal(labels // LABEL_DIVISOR, classes, err_msg=name)
     things = [c["id"] for c in content["categories"] if int(c["isthing"])]
-    order = sorted(entry["id"] for entry in content["categories"])
+    order = [entry["id"] for entry in content["categories"]]
     for value in np.unique(labels[labels > 0]):
         inside = labels == value
         if order[value // LABEL_DIVISOR - 1] in things:

@@ -73,7 +73,7 @@ def test_every_orientation_is_turned_alike(orientation):
         for name, pixels in found.items():
             assert pixels.shape == (40, 56, 3), (form, name)
             apart = np.abs(pixels.astype(int) - np.asarray(upright))
-            assert apart.max() <= (4 if form == "JPEG" else 0), (form, name)
+            assert apart.max() <= (8 if form == "JPEG" else 0), (form, name)
 
 
 def tiff(order: str, kind: int, value: int, entries: int = 1) -> bytes:
@@ -102,7 +102,7 @@ def with_segments(*segments: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("order", "kind", "entries"), itertools.product(("II", "MM"), (3, 4), (1, 5))
+    ("order", "kind", "entries"), list(itertools.product(("II", "MM"), (3, 4), (1, 5)))
 )
 def test_the_graph_reads_exif_as_pillow_does(order, kind, entries):
     for value in (1, 6, 8):
@@ -197,8 +197,8 @@ def test_every_format(form):
     if form in GRAPH:
         np.testing.assert_array_equal(in_graph(content, 0), expected)
     else:
-        rule = f"GIF, JPEG or PNG file.*index.*7 {len(content)}"
-        with pytest.raises(tf.errors.InvalidArgumentError, match=f"(?s){rule}"):
+        rule = rf"GIF, JPEG or PNG file.* index, .*\] \[7\] \[{len(content)}\]"
+        with pytest.raises(tf.errors.InvalidArgumentError, match=rule):
             in_graph(content, 7)
 
 

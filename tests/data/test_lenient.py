@@ -102,7 +102,9 @@ KINDS = {
         None,
     ),
     "null for what has a default": (
-        lambda d: [info.update(area=None, iscrowd=None) for info in all_infos(d)],
+        lambda d: [
+            i.update(area=None, iscrowd=i["iscrowd"] or None) for i in all_infos(d)
+        ],
         "segment without area",
         None,
     ),

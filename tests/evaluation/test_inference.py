@@ -140,25 +140,28 @@ def test_undecodable_bytes(predictor, content):
 
 def test_the_error_names_the_image_and_what_it_must_be(predictor):
     good = fakes.encode(fakes.make_image(9, 9))
-    rule = r"(?s)GIF, JPEG or PNG.*\[1\]\[4\]|GIF, JPEG or PNG.*1 4"
+    rule = r"GIF, JPEG or PNG file.* index, with bytes:\] \[1\] \[4\]"
     with pytest.raises(tf.errors.InvalidArgumentError, match=rule):
         predictor.predict_bytes([good, b"text"])
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_photo_in_any_orientation_has_the_same_map(predictor, orientation):
-    upright = Image.fromarray(fakes.make_image(64, 80))
-    # What turns an upright picture into the stored one.
+def photo(orientation: int) -> bytes:
+    """A JPEG that viewers show alike, whatever the orientation it is stored in."""
+    image = Image.fromarray(fakes.make_image(64, 80))
     ways = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
-    stored = upright
     if orientation in ways:
-        stored = upright.transpose(Image.Transpose(ways[orientation]))
+        image = image.transpose(Image.Transpose(ways[orientation]))
     exif = Image.Exif()
     exif[0x0112] = orientation
     buffer = io.BytesIO()
-    stored.save(buffer, "JPEG", quality=100, subsampling=0, exif=exif)
-    content = buffer.getvalue()
-    expected = predictor.predict(np.asarray(upright)[None])["panoptic"].numpy()
+    image.save(buffer, "JPEG", quality=100, subsampling=0, exif=exif)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_in_any_orientation_has_the_same_map(predictor, orientation):
+    expected = predictor.predict(decode_file(photo(1))[None])["panoptic"].numpy()
+    content = photo(orientation)
     from_bytes = predictor.predict_bytes([content])["panoptic"].numpy()
     from_file = predictor.predict(decode_file(content)[None])["panoptic"].numpy()
     for found in (from_bytes, from_file):
