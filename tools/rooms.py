@@ -32,7 +32,7 @@ ARROWS = {
     "cmt.zoo": ("cmt",),
     "cmt.io": ("cmt.errors",),
     "cmt.pictures": ("cmt.io", "cmt.labels"),
-    "cmt.data": (),
+    "cmt.data": ("cmt.data.panoptic",),
     "cmt.data.panoptic": _PLUMBING,
     "cmt.data.checks": ("cmt.data.panoptic", *_PLUMBING),
     "cmt.data.records": ("cmt.data.panoptic", *_PLUMBING),

@@ -1,11 +1,13 @@
 """Image files -> pixels in graphs, upright as their EXIF orientation says.
 
-The same pixels as `cmt.data.panoptic.images` gives, for the formats of GRAPH_FORMATS.
+Bit for bit the pixels that `cmt.data.panoptic.images` gives, for GRAPH_FORMATS.
 """
 
 from __future__ import annotations
 
 import tensorflow as tf
+
+from cmt.data.records.tfrecord import JPEG_DCT
 
 # Of what TensorFlow decodes; its BMP reader takes palettes for grey.
 GRAPH_FORMATS = ("GIF", "JPEG", "PNG")
@@ -48,12 +50,21 @@ def decode_image(encoded: tf.Tensor, index: tf.Tensor | int = 0) -> tf.Tensor:
     )
     with tf.control_dependencies([] if check is None else [check]):
         encoded = tf.identity(encoded)
-    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-    image = tf.ensure_shape(image, [None, None, 3])
-    is_jpeg = heads[GRAPH_FORMATS.index("JPEG")]
+    gif, jpeg, _ = heads
     return tf.cond(
-        is_jpeg, lambda: turn_upright(image, jpeg_orientation(encoded)), lambda: image
+        jpeg,
+        lambda: _upright_jpeg(encoded),
+        lambda: tf.cond(
+            gif,
+            lambda: tf.io.decode_gif(encoded)[0],
+            lambda: tf.io.decode_png(encoded, channels=3),
+        ),
     )
+
+
+def _upright_jpeg(encoded: tf.Tensor) -> tf.Tensor:
+    image = tf.io.decode_jpeg(encoded, channels=3, dct_method=JPEG_DCT)
+    return turn_upright(image, jpeg_orientation(encoded))
 
 
 def turn_upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:

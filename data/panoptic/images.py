@@ -150,7 +150,7 @@ def _check_mode(image: Image.Image) -> None:
     if image.mode not in _MODES:
         raise ImageFault(
             NO_IMAGE,
-            f"its mode must be one of {', '.join(_MODES)}; got {image.mode}",
+            f"its mode must be RGB or one of {', '.join(_MODES[1:])}; got {image.mode}",
             "save it as an RGB image of 8 bits",
         )
 

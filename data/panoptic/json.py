@@ -200,11 +200,12 @@ def _field(
     if not isinstance(entry, dict):
         raise ValueError(f"{where} must be an object; got {shown(entry)}")
     value = entry.get(key)
-    if value is None:  # null, as some tools write what they do not know
-        value = default
-    if value is _REQUIRED:
+    # Some tools write null for what they do not know.
+    if value is None and default is not _REQUIRED:
+        return default
+    if key not in entry:
         raise ValueError(f'{where} has no "{key}"; add it')
-    if value is not default and not isinstance(value, kind):
+    if not isinstance(value, kind):
         arrived = shown(value)
         raise ValueError(f'{where}: "{key}" must be {_WORDS[kind]}; got {arrived}')
     return value

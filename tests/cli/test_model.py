@@ -178,7 +178,7 @@ def test_list_has_what_was_measured_and_what_is_published(capsys):
     assert rows[R50] == [*clustering, "91,815,748", "94.9M", "53.0"]
     unpublished = "coco/cmt_deeplab_axial_r104_1281_200k"
     assert rows[unpublished] == [*clustering, "132,114,436", "135.2M", "-"]
-    assert rows["scenes/ablations/kmeans"] == ["kmeans", "193x193", "-", "-", "-"]
+    assert rows["scenes/ablations/kmeans"] == ["kmeans", "129x129", "-", "-", "-"]
     code, out, _ = run_model(capsys, "list", "--json")
     assert code == 0
     [row] = [

@@ -199,11 +199,11 @@ def test_images_that_cannot_be_made_rgb(tmp_path, mode):
 def test_what_cannot_be_encoded_again_is_a_fault_of_the_image(tmp_path, monkeypatch):
     """Not an error that ends the conversion."""
 
-    def fail(_):
+    def fail(*_):
         raise OSError("image file is truncated")
 
     sources = one_image(tmp_path, saved(photo(40, 60).convert("L")), (40, 60))
-    monkeypatch.setattr("cmt.data.convert.encode._to_rgb", fail)
+    monkeypatch.setattr(Image.Image, "convert", fail)
     with pytest.raises(
         InputError, match=r"a\.jpg: cannot be read: image file is truncated; down"
     ):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cmt.data.input.decode import decode_image
 from cmt.data.input.open import Data, find_split
 from cmt.data.input.preprocess import resize_and_pad, resize_labels
 from cmt.data.records.index import index_records
@@ -369,7 +370,7 @@ def test_evaluation_has_every_image_once_in_order(config, scenes):
     assert batch.original_sizes.numpy().tolist() == [[65, 65]] * 4
     assert batch.resized_sizes.numpy().tolist() == [[49, 49]] * 4
     image = tf.io.read_file(str(scenes / "images" / "val" / "000000000002.jpg"))
-    expected, _ = resize_and_pad(tf.io.decode_jpeg(image), (49, 65))
+    expected, _ = resize_and_pad(decode_image(image), (49, 65))
     np.testing.assert_array_equal(batch.images[1], expected)
 
     limited = Data(config).validation.evaluation_batches(batch_size=4, max_images=3)

@@ -250,7 +250,7 @@ def counts(monkeypatch) -> collections.Counter:
     counting(tf.train, "get_checkpoint_state", lambda *_: "lookup")
     counting(tf.train, "load_checkpoint", lambda *_: "reader")
     # Each graph that decodes calls it once, to be built.
-    counting(tf.io, "decode_image", lambda *_: "decode")
+    counting(tf.io, "decode_jpeg", lambda *_: "decode")
     return counts
 
 

@@ -75,7 +75,7 @@ def test_mixed_sizes_and_formats(predictor):
         panoptic = outputs["panoptic"][index].numpy()
         assert not panoptic[height:].any() and not panoptic[:, width:].any()
         assert panoptic[:height, :width].any()
-        decoded = tf.io.decode_image(file).numpy()
+        decoded = decode_file(file)
         _assert_equal(
             _image_outputs(outputs, index),
             _image_outputs(predictor.predict(decoded[None]), 0),

@@ -76,7 +76,7 @@ def test_files_written(segmenter, folder, tmp_path, predictor):
     output = tmp_path / "out"
     outcome = predict_files(segmenter, find_inputs([str(folder)]), output)
     assert [file.name for file, _ in outcome.unreadable] == ["wrong.jpg"]
-    assert outcome.unreadable[0][1] == "neither a JPEG nor a PNG image"
+    assert outcome.unreadable[0][1] == "cannot be read: it has no known image format"
     results = json.loads((output / "predictions.json").read_text())["images"]
     assert results == outcome.images
     assert [Path(entry["file"]).name for entry in results] == ["a.jpg", "b.PNG"]
@@ -180,7 +180,7 @@ def test_command_reports_what_is_no_image(run, folder, tmp_path):
     result = run("model", folder, "--output", tmp_path / "out")
     assert isinstance(result.exception, WorkError)
     assert "1 of 3 files" in str(result.exception)
-    assert "wrong.jpg: neither a JPEG nor a PNG image" in result.output
+    assert "wrong.jpg: cannot be read: it has no known image format" in result.output
     assert (tmp_path / "out" / "overlays" / "a.png").is_file()
 
 
@@ -203,7 +203,7 @@ def test_command_keeps_earlier_results_if_nothing_is_an_image(
     result = run("model", folder / "wrong.jpg", *arguments)
     assert isinstance(result.exception, InputError)
     assert "none of 1 files is an image" in str(result.exception)
-    assert "wrong.jpg: neither a JPEG nor a PNG" in str(result.exception)
+    assert "wrong.jpg: cannot be read: it has no known image" in str(result.exception)
     assert "segments" not in result.output
     after = {p: p.read_bytes() for p in output.rglob("*") if p.is_file()}
     assert after == before

@@ -13,7 +13,7 @@ import cmt
 from cmt.data.input.decode import decode_image
 from cmt.data.panoptic.categories import Category
 from cmt.errors import InputError, WorkError
-from cmt.serving import export
+from cmt.serving import export, predict
 from cmt.serving.predict import find_inputs, predict_files
 from cmt.serving.saved_model import load_saved_model
 from cmt.serving.warmup_requests import prediction_log_class
@@ -131,10 +131,13 @@ def test_decoded_pictures_and_encoded_ones_give_the_same_integers(exported, samp
 
 def test_prediction_from_the_folder(exported, samples, tmp_path, monkeypatch):
     decoded = []
-    decode = tf.io.decode_image
-    monkeypatch.setattr(
-        tf.io, "decode_image", lambda *a, **k: decoded.append(1) or decode(*a, **k)
-    )
+    for owner, name in ((tf.io, "decode_jpeg"), (predict, "decode_rgb")):
+        decode = getattr(owner, name)
+        monkeypatch.setattr(
+            owner,
+            name,
+            lambda *a, decode=decode, **k: decoded.append(1) or decode(*a, **k),
+        )
     for index, sample in enumerate(samples):
         (tmp_path / f"{index}.jpg").write_bytes(sample)
     files = find_inputs([str(tmp_path)])
