@@ -1,4 +1,4 @@
-"""`cmt eval`: panoptic quality of a checkpoint."""
+"""`cmt eval`: the scores of a checkpoint."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def evaluate(
         typer.Option(
             parser=local_path,
             metavar="DIR",
-            help="Gets predictions/ and metrics.json.",
+            help="Gets predictions/, metrics.json and per_image.csv.",
         ),
     ],
     overrides: Overrides = None,
 ) -> None:
-    """Evaluate on data.validation: PQ, SQ and RQ, and predictions as COCO files.
+    """Evaluate on data.validation: PQ, mask AP, mIoU, and predictions as COCO files.
 
     \b
     Example:
@@ -61,4 +61,5 @@ def print_metrics(metrics: dict[str, Any], output: Path) -> None:
         f", step {metrics['step']}"
     )
     print(f"scores       {output / 'metrics.json'}")
+    print(f"by image     {output / 'per_image.csv'}")
     print(f"predictions  {output / 'predictions' / 'panoptic.json'}")
