@@ -11,8 +11,9 @@ import numpy as np
 
 from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.json import ImageId
+from cmt.errors import InputError
 from cmt.io.files import atomic_write
-from cmt.io.storage import Location
+from cmt.io.storage import Location, read_bytes
 
 # The category of the lines that stand for a whole image.
 ALL = "all"
@@ -71,3 +72,51 @@ def _qualities(counts: np.ndarray) -> list[float]:
 def _sums(counts: np.ndarray) -> list[float | int]:
     iou_sum, *numbers = counts.tolist()
     return [iou_sum, *map(int, numbers)]
+
+
+class ImageTable(NamedTuple):
+    """What `write_images` wrote, less what follows from the sums.
+
+    Attributes:
+      is_thing: by category id.
+      images: by image id: IoU sum, TP, FP and FN by category id. Ids are text.
+    """
+
+    is_thing: dict[str, bool]
+    images: dict[str, dict[str, list[float]]]
+
+    def counts(self, images: Iterable[str], categories: Sequence[str]) -> np.ndarray:
+        """Counts [I, C, 4] of these images and classes; 0 for what does not occur."""
+        none = [0.0] * len(_SUMS)
+        rows = [
+            [self.images[image].get(category, none) for category in categories]
+            for image in images
+        ]
+        return np.array(rows).reshape([len(rows), len(categories), len(_SUMS)])
+
+
+def read_images(path: Location) -> ImageTable:
+    """Reads what `write_images` wrote.
+
+    Raises:
+      InputError: the file is missing or of another kind.
+    """
+    table = ImageTable({}, {})
+    try:
+        text = read_bytes(path).decode("utf-8")
+        for line in csv.DictReader(io.StringIO(text)):
+            of_image = table.images.setdefault(line["image_id"], {})
+            category = line["category_id"]
+            if category != ALL:
+                of_image[category] = [float(line[key]) for key in _SUMS]
+                table.is_thing[category] = bool(int(line["isthing"]))
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{path}: no such file; evaluate again with `cmt eval`, which writes it"
+        ) from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: not the scores of images as `cmt eval` writes them ({error!r}); "
+            "evaluate again"
+        ) from error
+    return table

@@ -41,7 +41,7 @@ STAND_INS = {
     trainer_factory: ("PolynomialWithWarmup", "Trainer"),
     trainer_factory.optimizer: ("build_optimizer",),
     trainer_factory.strategy: ("build_strategy",),
-    evaluation_factory: ("evaluate", "read_ground_truth"),
+    evaluation_factory: ("evaluate", "read_ground_truth", "read_test_set"),
     serving_factory: ("PanopticPredictor",),
     serving_export: ("export_model",),
 }
@@ -145,6 +145,7 @@ def _outputs(monkeypatch, experiment: experiment_pb2.ExperimentConfig) -> str:
         ),
         serving_factory.build_predictor(experiment, Made("network"), categories),
         evaluation.run(predictor, "out", step=1),
+        evaluation_factory.open_test_set(experiment),
         serving_factory.export_checkpoint(experiment, "checkpoint", "out"),
         policies,
     )
@@ -153,6 +154,7 @@ def _outputs(monkeypatch, experiment: experiment_pb2.ExperimentConfig) -> str:
 
 def _experiment(base: str) -> experiment_pb2.ExperimentConfig:
     given = ("data.train.tfrecords=t-*", "data.validation.tfrecords=v-*")
+    given += ("data.test.images=i", "data.test.list=l")
     return config.parse_experiment("", "base.textproto", (*given, *BASES[base]))
 
 
