@@ -10,27 +10,27 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from pycocotools.cocoeval import COCOeval
+from pycocotools.cocoeval import COCOeval, Params
 
 from cmt.data.panoptic.categories import Category
 from cmt.evaluation.overlap import Instances
 
 _MAX_DETECTIONS = 100  # of a class in an image
+_CLASS = 0  # of a single one
 _SIZES = ("small", "medium", "large")  # below 32 x 32 pixels, below 96 x 96, others
 
 
 def mask_ap(
-    images: Sequence[Instances], categories: Sequence[Category]
+    instances: Mapping[int, Sequence[Instances]], categories: Sequence[Category]
 ) -> dict[str, Any]:
     """Computes COCO's average precision.
 
     Args:
-      images: things of each image.
+      instances: by the row of a category, those of each image that has any.
       categories: of the data set.
 
     Returns:
@@ -38,28 +38,33 @@ def mask_ap(
       0.95), "ap50", "ap75", "ap_small", "ap_medium", "ap_large" (by area in the ground
       truth); "per_class": ap of each category id, as a string, that it has.
     """
-    rows = [row for row, category in enumerate(categories) if category.is_thing]
-    evaluation = _CountedEvaluation(images, rows)
-    with contextlib.redirect_stdout(io.StringIO()):  # It tells how long it takes.
-        evaluation.evaluate()
-        evaluation.accumulate()
-    # [T, R, K, A, M]: threshold of IoU, recall, class, size, most detections.
-    precision = evaluation.eval["precision"][..., -1]
-    thresholds = evaluation.params.iouThrs
-    of_class = {
-        str(categories[row].id): _mean(precision[:, :, index, 0])
-        for index, row in enumerate(rows)
+    # One class after the other: pycocotools keeps much of each image and class.
+    of_class = {row: _precision(instances[row]) for row in sorted(instances)}
+    # [K, T, R, A]: class, threshold of IoU, recall, size.
+    precision = np.stack(list(of_class.values()) or [_precision([])])
+    thresholds = Params().iouThrs
+    means = {
+        str(categories[row].id): _mean(found[..., 0]) for row, found in of_class.items()
     }
     return {
         "ap": _mean(precision[..., 0]),
-        "ap50": _mean(precision[np.isclose(thresholds, 0.5), ..., 0]),
-        "ap75": _mean(precision[np.isclose(thresholds, 0.75), ..., 0]),
+        "ap50": _mean(precision[:, np.isclose(thresholds, 0.5), :, 0]),
+        "ap75": _mean(precision[:, np.isclose(thresholds, 0.75), :, 0]),
         **{
             f"ap_{size}": _mean(precision[..., index])
             for index, size in enumerate(_SIZES, start=1)
         },
-        "per_class": {name: ap for name, ap in of_class.items() if ap is not None},
+        "per_class": {name: ap for name, ap in means.items() if ap is not None},
     }
+
+
+def _precision(images: Sequence[Instances]) -> np.ndarray:
+    """Precision [T, R, A] of one class, -1 where the ground truth has none."""
+    evaluation = _CountedEvaluation(images)
+    with contextlib.redirect_stdout(io.StringIO()):  # It tells how long it takes.
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return evaluation.eval["precision"][:, :, 0, :, 0]
 
 
 def _mean(precision: np.ndarray) -> float | None:
@@ -69,41 +74,36 @@ def _mean(precision: np.ndarray) -> float | None:
 
 
 class _CountedEvaluation(COCOeval):
-    """COCO's evaluation of instances whose shared pixels are counted already."""
+    """COCO's evaluation of one class, whose shared pixels are counted already."""
 
-    def __init__(self, images: Sequence[Instances], rows: Sequence[int]):
+    def __init__(self, images: Sequence[Instances]):
         super().__init__(iouType="segm")
         self._images = images
         self.params.imgIds = list(range(len(images)))
-        self.params.catIds = list(rows)
+        self.params.catIds = [_CLASS]
         self.params.maxDets = [_MAX_DETECTIONS]
 
     def _prepare(self) -> None:
         """Lists the instances by image and class, as the parent class does."""
-        self._gts, self._dts = defaultdict(list), defaultdict(list)
         for number, image in enumerate(self._images):
-            truth = zip(image.gt_class, image.gt_area, image.gt_crowd, strict=True)
-            for index, (row, area, crowd) in enumerate(truth):
-                entry = {"id": index + 1, "area": area, "iscrowd": crowd}
-                self._gts[number, row].append({**entry, "ignore": crowd})
-            found = zip(
-                image.pred_class, image.pred_area, image.pred_score, strict=True
-            )
-            for index, (row, area, score) in enumerate(found):
-                entry = {"id": index + 1, "area": area, "score": score}
-                self._dts[number, row].append(entry)
+            truth = zip(image.gt_area, image.gt_crowd, strict=True)
+            self._gts[number, _CLASS] = [
+                {"id": index, "area": area, "iscrowd": crowd, "ignore": crowd}
+                for index, (area, crowd) in enumerate(truth, start=1)
+            ]
+            found = zip(image.pred_area, image.pred_score, strict=True)
+            self._dts[number, _CLASS] = [
+                {"id": index, "area": area, "score": score}
+                for index, (area, score) in enumerate(found, start=1)
+            ]
 
     def computeIoU(self, imgId: int, catId: int) -> np.ndarray | list:  # noqa: N802, N803
-        """[D, G] of the detections, best score first, that count."""
-        truth, found = self._gts[imgId, catId], self._dts[imgId, catId]
-        if not truth or not found:
-            return []
-        found = sorted(found, key=lambda entry: -entry["score"])[:_MAX_DETECTIONS]
-        columns = [entry["id"] - 1 for entry in truth]
-        rows = [entry["id"] - 1 for entry in found]
+        """[D, G] of the detections that count, best score first."""
         image = self._images[imgId]
-        shared = image.shared[np.ix_(columns, rows)].T
-        area = image.pred_area[rows][:, np.newaxis]
+        if not image.shared.size:
+            return []
+        best = np.argsort(-image.pred_score, kind="stable")[:_MAX_DETECTIONS]
+        shared = image.shared.T[best]
         # Of a crowd any part may be found.
-        union = area + np.where(image.gt_crowd[columns], 0, image.gt_area[columns])
-        return shared / (union - np.where(image.gt_crowd[columns], 0, shared))
+        others = np.where(image.gt_crowd, 0, image.gt_area - shared)
+        return shared / (image.pred_area[best][:, np.newaxis] + others)

@@ -57,21 +57,18 @@ class Overlap(NamedTuple):
 
 
 class Instances(NamedTuple):
-    """The things of an image: G of the ground truth, P predicted.
+    """The things of one class in an image: G of the ground truth, P predicted.
 
     Attributes:
-      gt_class: [G] int64, the row of the category.
       gt_area: [G] float64, pixels.
       gt_crowd: [G] bool.
-      pred_class, pred_area, pred_score: [P], the same of the prediction; NaN where it
-        does not say how sure it is.
+      pred_area: [P] float64, pixels.
+      pred_score: [P] float64; NaN where the prediction does not say how sure it is.
       shared: [G, P] float64, pixels.
     """
 
-    gt_class: np.ndarray
     gt_area: np.ndarray
     gt_crowd: np.ndarray
-    pred_class: np.ndarray
     pred_area: np.ndarray
     pred_score: np.ndarray
     shared: np.ndarray
@@ -149,24 +146,31 @@ def measure_overlap(
     )
 
 
-def find_instances(overlap: Overlap, is_thing: np.ndarray) -> Instances:
+def find_instances(overlap: Overlap, is_thing: np.ndarray) -> dict[int, Instances]:
     """Takes the things out of the segments.
 
     Args:
       overlap: of all segments.
       is_thing: [C] bool, by the row of the category.
+
+    Returns:
+      The instances of each class of things that occurs, by its row.
     """
-    truth = np.flatnonzero(is_thing[overlap.gt_class])
-    found = np.flatnonzero(is_thing[overlap.pred_class])
-    return Instances(
-        gt_class=overlap.gt_class[truth],
-        gt_area=overlap.pixels.sum(axis=1)[1 + truth],
-        gt_crowd=overlap.is_crowd[truth],
-        pred_class=overlap.pred_class[found],
-        pred_area=overlap.pixels.sum(axis=0)[1 + found],
-        pred_score=overlap.pred_score[found],
-        shared=overlap.pixels[np.ix_(1 + truth, 1 + found)],
-    )
+    gt_area, pred_area = (overlap.pixels.sum(axis=axis)[1:] for axis in (1, 0))
+    is_crowd = overlap.is_crowd
+    found = {}
+    for row in {*overlap.gt_class.tolist(), *overlap.pred_class.tolist()}:
+        if is_thing[row]:
+            truth = np.flatnonzero(overlap.gt_class == row)
+            predicted = np.flatnonzero(overlap.pred_class == row)
+            found[row] = Instances(
+                gt_area=gt_area[truth],
+                gt_crowd=is_crowd[truth],
+                pred_area=pred_area[predicted],
+                pred_score=overlap.pred_score[predicted],
+                shared=overlap.pixels[np.ix_(1 + truth, 1 + predicted)],
+            )
+    return found
 
 
 def _check_ids(side: PanopticMap, pixels: np.ndarray, index: np.ndarray) -> None:

@@ -181,7 +181,8 @@ class _Sums:
         self._is_thing = np.array([category.is_thing for category in categories], bool)
         self._counts, self._of_pixels = np.zeros([2, size, 4])
         self._confusion = np.zeros([size + 1, size + 1])
-        self._instances: list[Instances] = []
+        # By class; None where a thing of the predictions has no score.
+        self._instances: dict[int, list[Instances]] | None = {}
         self._notes = Tally()
         self.images: list[ImageCounts] = []
 
@@ -195,11 +196,18 @@ class _Sums:
             of_pixels = count_segments(overlap, len(counts), areas_of_pixels=True)
         self._of_pixels += of_pixels
         add_confusion(self._confusion, overlap)
-        self._instances.append(find_instances(overlap, self._is_thing))
+        self._add_instances(find_instances(overlap, self._is_thing))
         self._notes.join(notes)
         rows = np.flatnonzero(counts.any(axis=1))
         name = image.file_name or image.mask_name
         self.images.append(ImageCounts(image.image_id, name, rows, counts[rows]))
+
+    def _add_instances(self, found: Mapping[int, Instances]) -> None:
+        if any(np.isnan(of_class.pred_score).any() for of_class in found.values()):
+            self._instances = None
+        if self._instances is not None:
+            for row, of_class in found.items():
+                self._instances.setdefault(row, []).append(of_class)
 
     def result(self) -> dict[str, Any]:
         """Computes all scores; see `score`."""
@@ -218,19 +226,17 @@ class _Sums:
     def _intervals(self) -> dict[str, Any] | None:
         if len(self.images) < 2:
             return None
-        by_image = np.zeros([len(self.images), *self._counts.shape])
+        occurs = np.flatnonzero(self._counts.any(axis=1))
+        by_image = np.zeros([len(self.images), len(occurs), 4])
         for of_image, image in zip(by_image, self.images, strict=True):
-            of_image[image.rows] = image.counts
-        occurs = self._counts.any(axis=1)
-        groups = {"all": occurs, "things": self._is_thing, "stuff": ~self._is_thing}
-        intervals = quality_intervals(
-            by_image[:, occurs],
-            {name: members[occurs] for name, members in groups.items()},
-        )
+            of_image[np.searchsorted(occurs, image.rows)] = image.counts
+        things = self._is_thing[occurs]
+        groups = {"all": things | True, "things": things, "stuff": ~things}
+        intervals = quality_intervals(by_image, groups)
         return {"level": LEVEL, "resamples": RESAMPLES, **intervals}
 
     def _mask_ap(self) -> dict[str, Any] | None:
-        if any(np.isnan(image.pred_score).any() for image in self._instances):
+        if self._instances is None:
             return None
         from cmt.evaluation.mask_ap import mask_ap  # pycocotools is slow to import.
 

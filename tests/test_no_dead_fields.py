@@ -42,7 +42,7 @@ STAND_INS = {
     trainer_factory.optimizer: ("build_optimizer",),
     trainer_factory.strategy: ("build_strategy",),
     evaluation_factory: ("evaluate", "read_ground_truth", "read_test_set"),
-    serving_factory: ("PanopticPredictor",),
+    serving_factory: ("PanopticPredictor", "read_categories"),
     serving_export: ("export_model",),
 }
 
@@ -147,6 +147,7 @@ def _outputs(monkeypatch, experiment: experiment_pb2.ExperimentConfig) -> str:
         evaluation.run(predictor, "out", step=1),
         evaluation_factory.open_test_set(experiment),
         serving_factory.export_checkpoint(experiment, "checkpoint", "out"),
+        serving_factory.find_categories(experiment, data, "checkpoint"),
         policies,
     )
     return repr(made)
@@ -154,7 +155,7 @@ def _outputs(monkeypatch, experiment: experiment_pb2.ExperimentConfig) -> str:
 
 def _experiment(base: str) -> experiment_pb2.ExperimentConfig:
     given = ("data.train.tfrecords=t-*", "data.validation.tfrecords=v-*")
-    given += ("data.test.images=i", "data.test.list=l")
+    given += ("data.test.images=i", "data.test.list=l", "data.categories=c")
     return config.parse_experiment("", "base.textproto", (*given, *BASES[base]))
 
 

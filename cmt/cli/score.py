@@ -94,12 +94,15 @@ def _shown_ap(scores: dict[str, Any] | None) -> str:
     if scores is None:
         return 'none: it needs a "score" in every segment of a thing'
     values = {
-        key.removeprefix("ap").strip("_"): "none" if value is None else f"{value:.2f}"
+        key.removeprefix("ap_").replace("ap", "AP"): "none"
+        if value is None
+        else f"{value:.2f}"
         for key, value in scores.items()
         if key != "per_class"
     }
-    others = ", ".join(f"{key} {value}" for key, value in values.items() if key)
-    return f"{values['']} ({others})"
+    ap = values.pop("AP")
+    others = ", ".join(f"{key} {value}" for key, value in values.items())
+    return f"{ap} ({others})"
 
 
 def _percents(scores: dict[str, Any]) -> list[str]:

@@ -102,7 +102,7 @@ def test_scores_of_segments_give_mask_ap_and_images_an_interval(
         assert found["mask_ap"]["ap_large"] is None
         assert found["intervals"]["all"] == [0.0, 100.0]
     else:
-        assert f"mask AP  {ap:.2f} (50 {ap:.2f}, 75 {ap:.2f}, small {ap:.2f}" in out
+        assert f"mask AP  {ap:.2f} (AP50 {ap:.2f}, AP75 {ap:.2f}, small {ap:.2f}" in out
         assert "medium none, large none)" in out
         rows = [line.replace("│", " ").split() for line in out.splitlines()]
         # 2 IoU of 2 TP and 1 FP and 1 FN; 1 of 1 TP, 1 FP, 1 FN.
