@@ -22,7 +22,7 @@ setuptools.setup(
         for inner in ("", *setuptools.find_packages(folder))
     ],
     package_data={
-        "cmt.configs": ["**/*.textproto"],
+        "cmt.configs": ["**/*.textproto", "**/*.json"],
         "cmt.protos": ["*.proto", "*.pyi"],
     },
 )

@@ -33,12 +33,8 @@ from cmt.data.panoptic.json import Segment
 from cmt.data.scenes.canvas import CATEGORIES, Scene, SceneSegment, render_scene
 from cmt.data.scenes.generate import scene_rng
 from cmt.data.scenes.levels import LEVELS
-from cmt.evaluation.panoptic_quality import (
-    PanopticMap,
-    category_rows,
-    count_image,
-    quality,
-)
+from cmt.evaluation.overlap import PanopticMap, category_rows
+from cmt.evaluation.panoptic_quality import count_image, quality
 from cmt.io.parallel import parallel_map
 from cmt.io.progress import track
 

@@ -282,7 +282,7 @@ def _assign_pixel_wise(
     """Gives each pixel to a mask; returns owner [H, W] (-1: none), live centers."""
     center = tf.cast(tf.where(centers.is_live)[:, 0], tf.int32)
     owner, probability = most_likely_masks(
-        mask_logits, center, centers.is_live, valid.shape, pixel_confidence
+        mask_logits, center, valid.shape, pixel_confidence
     )
     owner = tf.where(valid, owner, -1)
     mean_probability = tf.math.unsorted_segment_mean(
@@ -300,29 +300,28 @@ def _assign_pixel_wise(
 def most_likely_masks(
     mask_logits: tf.Tensor,
     center: tf.Tensor,
-    is_live: tf.Tensor,
     output_size: tuple[int, int],
     pixel_confidence: float,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Pixel-wise steps 2 to 5: which live center owns a pixel, how probably.
 
     The probability is among the live centers; a pixel where a center that is not live
-    has the largest logit belongs to none and is not handed to the runner-up.
+    has a larger logit than all live ones belongs to none and is not handed to the
+    runner-up.
 
     Returns:
       [H, W] int32, index in `center` or -1; [H, W] float32 in [0, 1].
     """
 
     def strip(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        won_by_live = tf.gather(is_live, tf.argmax(logits, axis=-1))
         live_logits = tf.gather(logits, center, axis=-1)
         # Without a live center the last axis is empty, which arg-max refuses.
         lowest = tf.fill([*tf.unstack(tf.shape(logits)[:2]), 1], logits.dtype.min)
         padded = tf.concat([live_logits, lowest], axis=-1)
         owner = tf.argmax(padded, axis=-1, output_type=tf.int32)
-        probability = tf.exp(
-            tf.reduce_max(padded, axis=-1) - tf.reduce_logsumexp(padded, axis=-1)
-        )
+        best = tf.reduce_max(padded, axis=-1)
+        probability = tf.exp(best - tf.reduce_logsumexp(padded, axis=-1))
+        won_by_live = best >= tf.reduce_max(logits, axis=-1)
         is_confident = (probability > pixel_confidence) & won_by_live
         return tf.where(is_confident, owner, -1), probability
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from matplotlib import colormaps
@@ -51,6 +52,48 @@ def plot_learning_curve(metrics: Path | str, output: Path | str) -> None:
         right.set_ylabel("learning rate (dotted)")
         right.set_ylim(bottom=0)
     figure.legend(loc="outside right upper", fontsize=9)
+    with atomic_write(output) as file:
+        figure.savefig(file, format="png", dpi=120)
+
+
+def plot_comparison(metrics: Mapping[str, Path | str], output: Path | str) -> None:
+    """Plots the losses and the validation PQ of runs beside each other.
+
+    Args:
+      metrics: the `metrics.jsonl` of each run, by what it is called in the picture.
+      output: the PNG file to write.
+
+    Raises:
+      InputError: a file is missing, damaged, or holds no step.
+    """
+    runs = {name: _read(Path(path)) for name, path in metrics.items()}
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for index, (name, lines) in enumerate(runs.items()):
+        color = colormaps["tab10"](index)
+        for axes, series, style, label in (
+            (left, _TOTAL, "-", name),
+            (left, _VALIDATION + _TOTAL, "--", f"{name}, validation"),
+            (right, _VALIDATION + "pq", "-", name),
+        ):
+            steps, values = _series(lines, series)
+            if steps:
+                marker = "" if series == _TOTAL else "o"
+                axes.plot(
+                    steps,
+                    values,
+                    color=color,
+                    linestyle=style,
+                    marker=marker,
+                    label=label,
+                )
+    left.set_yscale("log")
+    for axes, title in ((left, "total loss"), (right, "PQ on the validation split")):
+        axes.set_xlabel("step")
+        axes.set_title(title)
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend(fontsize=9)
     with atomic_write(output) as file:
         figure.savefig(file, format="png", dpi=120)
 

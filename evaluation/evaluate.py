@@ -17,16 +17,18 @@ from cmt.data.panoptic.json import ImageId, PanopticImage
 from cmt.data.panoptic.predictions import (
     MASKS_FOLDER,
     PREDICTIONS_FILE,
+    segment_scores,
     write_predictions,
 )
 from cmt.errors import InputError
-from cmt.evaluation.panoptic_quality import PanopticFile, score
+from cmt.evaluation.score import PanopticFile, score
 from cmt.io.files import atomic_write
 from cmt.io.progress import track
 from cmt.io.storage import Location
 
 PREDICTIONS_FOLDER = "predictions"
 METRICS_FILE = "metrics.json"
+PER_IMAGE_FILE = "per_image.csv"
 
 
 class Predictor(Protocol):
@@ -105,8 +107,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Predicts all images, writes the predictions and scores the files.
 
-    Below `output`: `predictions/panoptic.json`, `predictions/panoptic/*.png` and
-    `metrics.json`, each replaced as a whole if it was there.
+    Below `output`: `predictions/panoptic.json`, `predictions/panoptic/*.png`,
+    `per_image.csv` (see `write_images`) and `metrics.json`, each replaced as a whole if
+    it was there.
 
     Args:
       predictor: network and categories.
@@ -135,9 +138,9 @@ def evaluate(
     with write_predictions(predictions, predictor.categories) as writer:
         results = _predict_batches(predictor, _readable(batches, pattern))
         results = track(results, description="evaluating", total=num_images)
-        for name, panoptic in results:
+        for name, panoptic, of_segments in results:
             image = _find(name, ground_truth)
-            writer.add(image.image_id, image.file_name, panoptic)
+            writer.add(image.image_id, image.file_name, panoptic, of_segments)
             done.add(image.image_id)
         if not done:
             raise InputError("there is no image to evaluate")
@@ -147,6 +150,7 @@ def evaluate(
         ground_truth.masks,
         PanopticFile.read(predictions / PREDICTIONS_FILE),
         predictions / MASKS_FOLDER,
+        per_image=output / PER_IMAGE_FILE,
     )
     metrics = {
         "config": config_name,
@@ -163,16 +167,18 @@ def evaluate(
 
 def _predict_batches(
     predictor: Predictor, batches: Iterable[EvaluationBatch]
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields (name, panoptic [H, W] int32, category_id * 1000 + instance)."""
+) -> Iterator[tuple[str, np.ndarray, dict[int, float]]]:
+    """Yields name, panoptic [H, W] int32 (category_id * 1000 + instance), scores."""
     for batch in batches:
         outputs = predictor.predict_crops(
             batch.images, batch.resized_sizes, batch.original_sizes
         )
-        panoptic, sizes = outputs["panoptic"].numpy(), outputs["sizes"].numpy()
+        found = {key: value.numpy() for key, value in outputs.items()}
         for index, name in enumerate(batch.names.numpy()):
-            height, width = sizes[index]
-            yield name.decode(), panoptic[index, :height, :width]
+            height, width = found["sizes"][index]
+            panoptic = found["panoptic"][index, :height, :width]
+            scores = segment_scores(found["segment_ids"][index], found["scores"][index])
+            yield name.decode(), panoptic, scores
 
 
 def _readable(elements: Iterable[Any], pattern: str) -> Iterator[Any]:

@@ -11,6 +11,7 @@ from cmt.data.input.pipeline import Split
 from cmt.data.panoptic.categories import Category
 from cmt.errors import InputError
 from cmt.evaluation.evaluate import GroundTruth, Predictor, evaluate, read_ground_truth
+from cmt.evaluation.submission import TestSet, read_test_set
 from cmt.io.storage import is_folder
 from cmt.protos import experiment_pb2
 
@@ -55,6 +56,23 @@ class Evaluation:
             num_images=num_images,
             pattern=self.experiment.data.validation.tfrecords,
         )
+
+
+def open_test_set(experiment: experiment_pb2.ExperimentConfig) -> TestSet:
+    """Reads the list of the test images of a config.
+
+    Raises:
+      InputError: the config names none, or their list cannot be used.
+    """
+    config = experiment.data.test
+    for field in ("images", "list"):
+        if not getattr(config, field):
+            raise InputError(
+                f"data.test.{field} is not set; the images of a test set are named by "
+                "--set 'data.test.images=\"DIR\"' --set "
+                "'data.test.list=\"image_info_test-dev2017.json\"'"
+            )
+    return read_test_set(config.images, config.list)
 
 
 def open_evaluation(

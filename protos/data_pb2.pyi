@@ -6,7 +6,7 @@ from typing import ClassVar as _ClassVar, Mapping as _Mapping, Optional as _Opti
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class DataConfig(_message.Message):
-    __slots__ = ("train", "validation", "crop_height_pixels", "crop_width_pixels", "max_masks", "augmentation", "parallel_calls", "prefetch_batches", "cache_records", "snapshot_folder", "skip_damaged_records", "min_thing_pixels", "service")
+    __slots__ = ("train", "validation", "crop_height_pixels", "crop_width_pixels", "max_masks", "augmentation", "parallel_calls", "prefetch_batches", "cache_records", "snapshot_folder", "skip_damaged_records", "min_thing_pixels", "service", "test", "categories")
     TRAIN_FIELD_NUMBER: _ClassVar[int]
     VALIDATION_FIELD_NUMBER: _ClassVar[int]
     CROP_HEIGHT_PIXELS_FIELD_NUMBER: _ClassVar[int]
@@ -20,6 +20,8 @@ class DataConfig(_message.Message):
     SKIP_DAMAGED_RECORDS_FIELD_NUMBER: _ClassVar[int]
     MIN_THING_PIXELS_FIELD_NUMBER: _ClassVar[int]
     SERVICE_FIELD_NUMBER: _ClassVar[int]
+    TEST_FIELD_NUMBER: _ClassVar[int]
+    CATEGORIES_FIELD_NUMBER: _ClassVar[int]
     train: DatasetConfig
     validation: DatasetConfig
     crop_height_pixels: int
@@ -33,7 +35,17 @@ class DataConfig(_message.Message):
     skip_damaged_records: bool
     min_thing_pixels: int
     service: str
-    def __init__(self, train: _Optional[_Union[DatasetConfig, _Mapping]] = ..., validation: _Optional[_Union[DatasetConfig, _Mapping]] = ..., crop_height_pixels: _Optional[int] = ..., crop_width_pixels: _Optional[int] = ..., max_masks: _Optional[int] = ..., augmentation: _Optional[_Union[AugmentationConfig, _Mapping]] = ..., parallel_calls: _Optional[int] = ..., prefetch_batches: _Optional[int] = ..., cache_records: bool = ..., snapshot_folder: _Optional[str] = ..., skip_damaged_records: bool = ..., min_thing_pixels: _Optional[int] = ..., service: _Optional[str] = ...) -> None: ...
+    test: TestConfig
+    categories: str
+    def __init__(self, train: _Optional[_Union[DatasetConfig, _Mapping]] = ..., validation: _Optional[_Union[DatasetConfig, _Mapping]] = ..., crop_height_pixels: _Optional[int] = ..., crop_width_pixels: _Optional[int] = ..., max_masks: _Optional[int] = ..., augmentation: _Optional[_Union[AugmentationConfig, _Mapping]] = ..., parallel_calls: _Optional[int] = ..., prefetch_batches: _Optional[int] = ..., cache_records: bool = ..., snapshot_folder: _Optional[str] = ..., skip_damaged_records: bool = ..., min_thing_pixels: _Optional[int] = ..., service: _Optional[str] = ..., test: _Optional[_Union[TestConfig, _Mapping]] = ..., categories: _Optional[str] = ...) -> None: ...
+
+class TestConfig(_message.Message):
+    __slots__ = ("images", "list")
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    LIST_FIELD_NUMBER: _ClassVar[int]
+    images: str
+    list: str
+    def __init__(self, images: _Optional[str] = ..., list: _Optional[str] = ...) -> None: ...
 
 class DatasetConfig(_message.Message):
     __slots__ = ("tfrecords", "manifest", "annotations", "masks")

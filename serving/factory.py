@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.resources
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from cmt.data.input.open import Data
 from cmt.data.panoptic.categories import Category, read_categories
 from cmt.errors import InputError
 from cmt.factory import build_model, merge_options
+from cmt.io.storage import find_files
 from cmt.protos import experiment_pb2
 from cmt.run_files import CATEGORIES_FILE, CONFIG_FILE
 from cmt.serving.mistaken import recognize
@@ -91,7 +93,7 @@ def load_predictor(
 def find_categories(
     experiment: experiment_pb2.ExperimentConfig, data: Data, prefix: str
 ) -> list[Category]:
-    """Finds the classes: in the run directory of a checkpoint, else in the manifest.
+    """Finds the classes: beside a checkpoint, in the manifest, in the config's list.
 
     Args:
       experiment: the config.
@@ -99,37 +101,45 @@ def find_categories(
       prefix: of the checkpoint.
 
     Raises:
-      InputError: neither is there.
+      InputError: none of these is there.
     """
     for folder in list(Path(prefix).parents)[:2]:
         if (folder / CATEGORIES_FILE).is_file():
             return read_categories(folder / CATEGORIES_FILE)
+    listed = experiment.data.categories
     for name in ("validation", "train"):
-        if getattr(experiment.data, name).tfrecords:
+        pattern = getattr(experiment.data, name).tfrecords
+        if pattern and (find_files(pattern) or not listed):
             return getattr(data, name).categories
+    if listed:
+        packaged = Path(str(importlib.resources.files("cmt.configs")), f"{listed}.json")
+        return read_categories(packaged if packaged.is_file() else listed)
     raise InputError(
         f"no list of categories: there is no {CATEGORIES_FILE} beside the checkpoint, "
-        "and the config names no TFRecords; set data.validation.tfrecords"
+        "and the config names no TFRecords and no list; set data.validation.tfrecords "
+        "or data.categories"
     )
 
 
-def open_model(path: Path | str) -> Segmenter:
+def open_model(path: Path | str, checkpoint: Path | str | None = None) -> Segmenter:
     """Opens what `cmt predict` calls MODEL.
 
     Args:
-      path: a SavedModel, the folder of its versions, or a run directory.
+      path: a SavedModel, the folder of its versions, or a run directory; with a
+        checkpoint a config, which is a textproto file or a name of the package.
+      checkpoint: as `find_checkpoint` takes it, of this package or of DeepLab2.
 
     Raises:
       InputError: it is none of these.
     """
+    if checkpoint is not None:
+        return _segmenter(load_experiment(str(path)), checkpoint)
     path = Path(path)
     saved_model = find_saved_model(path)
     if saved_model is not None:
         return load_saved_model(saved_model)
     if (path / CONFIG_FILE).is_file():
-        experiment = load_experiment(path / CONFIG_FILE)
-        predictor, _ = load_predictor(experiment, Data(experiment.data), path)
-        return Segmenter(predictor.predict, predictor.categories)
+        return _segmenter(load_experiment(path / CONFIG_FILE), path)
     mistaken = recognize(path)
     if mistaken is not None:
         raise InputError(
@@ -142,6 +152,13 @@ def open_model(path: Path | str) -> Segmenter:
         f"{path}: neither a SavedModel of `cmt export` (saved_model.pb, or folders "
         f"1, 2, ... with one) nor a run directory of `cmt train` ({CONFIG_FILE})"
     )
+
+
+def _segmenter(
+    experiment: experiment_pb2.ExperimentConfig, checkpoint: Path | str
+) -> Segmenter:
+    predictor, _ = load_predictor(experiment, Data(experiment.data), checkpoint)
+    return Segmenter(predictor.predict, predictor.categories)
 
 
 def export_checkpoint(

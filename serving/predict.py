@@ -23,7 +23,11 @@ from cmt.data.panoptic.images import (
 )
 from cmt.data.panoptic.images import FORMATS as IMAGE_FORMATS
 from cmt.data.panoptic.png import ImageFault
-from cmt.data.panoptic.predictions import PredictionWriter, write_predictions
+from cmt.data.panoptic.predictions import (
+    PredictionWriter,
+    segment_scores,
+    write_predictions,
+)
 from cmt.errors import InputError
 from cmt.io.files import atomic_write
 from cmt.io.progress import track
@@ -219,7 +223,8 @@ def _predict_all(
             save_picture(output / path, picture)
             entry["overlay"] = path.as_posix()
         if writer is not None:
-            writer.add(identity, f"{name}{file.suffix}", panoptic)
+            scores = segment_scores(found["segment_ids"], found["scores"])
+            writer.add(identity, f"{name}{file.suffix}", panoptic, scores)
         entry["segments"] = list(_segments(found, segmenter.categories))
         outcome.images.append(entry)
     if not outcome.images:

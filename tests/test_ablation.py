@@ -12,13 +12,14 @@ import ablation_rows
 import numpy as np
 import pytest
 from ablation_jobs import Jobs, alone
+from ablation_results import mean_and_spread
 from ablation_rows import FOLDER, ROWS
-from ablation_stats import mean_and_spread, paired_difference, panoptic_quality
 
 from cmt import textproto
 from cmt.config import load_experiment
 from cmt.data.panoptic.categories import Category
 from cmt.errors import InputError, WorkError
+from cmt.evaluation.bootstrap import paired_difference, panoptic_quality
 from cmt.evaluation.panoptic_quality import quality
 
 RATE = "trainer.learning_rate.base"

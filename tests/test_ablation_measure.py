@@ -12,10 +12,10 @@ import tensorflow as tf
 from ablation_measure import read_curve, write_result
 from ablation_results import counts_of, read
 from ablation_rows import ROWS
-from ablation_stats import panoptic_quality
 from ablation_text import write_document
 from look_inside import Seen, location_by_layer
 
+from cmt.evaluation.bootstrap import panoptic_quality
 from cmt.outputs import LayerPredictions, Predictions, Targets
 
 NUM_CENTERS, NUM_CLASSES, SIZE = 5, 3, 33

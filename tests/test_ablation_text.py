@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 from ablation_results import read
 from ablation_rows import ROWS, chosen_rate, digest
-from ablation_stats import Difference, paired_difference, panoptic_quality
 from ablation_text import document, verdict, write_document
 
 from cmt.errors import InputError
+from cmt.evaluation.bootstrap import (
+    Difference,
+    paired_difference,
+    panoptic_quality,
+)
 
 CATEGORIES = [[1, "disk", True], [2, "box", True], [3, "grass", False]]
 DATA = {"level": "middle", "train": 4, "val": 6, "seed": 0, "size": 97, "shards": {}}

@@ -41,8 +41,8 @@ STAND_INS = {
     trainer_factory: ("PolynomialWithWarmup", "Trainer"),
     trainer_factory.optimizer: ("build_optimizer",),
     trainer_factory.strategy: ("build_strategy",),
-    evaluation_factory: ("evaluate", "read_ground_truth"),
-    serving_factory: ("PanopticPredictor",),
+    evaluation_factory: ("evaluate", "read_ground_truth", "read_test_set"),
+    serving_factory: ("PanopticPredictor", "read_categories"),
     serving_export: ("export_model",),
 }
 
@@ -145,7 +145,9 @@ def _outputs(monkeypatch, experiment: experiment_pb2.ExperimentConfig) -> str:
         ),
         serving_factory.build_predictor(experiment, Made("network"), categories),
         evaluation.run(predictor, "out", step=1),
+        evaluation_factory.open_test_set(experiment),
         serving_factory.export_checkpoint(experiment, "checkpoint", "out"),
+        serving_factory.find_categories(experiment, data, "checkpoint"),
         policies,
     )
     return repr(made)
@@ -153,6 +155,7 @@ def _outputs(monkeypatch, experiment: experiment_pb2.ExperimentConfig) -> str:
 
 def _experiment(base: str) -> experiment_pb2.ExperimentConfig:
     given = ("data.train.tfrecords=t-*", "data.validation.tfrecords=v-*")
+    given += ("data.test.images=i", "data.test.list=l", "data.categories=c")
     return config.parse_experiment("", "base.textproto", (*given, *BASES[base]))
 
 

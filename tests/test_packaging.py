@@ -91,7 +91,7 @@ def test_the_wheel_holds_configs_protos_and_stubs_and_no_tests(wheel, checkout):
     for folder in FOLDERS:
         package = "cmt" if folder == "cmt" else f"cmt/{folder}"
         for path in (checkout / folder).rglob("*"):
-            if path.suffix in (".py", ".pyi", ".proto", ".textproto"):
+            if path.suffix in (".py", ".pyi", ".proto", ".textproto", ".json"):
                 assert f"{package}/{path.relative_to(checkout / folder)}" in names
     strange = [
         n for n in names if not re.match(r"cmt/|cmt_deeplab-[\d.]+\.dist-info/", n)

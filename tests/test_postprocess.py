@@ -163,6 +163,19 @@ def test_pixels_of_a_rejected_center_become_void_pixel_wise():
     np.testing.assert_array_equal(result.panoptic, [[[0, 257, 257, 0, 0, 0]]])
 
 
+def test_a_tie_with_a_rejected_center_goes_to_the_one_that_is_live():
+    """One pixel, three centers: the first, rejected, is as likely as the second."""
+    logits = tf.constant([[[[2.0, 2.0, -9.0]]]])
+    classes = tf.math.log(tf.constant([[[0.3, 0.3, 0.4], [0.9, 0.0, 0.1], [0, 0, 1]]]))
+    predictions = Predictions(logits, classes, None, None, ())
+    options = OPTIONS | {"merge": "PIXEL_WISE", "output_size": (1, 1)}
+    result = merge_masks(predictions, is_thing=[True, False], **options)
+    assert result.panoptic.numpy().item() == 256 + 2
+    worse = predictions._replace(mask_logits=logits - tf.constant([0, 1e-5, 0]))
+    result = merge_masks(worse, is_thing=[True, False], **options)
+    assert result.panoptic.numpy().item() == 0
+
+
 def test_scores_follow_the_powers():
     result = merge_by_hand("MASK_WISE", class_power=2.0, mask_power=0.0)
     scores = segments_of(result.segment_ids[0], result.scores[0])

@@ -87,7 +87,8 @@ class Oracle:
             probs = softmax(self.logits[place][kept])
             best[place] = probs.max()
             confident = self.above(probs.max(), self.options["pixel_confidence"])
-            if confident and self.live[self.logits[place].argmax()]:
+            won_by_live = self.logits[place][kept].max() >= self.logits[place].max()
+            if confident and won_by_live:
                 self.owner[place] = kept[probs.argmax()]
         self.clear_padding()
         for n in set(self.owner.flat) - {-1}:

@@ -355,12 +355,14 @@ def test_trained_further_with_other_classes(golden, tmp_path):
     values = {f"model/{key}": value for key, value in golden.items()}
     values[f"model/{stem}/.OPTIMIZER_SLOT/optimizer/m{SUFFIX}"] = np.zeros([3])
     values[f"optimizer/iter{SUFFIX}"] = np.int64(3)
+    values[f"backbone_optimizer/iter{SUFFIX}"] = np.int64(3)
     values[f"ema_model/{stem}{SUFFIX}"] = golden[stem + SUFFIX]
     values[f"model/classifier/kernel{SUFFIX}"] = np.zeros([256, 1000])
     prefix = _write(tmp_path / "ckpt", values)
     model = small_max_deeplab_s("num_classes: 7", size=33)
     report = load_initial_checkpoint(model, prefix)
     assert report.unexpected == ["model/classifier/kernel"]
+    assert report.activation == ""
     assert report.missing == report.wrong_shape == []
     heads = {text.split(":")[0] for text in report.skipped_heads}
     assert heads == {head + leaf for head in HEADS for leaf in ("kernel", "bias")}

@@ -47,8 +47,16 @@ def test_a_config_is_what_its_name_says(name):
     assert model.decoder.stronger == model.location.enabled == full
     rule = "CLUSTERING" if full else "CROSS_ATTENTION"
     assert model_pb2.AssignmentRule.Name(model.transformer.assignment) == rule
-    assert experiment.evaluation.merge == (
+    evaluation = experiment.evaluation
+    assert evaluation.merge == (
         evaluation_pb2.MASK_WISE if full else evaluation_pb2.PIXEL_WISE
+    )
+    assert evaluation.thing_confidence == pytest.approx(0.7)
+    assert evaluation.stuff_confidence == pytest.approx(0.5 if full else 0.7)
+    # Those of MaX-DeepLab are DeepLab2's, and grow with the area of the input.
+    areas = {641: (100, 1600), 1025: (256, 4096)}
+    assert (evaluation.min_thing_area_pixels, evaluation.min_stuff_area_pixels) == (
+        (400, 6400) if full else areas[int(size)]
     )
     recompute = model.recompute
     kinds = [getattr(recompute, f.name) for f in recompute.DESCRIPTOR.fields]
@@ -57,6 +65,13 @@ def test_a_config_is_what_its_name_says(name):
 
 CLUSTERING, STRONGER = "model.transformer.assignment", "model.decoder.stronger"
 LOCATION, LOSS = "model.location.enabled", "loss.pixel_loss"
+# Each way to merge has its thresholds.
+MERGING = {
+    "evaluation.merge",
+    "evaluation.stuff_confidence",
+    "evaluation.min_thing_area_pixels",
+    "evaluation.min_stuff_area_pixels",
+}
 
 
 @pytest.mark.parametrize(
@@ -90,8 +105,8 @@ LOCATION, LOSS = "model.location.enabled", "loss.pixel_loss"
         # The checkpoint of another pretraining is all that changes.
         (f"{A}d_baseline", f"{A}d_imagenet22k", set()),
         (f"{A}d_imagenet22k", f"{A}d_rfn", {"model.rfn"}),
-        (f"{A}d_rfn", f"{A}d_mask_wise", {"evaluation.merge"}),
-        (f"{A}d_baseline", "coco/cmt_deeplab_axial_r50_641", {"evaluation.merge"}),
+        (f"{A}d_rfn", f"{A}d_mask_wise", MERGING),
+        (f"{A}d_baseline", "coco/cmt_deeplab_axial_r50_641", MERGING),
         (
             "coco/max_deeplab_s_relu_641",
             "coco/max_deeplab_s_gelu_641",

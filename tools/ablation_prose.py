@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ablation_stats import LEVEL, RESAMPLES
+from cmt.evaluation.bootstrap import LEVEL, RESAMPLES
 
 HEAD = """# The paper's claims at small scale
 

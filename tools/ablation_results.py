@@ -57,6 +57,12 @@ def counts_of(result: Mapping[str, Any]) -> np.ndarray:
     return counts
 
 
+def mean_and_spread(values: np.ndarray) -> tuple[float, float | None]:
+    """Mean, and standard deviation (n - 1); None in place of that of one value."""
+    values = np.asarray(values, np.float64)
+    return values.mean(), values.std(ddof=1) if values.size > 1 else None
+
+
 def why_stale(
     result: Mapping[str, Any],
     settings: Mapping[str, Any],

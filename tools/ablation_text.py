@@ -12,16 +12,15 @@ import numpy as np
 from ablation_curves import curve, plot_curves
 from ablation_layers import layers, table
 from ablation_prose import EMPTY, HEAD, METHOD
-from ablation_results import Results, counts_of, read
+from ablation_results import Results, counts_of, mean_and_spread, read
 from ablation_rows import ROWS, Row, paper_quality
-from ablation_stats import (
+
+from cmt.evaluation.bootstrap import (
     LEVEL,
     Difference,
-    mean_and_spread,
     paired_difference,
     panoptic_quality,
 )
-
 from cmt.io.files import atomic_write
 from cmt.zoo.published import PUBLISHED
 

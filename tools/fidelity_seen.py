@@ -44,5 +44,4 @@ need reference data are skipped where it is missing, and say so.
 - No TensorFlow Serving binary was run: plain TensorFlow loaded the SavedModel in a new
   process and called it.
 - Cityscapes, ADE20K, Dataflow and `gs://` paths: imitations and other schemes alone.
-- Mask AP and mIoU do not exist yet.
 """

@@ -1,7 +1,8 @@
-"""`cmt eval`: panoptic quality of a checkpoint."""
+"""`cmt eval`: the scores of a checkpoint."""
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,13 @@ import typer
 
 from cmt.cli.options import Config, Overrides
 from cmt.cli.paths import local_path
+
+
+class Split(str, enum.Enum):
+    """The images to predict."""
+
+    VAL = "val"
+    TEST = "test"
 
 
 def evaluate(
@@ -19,7 +27,7 @@ def evaluate(
             parser=local_path,
             metavar="DIR_OR_PREFIX",
             help="A run directory, a folder of checkpoints (the latest is taken), or "
-            "the prefix of one.",
+            "the prefix of one; of this package or of DeepLab2 (MaX-DeepLab-S).",
         ),
     ],
     output: Annotated[
@@ -27,28 +35,55 @@ def evaluate(
         typer.Option(
             parser=local_path,
             metavar="DIR",
-            help="Gets predictions/ and metrics.json.",
+            help="Gets predictions/, metrics.json and per_image.csv.",
         ),
     ],
+    split: Annotated[
+        Split,
+        typer.Option(
+            help="val: data.validation, with scores; test: data.test, without."
+        ),
+    ] = Split.VAL,
+    packs: Annotated[
+        bool,
+        typer.Option("--zip", help="Write the file that COCO's server takes, too."),
+    ] = False,
     overrides: Overrides = None,
 ) -> None:
-    """Evaluate on data.validation: PQ, SQ and RQ, and predictions as COCO files.
+    """Evaluate on data.validation: PQ, mask AP, mIoU, and predictions as COCO files.
+
+    Test images have no annotations here: --split test writes predictions alone, and
+    with --zip the file to submit.
 
     \b
-    Example:
+    Examples:
       cmt eval runs/tiny/config.textproto --checkpoint runs/tiny --output runs/tiny/eval
+      cmt eval runs/r50/config.textproto --checkpoint runs/r50 --output runs/r50/test \\
+        --split test --zip --set 'data.test.images="coco/test2017"' \\
+        --set 'data.test.list="coco/annotations/image_info_test-dev2017.json"'
     """
     from cmt.config import load_experiment
     from cmt.data.input.open import Data
-    from cmt.evaluation.factory import open_evaluation
+    from cmt.evaluation.factory import open_evaluation, open_test_set
+    from cmt.evaluation.submission import predict_test_set, set_name, write_submission
     from cmt.serving.factory import load_predictor
+    from cmt.serving.predict import decode_file
 
     experiment = load_experiment(config, overrides or ())
     data = Data(experiment.data)
+    # What is listed is looked at before the network is built.
+    test_set = open_test_set(experiment) if split is Split.TEST else None
     predictor, step = load_predictor(experiment, data, checkpoint)
-    evaluation = open_evaluation(experiment, data.validation, predictor.categories)
-    metrics = evaluation.run(predictor, output, step=step)
-    print_metrics(metrics, output)
+    if test_set is not None:
+        name = test_set.name
+        predict_test_set(predictor, test_set, output, decode_file)
+        print(f"predictions  {output / 'predictions' / 'panoptic.json'}")
+    else:
+        evaluation = open_evaluation(experiment, data.validation, predictor.categories)
+        name = set_name(evaluation.ground_truth.file.path)
+        print_metrics(evaluation.run(predictor, output, step=step), output)
+    if packs:
+        print(f"submission   {write_submission(output, name, experiment.name)}")
 
 
 def print_metrics(metrics: dict[str, Any], output: Path) -> None:
@@ -61,4 +96,5 @@ def print_metrics(metrics: dict[str, Any], output: Path) -> None:
         f", step {metrics['step']}"
     )
     print(f"scores       {output / 'metrics.json'}")
+    print(f"by image     {output / 'per_image.csv'}")
     print(f"predictions  {output / 'predictions' / 'panoptic.json'}")

@@ -20,7 +20,7 @@ def export(
             parser=local_path,
             metavar="DIR_OR_PREFIX",
             help="A run directory, a folder of checkpoints (the latest is taken), or "
-            "the prefix of one.",
+            "the prefix of one; of this package or of DeepLab2 (MaX-DeepLab-S).",
         ),
     ],
     output: Annotated[

@@ -18,6 +18,7 @@ import typer
 
 import cmt
 from cmt.cli import (
+    compare,
     config,
     data,
     demo,
@@ -46,6 +47,7 @@ app.command()(demo.demo)
 app.command()(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command()(score.score)
+app.command()(compare.compare)
 app.command()(export.export)
 app.command()(predict.predict)
 app.command()(doctor.doctor)

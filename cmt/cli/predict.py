@@ -23,7 +23,8 @@ def predict(
             parser=local_path,
             metavar="MODEL",
             help="A SavedModel, the folder of its versions (the highest is taken), or "
-            "a run directory of `cmt train` (its latest checkpoint is taken).",
+            "a run directory of `cmt train` (its latest checkpoint is taken). With "
+            "--checkpoint, a config.",
         ),
     ],
     inputs: Annotated[
@@ -40,6 +41,15 @@ def predict(
             parser=local_path, metavar="DIR", help="Gets pictures and json files."
         ),
     ],
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            parser=local_path,
+            metavar="DIR_OR_PREFIX",
+            help="The weights, of this package or of DeepLab2 (MaX-DeepLab-S), where "
+            "MODEL is a config.",
+        ),
+    ] = None,
     formats: Annotated[
         str,
         typer.Option(
@@ -56,6 +66,8 @@ def predict(
     Examples:
       cmt predict models/tiny holiday.jpg --output out
       cmt predict runs/tiny photos/ 'more/*.png' --output out --format overlay
+      cmt predict coco/max_deeplab_s_relu_641 photos/ --output out \\
+        --checkpoint max_deeplab_s/ckpt-100000
       find photos -name '*.jpg' | cmt predict runs/tiny - --output out
     """
     from cmt.errors import WorkError
@@ -63,7 +75,8 @@ def predict(
     from cmt.serving.predict import find_inputs, parse_formats, predict_files
 
     wanted, files = parse_formats(formats), find_inputs(inputs)
-    outcome = predict_files(open_model(model), files, output, formats=wanted)
+    opened = open_model(model, checkpoint)
+    outcome = predict_files(opened, files, output, formats=wanted)
     _print_table(outcome, output)
     for file, reason in outcome.unreadable:
         print(f"skipped {file}: {reason}", file=sys.stderr)

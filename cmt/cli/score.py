@@ -1,4 +1,4 @@
-"""`cmt score`: the panoptic quality of COCO panoptic files."""
+"""`cmt score`: the scores of COCO panoptic files."""
 
 from __future__ import annotations
 
@@ -15,25 +15,35 @@ def score(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print json instead of a table.")
     ] = False,
+    per_image: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CSV",
+            help="Write PQ, SQ, RQ and counts of each image and of each class in it.",
+        ),
+    ] = None,
     workers: Annotated[
         int, typer.Option(min=0, help="Images at a time; 0: one a core.")
     ] = 0,
 ) -> None:
-    """Scores any COCO panoptic prediction files: PQ, SQ and RQ, in percent.
+    """Scores any COCO panoptic prediction files: PQ, mask AP and mIoU, in percent.
 
-    The numbers are those of the official evaluation; notes say where a json is not
-    what its PNGs are, and what the scores are with areas of the pixels. A table, or
-    with --json only json on standard output. Paths may be local or what TensorFlow
-    reads, such as gs://.
+    PQ, SQ and RQ are those of the official evaluation, with 95% intervals of PQ by
+    bootstrap over images; notes say where a json is not what its PNGs are, and what
+    the scores are with areas of the pixels. Mask AP, of the things, needs a "score" in
+    each predicted segment, which `cmt eval` and `cmt predict` write. A table, or with
+    --json only json on standard output. Paths may be local or what TensorFlow reads,
+    such as gs://.
 
     \b
     Example:
       cmt score --gt panoptic_val2017.json --gt-masks panoptic_val2017 \\
         --pred predictions/panoptic.json --pred-masks predictions/panoptic
     """
-    from cmt.evaluation.panoptic_quality import score_files
+    from cmt.evaluation.score import score_files
 
-    result = score_files(gt, gt_masks, pred, pred_masks, workers=workers)
+    options = {"workers": workers, "per_image": per_image}
+    result = score_files(gt, gt_masks, pred, pred_masks, **options)
     if as_json:
         import json
 
@@ -47,8 +57,14 @@ def print_tables(result: dict[str, Any]) -> None:
     from cmt.data.panoptic.kinds import Tally
     from cmt.io.terminal import NUMBER, TEXT, print_table
 
+    intervals = result["intervals"]
     groups = [
-        (name.capitalize(), *_percents(result[name]), str(result[name]["n"]))
+        (
+            name.capitalize(),
+            *_percents(result[name]),
+            "{:.2f} to {:.2f}".format(*intervals[name]) if intervals else "",
+            str(result[name]["n"]),
+        )
         for name in ("all", "things", "stuff")
     ]
     classes = [
@@ -56,9 +72,12 @@ def print_tables(result: dict[str, Any]) -> None:
         for row in result["per_class"].values()
     ]
     numbers = dict.fromkeys(("PQ", "SQ", "RQ"), NUMBER)
-    print_table({"": TEXT, **numbers, "classes": NUMBER}, groups)
+    level = f"PQ, {intervals['level']}%" if intervals else "interval of PQ"
+    print_table({"": TEXT, **numbers, level: NUMBER, "classes": NUMBER}, groups)
     counts = dict.fromkeys(("TP", "FP", "FN"), NUMBER)
     print_table({"class": TEXT, **numbers, **counts}, classes)
+    print(f"mIoU     {result['semantic']['miou']:.2f}")
+    print(f"mask AP  {_shown_ap(result['mask_ap'])}")
     for line in Tally(result["notes"]).lines:
         print(f"note: {line}")
     if "with_pixel_areas" in result:
@@ -68,6 +87,22 @@ def print_tables(result: dict[str, Any]) -> None:
             "where they are not those of the PNG, values may be wrong, and above 100; "
             f"with areas of the pixels: PQ {pq}, SQ {sq}, RQ {rq}"
         )
+
+
+def _shown_ap(scores: dict[str, Any] | None) -> str:
+    """AP and its variants in one line, or why there is none."""
+    if scores is None:
+        return 'none: it needs a "score" in every segment of a thing'
+    values = {
+        key.removeprefix("ap_").replace("ap", "AP"): "none"
+        if value is None
+        else f"{value:.2f}"
+        for key, value in scores.items()
+        if key != "per_class"
+    }
+    ap = values.pop("AP")
+    others = ", ".join(f"{key} {value}" for key, value in values.items())
+    return f"{ap} ({others})"
 
 
 def _percents(scores: dict[str, Any]) -> list[str]:

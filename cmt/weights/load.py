@@ -1,15 +1,16 @@
 """Weights of a network from a checkpoint: all of them, or what fits.
 
 `load_weights` takes a training checkpoint of the same network, of which everything
-must fit. `load_initial_checkpoint` loads what fits, from checkpoints of this package
-by the names of variables that they keep, from those of DeepLab2 by `names.py`, and
-reports it. A variable of another shape is never loaded.
+must fit, or one of DeepLab2 that has all that predictions need.
+`load_initial_checkpoint` loads what fits, from checkpoints of this package by the names
+of variables that they keep, from those of DeepLab2 by `names.py`, and reports it. A
+variable of another shape is never loaded.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
+import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -26,21 +27,34 @@ from cmt.weights.files import (
     unreadable,
 )
 from cmt.weights.matching import (
+    PASSES,
     Plan,
     Target,
     list_targets,
     make_plan,
     pair_variables,
 )
-from cmt.weights.names import SUFFIX, is_deeplab2_layout
+from cmt.weights.names import SUFFIX, deeplab2_prefix, is_deeplab2_layout
+from cmt.weights.report import LoadReport, percent
 
 MIN_BACKBONE_SHARE = 0.9
 _TABLES = ("query_positions", "key_positions", "value_positions")
 _HEADS = ("head/class_head/", "semantic_branch/head/last/")
+# Of the branch that supervises training only, ours and DeepLab2's.
+_TRAINING_ONLY = re.compile(
+    r"(^|/)semantic_(branch|decoder|head_without_last_layer|last_layer)/"
+)
+_DEEPLAB2_STEP = f"global_step{SUFFIX}"
+# Of its networks of this layout; a checkpoint does not tell.
+_DEEPLAB2_ACTIVATION = "relu"
+
+_logger = logging.getLogger(__name__)
 
 
 def load_weights(network: tf_keras.Model, prefix: str) -> int:
-    """Loads all variables of a network from a training checkpoint.
+    """Loads all variables of a network from a training checkpoint or one of DeepLab2.
+
+    Of DeepLab2's, what only supervises training may be missing.
 
     Args:
       network: is built.
@@ -53,7 +67,10 @@ def load_weights(network: tf_keras.Model, prefix: str) -> int:
       InputError: the checkpoint cannot be read, or it is one of another network; the
         network is unchanged then.
     """
-    step = check_network(network, prefix)
+    contents = Contents(prefix)
+    if deeplab2_prefix(contents.shapes) is not None:
+        return _load_deeplab2(network, contents)
+    step = _check_same(network, contents)
     try:
         # The optimizers' state is in the checkpoint and not wanted here.
         status = tf.train.Checkpoint(model=network).restore(plain_path(prefix))
@@ -80,7 +97,11 @@ def check_network(network: tf_keras.Model, prefix: str) -> int:
       InputError: the checkpoint cannot be read, was not written by `cmt train`, or
         holds other variables; the message names a few that differ.
     """
-    contents = Contents(prefix)
+    return _check_same(network, Contents(prefix))
+
+
+def _check_same(network: tf_keras.Model, contents: Contents) -> int:
+    """Does the work of `check_network`."""
     root = _training_node(contents, MODEL_KEY)
     missing, wrong_shape = [], []
     pairs = pair_variables(network, root, contents, strict=True)
@@ -94,6 +115,18 @@ def check_network(network: tf_keras.Model, prefix: str) -> int:
     used = {pair.node for pair in pairs}
     stored = contents.variables_below(root)
     unexpected = [path for node, path in stored.items() if node not in used]
+    _refuse_other_model(contents, missing, unexpected, wrong_shape)
+    return int(contents.value(contents.key(_training_node(contents, STEP_KEY))))
+
+
+def _refuse_other_model(
+    contents: Contents,
+    missing: list[str],
+    unexpected: list[str],
+    wrong_shape: list[str],
+    config: str = "it was trained with (config.textproto in its run directory)",
+) -> None:
+    """Raises an InputError if a variable does not fit; names a few of each kind."""
     parts = [
         f"{len(names)} {what} ({few(names)})"
         for what, names in (
@@ -105,10 +138,28 @@ def check_network(network: tf_keras.Model, prefix: str) -> int:
     ]
     if parts:
         raise InputError(
-            f"checkpoint {prefix} is of another model; variables: {'; '.join(parts)}; "
-            "use the config it was trained with (config.textproto in its run directory)"
+            f"checkpoint {contents.prefix} is of another model; variables: "
+            f"{'; '.join(parts)}; use the config {config}"
         )
-    return int(contents.value(contents.key(_training_node(contents, STEP_KEY))))
+
+
+def _load_deeplab2(network: tf_keras.Model, contents: Contents) -> int:
+    """Loads a whole network of DeepLab2; returns the training step."""
+    targets = list_targets(network)
+    plan = make_plan(network, contents, targets)
+    report, loads = _decide(network, contents, targets, plan)
+    wrong_shape = report.wrong_shape + report.skipped_heads + report.resized_tables
+    needed = (
+        [name for name in names if not _TRAINING_ONLY.search(name)]
+        for names in (report.missing, report.unexpected, wrong_shape)
+    )
+    config = "of the same network, such as coco/max_deeplab_s_relu_641"
+    _refuse_other_model(contents, *needed, config=config)
+    _assign(contents, loads)
+    if report.activation:
+        _logger.warning("%s: %s", contents.prefix, report.activation)
+    known = _DEEPLAB2_STEP in contents.shapes
+    return int(contents.value(_DEEPLAB2_STEP)) if known else 0
 
 
 def _training_node(contents: Contents, name: str) -> int:
@@ -126,60 +177,6 @@ def _training_node(contents: Contents, name: str) -> int:
             "directory"
         )
     return node
-
-
-@dataclasses.dataclass(frozen=True)
-class LoadReport:
-    """The result of loading a checkpoint.
-
-    Where shapes are named, the first is the checkpoint's, the second the network's.
-
-    Attributes:
-      checkpoint: prefix of the checkpoint.
-      kind: "cmt" or "DeepLab2".
-      matched: key in the checkpoint of each variable that was loaded.
-      missing: variables of the network that the checkpoint lacks.
-      unexpected: what the checkpoint has and the network lacks, but for counters and
-        the state of optimizers.
-      wrong_shape: variables of another shape, which were not loaded.
-      skipped_heads: last layers for another number of classes, not loaded.
-      resized_tables: relative-position tables of another length, in `matched` too.
-      share: loaded part of the network's parameters, 0 to 1, with norm statistics.
-      backbone_share: loaded part of the backbone's parameters, 0 to 1.
-    """
-
-    checkpoint: str
-    kind: str
-    matched: dict[str, str]
-    missing: list[str]
-    unexpected: list[str]
-    wrong_shape: list[str]
-    skipped_heads: list[str]
-    resized_tables: list[str]
-    share: float
-    backbone_share: float
-
-    def summary_lines(self) -> list[str]:
-        """Returns the report for people: counts, shares and some names."""
-        lines = [
-            f"initial weights from {self.checkpoint} ({self.kind}): "
-            f"{len(self.matched)} variables, {_percent(self.share)} of the parameters, "
-            f"{_percent(self.backbone_share)} of the backbone's"
-        ]
-        for what, names in (
-            ("head of another class count, starts fresh", self.skipped_heads),
-            ("of another shape, not loaded", self.wrong_shape),
-            ("missing in it, start fresh", self.missing),
-            ("in it and not in the network", self.unexpected),
-            ("relative-position tables of another length", self.resized_tables),
-        ):
-            if names:
-                lines.append(f"  {what}: {len(names)} ({few(names)})")
-        return lines
-
-    def to_json(self) -> str:
-        """Returns the whole report as json."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
 
 def load_initial_checkpoint(
@@ -220,9 +217,18 @@ def load_initial_checkpoint(
     contents = Contents(find_checkpoint(path))
     targets = list_targets(network)
     plan = make_plan(network, contents, targets)
-    backbone = _backbone(network, targets)
-    report, loads = _decide(contents, targets, backbone, plan)
-    _check(report, backbone, allow_partial_backbone)
+    report, loads = _decide(network, contents, targets, plan)
+    _check(report, _backbone(network, targets), allow_partial_backbone)
+    _assign(contents, loads)
+    return report
+
+
+def _assign(contents: Contents, loads: list[tuple[Target, str]]) -> None:
+    """Loads values, if all of them are finite.
+
+    Raises:
+      InputError: one is not, or cannot be read; nothing is assigned then.
+    """
     # Twice, one at a time: a damaged file is found before anything is assigned.
     for _, key in loads:
         if not np.isfinite(contents.value(key).astype(np.float32)).all():
@@ -232,11 +238,10 @@ def load_initial_checkpoint(
             )
     for target, key in loads:
         target.variable.assign(_fitted(contents.value(key), target))
-    return report
 
 
 def _decide(
-    contents: Contents, targets: list[Target], backbone: list[Target], plan: Plan
+    network: tf_keras.Model, contents: Contents, targets: list[Target], plan: Plan
 ) -> tuple[LoadReport, list[tuple[Target, str]]]:
     """Chooses the variables to load, with their keys, and writes the report."""
     other_classes = _heads_of_other_classes(contents, targets, plan)
@@ -271,9 +276,24 @@ def _decide(
         skipped_heads=skipped,
         resized_tables=resized,
         share=_share(targets, loaded),
-        backbone_share=_share(backbone, loaded),
+        backbone_share=_share(_backbone(network, targets), loaded),
+        activation=_other_activation(network, plan),
     )
     return report, loads
+
+
+def _other_activation(network: tf_keras.Model, plan: Plan) -> str:
+    """Names both activations where they are known to differ, else returns ""."""
+    if plan.kind != "DeepLab2":
+        return ""
+    backbone = getattr(network, PASSES[0], network).backbone
+    ours = backbone.stem[0].style.activation
+    if ours == _DEEPLAB2_ACTIVATION:
+        return ""
+    return (
+        f"DeepLab2 trains these networks with {_DEEPLAB2_ACTIVATION.upper()}, and this "
+        f"one has {ours.upper()}; set model.activation={_DEEPLAB2_ACTIVATION.upper()}"
+    )
 
 
 def _head(target: Target) -> str | None:
@@ -344,8 +364,8 @@ def _check(
     if report.backbone_share < MIN_BACKBONE_SHARE and not allow_partial_backbone:
         raise InputError(
             f"checkpoint {report.checkpoint} ({report.kind}) holds "
-            f"{_percent(report.backbone_share)} of the backbone's parameters, and "
-            f"{_percent(MIN_BACKBONE_SHARE)} are needed; of its variables "
+            f"{percent(report.backbone_share)} of the backbone's parameters, and "
+            f"{percent(MIN_BACKBONE_SHARE)} are needed; of its variables "
             f"{_not_loaded(report, {target.name for target in backbone})}; give one "
             "of this backbone, or go on all the same with "
             "trainer.allow_partial_backbone=true in the config, "
@@ -376,8 +396,3 @@ def _fitted(value: np.ndarray, target: Target) -> np.ndarray:
             value = value[-more : value.shape[0] + more]
     value = value.reshape(target.shape)
     return value.astype(target.variable.dtype.as_numpy_dtype)
-
-
-def _percent(share: float) -> str:
-    """Formats a share, rounded down, so that 100% means everything."""
-    return f"{int(share * 1000) / 10:g}%"

@@ -22,7 +22,7 @@ _PARTS = (
 )
 _ENCODER = re.compile(r"^(?P<prefix>(?:[^/]+/)*)encoder/_(?:stem|stage\d)/")
 _NOT_WEIGHTS = re.compile(
-    r"(^|/)(\.OPTIMIZER_SLOT|_?optimizer\w*|keras_api|save_counter|global_step|step"
+    r"(^|/)(\.OPTIMIZER_SLOT|\w*optimizer\w*|keras_api|save_counter|global_step|step"
     r"|_?(ema|moving_average|average)\w*|_training_state|_CHECKPOINTABLE_OBJECT_GRAPH)"
     r"(/|$)"
 )

@@ -43,6 +43,7 @@ class Segment(NamedTuple):
       area: in pixels, as the json has it; None where it has none.
       is_crowd: several objects in one segment.
       box: "bbox" as it stands, unchecked; None where there is none.
+      score: how sure a prediction is; None where it has no number for it.
     """
 
     id: int
@@ -50,6 +51,7 @@ class Segment(NamedTuple):
     area: float | None
     is_crowd: bool
     box: object = None
+    score: float | None = None
 
 
 class PanopticImage(NamedTuple):
@@ -248,9 +250,13 @@ def _image(
 
 def area_of(info: dict[str, Any]) -> float | None:
     """Returns the "area" of a segment; None where it is none that pixels can have."""
-    area = info.get("area")
-    fits = isinstance(area, _Number) and not isinstance(area, bool)
-    return area if fits and 0 <= area <= _LARGEST_AREA else None
+    area = _number(info.get("area"))
+    return area if area is not None and 0 <= area <= _LARGEST_AREA else None
+
+
+def _number(value: Any) -> float | None:
+    is_number = isinstance(value, _Number) and not isinstance(value, bool)
+    return value if is_number else None
 
 
 def crowd_of(info: dict[str, Any]) -> Any:
@@ -266,4 +272,5 @@ def _segment(info: Any, where: str) -> Segment:
         area=area_of(info),
         is_crowd=bool(_field(info, where, "iscrowd", _Number, 0)),
         box=info.get("bbox"),
+        score=_number(info.get("score")),
     )

@@ -84,13 +84,22 @@ def write_ids(path: Location, ids: np.ndarray) -> None:
 
 
 def segment_index(ids: np.ndarray, segments: Sequence[Segment]) -> np.ndarray:
-    """[H, W] unsigned: 0 for unknown ids, 1 for void, 2 + index in `segments` else."""
-    known = [segment.id for segment in segments]
-    kind = np.uint16 if len(known) + 2 <= 2**16 else np.uint32
+    """Finds the segment of each id, which is unsigned and of any shape.
+
+    Returns:
+      Unsigned, in the shape of `ids`: 0 for unknown ids, 1 for void, else 2 + index in
+      `segments`, the last where several have the id.
+    """
+    places = {
+        segment.id: place
+        for place, segment in enumerate(segments, start=2)
+        if 0 <= segment.id <= MAX_SEGMENT_ID
+    }
+    kind = np.uint16 if len(segments) + 2 <= 2**16 else np.uint32
     # Fresh zeros cost nothing until they are touched, and few of them are.
     table = np.zeros(MAX_SEGMENT_ID + 1, kind)
     table[0] = 1
-    table[known] = np.arange(2, len(known) + 2, dtype=kind)
+    table[list(places)] = list(places.values())
     return table.take(ids)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,17 @@ def panoptic_ids(
     ids = np.array([0, *(category.id for category in categories)])
     numbered = ids[classes] * CATEGORY_DIVISOR + instances
     return np.where(classes > 0, numbered, 0).astype(np.int32)
+
+
+def segment_scores(segment_ids: np.ndarray, scores: np.ndarray) -> dict[int, float]:
+    """The score of each segment of an image, as a predictor returns them.
+
+    Args:
+      segment_ids: [N] integers, padded with 0.
+      scores: [N] floats.
+    """
+    pairs = zip(segment_ids.tolist(), scores.tolist(), strict=True)
+    return {number: score for number, score in pairs if number}
 
 
 def count_values(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -118,13 +129,21 @@ class PredictionWriter:
             "categories": [category.to_json() for category in categories],
         }
 
-    def add(self, image_id: ImageId, file_name: str, panoptic: np.ndarray) -> None:
+    def add(
+        self,
+        image_id: ImageId,
+        file_name: str,
+        panoptic: np.ndarray,
+        scores: Mapping[int, float] | None = None,
+    ) -> None:
         """Writes one image.
 
         Args:
           image_id: the data set's own id, once only.
           file_name: of the image; the PNG takes its stem.
           panoptic: [H, W] int32, category id * 1000 + instance, 0 is void.
+          scores: how sure the segment of each value is, 0 to 1; mask AP needs them.
+            None: nothing is known.
 
         Raises:
           InputError: the image came before, or a value has no category or no colour.
@@ -133,7 +152,7 @@ class PredictionWriter:
             raise InputError(f"image {image_id} ({file_name}) is predicted twice")
         height, width = panoptic.shape
         png = self._png_name(Path(file_name).stem)
-        segments = self._segments(panoptic, file_name)
+        segments = self._segments(panoptic, file_name, scores)
         write_ids(self._folder / png, panoptic)
         self._image_ids.add(image_id)
         image = {"id": image_id, "file_name": file_name}
@@ -149,7 +168,12 @@ class PredictionWriter:
             name = f"{stem}-{copies}.png"
         return name
 
-    def _segments(self, panoptic: np.ndarray, file_name: str) -> list[dict[str, Any]]:
+    def _segments(
+        self,
+        panoptic: np.ndarray,
+        file_name: str,
+        scores: Mapping[int, float] | None,
+    ) -> list[dict[str, Any]]:
         segments = []
         for value, area in zip(*count_values(panoptic), strict=True):
             if value == 0:
@@ -170,7 +194,10 @@ class PredictionWriter:
                 )
             segment = {"id": int(value), "category_id": category_id, "area": int(area)}
             box = _bounding_box(panoptic == value)
-            segments.append({**segment, "bbox": box, "iscrowd": 0})
+            segment |= {"bbox": box, "iscrowd": 0}
+            if scores is not None:
+                segment["score"] = round(scores[int(value)], 6)
+            segments.append(segment)
         return segments
 
 

@@ -8,13 +8,14 @@ import numpy as np
 
 from cmt.data.panoptic.json import MAX_SEGMENT_ID, PanopticImage, Segment
 from cmt.data.panoptic.kinds import Kind, Tally
-from cmt.data.panoptic.predictions import count_values
+from cmt.data.panoptic.masks import segment_index
 from cmt.errors import InputError
 
 
 def settle(
     name: str,
     ids: np.ndarray,
+    pixels: np.ndarray,
     segments: Sequence[Segment],
     is_thing: Mapping[int, bool],
 ) -> tuple[np.ndarray, list[Segment], Tally]:
@@ -25,7 +26,8 @@ def settle(
 
     Args:
       name: of the PNG, for notes.
-      ids: [H, W] segment ids of the PNG, 0 is void.
+      ids: [R] segment ids of runs of pixels of the PNG, 0 is void.
+      pixels: [R], how many pixels a run has.
       segments: as the json has them.
       is_thing: of each category id; stuff of a category that is not there stays apart.
 
@@ -36,21 +38,24 @@ def settle(
     Raises:
       InputError: pixels of id 0 may be of a segment or void.
     """
-    numbers, counts = count_values(ids)
-    pixels = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+    found = np.bincount(segment_index(ids, segments), pixels, len(segments) + 2)
+    counts = {
+        segment.id: int(count)
+        for segment, count in zip(segments, found[2:].tolist(), strict=True)
+    }
     notes = Tally()
 
     def note(kind: Kind, segment: Segment, message: str, care: str = "") -> None:
         line = f"{name}: segment {segment.id}: {message}; {care or kind.care}"
         notes.add(kind, line)
 
-    drawn = [segment for segment in segments if pixels.get(segment.id)]
+    drawn = [segment for segment in segments if counts[segment.id]]
     if not drawn and len(segments) > 1:
         return ids, list(segments), notes  # The PNG of another image.
     merged: dict[int, Segment] = {}
     kept: list[Segment] = []
     for segment in segments:
-        count = pixels.get(segment.id, 0)
+        count = counts[segment.id]
         if not count:
             note(Kind.ID_NOT_IN_PNG, segment, "no pixel has this id")
             continue
@@ -65,7 +70,7 @@ def settle(
             note(Kind.AREA, segment, message, "scored with both")
         if segment.id == 0:
             note(Kind.ZERO_ID, segment, "void has this id, too")
-            used = {*pixels, *(one.id for one in segments)}
+            used = {*np.unique(ids).tolist(), *counts}
             free = next(n for n in range(MAX_SEGMENT_ID, 0, -1) if n not in used)
             ids = np.where(ids == 0, free, ids)
             segment = segment._replace(id=free)

@@ -12,7 +12,7 @@ from cmt.data.panoptic.json import read_annotations
 from cmt.data.panoptic.masks import read_ids
 from cmt.data.panoptic.predictions import count_values, panoptic_ids, write_predictions
 from cmt.errors import InputError
-from cmt.evaluation.panoptic_quality import score_files
+from cmt.evaluation.score import score_files
 
 CATEGORIES = [
     Category(7, "thing", True, (255, 0, 0)),

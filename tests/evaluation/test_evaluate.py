@@ -14,7 +14,7 @@ from cmt.data.input.preprocess import resize_and_pad
 from cmt.data.panoptic.masks import read_ids, write_ids
 from cmt.errors import InputError
 from cmt.evaluation.evaluate import evaluate, read_ground_truth
-from cmt.evaluation.panoptic_quality import score_files
+from cmt.evaluation.score import score_files
 from tests import fakes
 
 SIZES = [(65, 81), (48, 96), (120, 60)]
@@ -102,7 +102,16 @@ def test_evaluation_of_files(tmp_path, predictor, images, files, ground_truth):
         np.testing.assert_array_equal(written, served)
     content = json.loads((folder / "panoptic.json").read_text())
     assert [entry["id"] for entry in content["images"]] == [100, 101, 102]
-    assert {path.name for path in output.iterdir()} == {"metrics.json", "predictions"}
+    assert {path.name for path in output.iterdir()} == {
+        "metrics.json",
+        "per_image.csv",
+        "predictions",
+    }
+    # The network is sure of every segment, so mask AP is there and high.
+    assert metrics["panoptic"]["mask_ap"]["ap50"] > 95
+    assert metrics["panoptic"]["semantic"]["miou"] > 75
+    for entry in content["annotations"]:
+        assert all(0.5 < info["score"] <= 1 for info in entry["segments_info"])
 
 
 def test_only_evaluated_images_count(tmp_path, predictor, images, ground_truth):

@@ -8,6 +8,7 @@ import io
 import json
 import re
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -288,3 +289,26 @@ def test_a_prediction_looks_and_decodes_once(run_dir, scenes, tmp_path, counts):
     assert counts["lookup"] == counts["reader"] == 1
     assert counts["config.textproto"] == counts["categories.json"] == 1
     assert counts["val.manifest.json"] == 0
+
+
+def test_a_submission_from_the_command_line(run_dir, scenes, tmp_path, capsys):
+    """Of test images, and of the validation split: the same maps."""
+    annotations = json.loads((scenes / "annotations" / "panoptic_val.json").read_text())
+    listed = tmp_path / "image_info_test.json"
+    listed.write_text(json.dumps({"images": annotations["images"]}))
+    line = ["eval", str(run_dir / "config.textproto"), "--zip"]
+    line += ["--checkpoint", str(run_dir), "--output", str(tmp_path)]
+    test = ["--split", "test", "--set", f'data.test.list="{listed}"']
+    test += ["--set", f'data.test.images="{scenes / "images" / "val"}"']
+    contents = []
+    for more, name in ((test, "test"), ([], "val")):
+        with pytest.raises(SystemExit) as stopped:
+            main([*line, *more])
+        assert stopped.value.code == 0
+        path = tmp_path / f"panoptic_{name}_tiny_results.zip"
+        assert f"submission   {path}" in capsys.readouterr().out
+        with zipfile.ZipFile(path) as packed:
+            pngs = [name for name in packed.namelist() if name.endswith(".png")]
+            contents.append({name.split("/")[1]: packed.read(name) for name in pngs})
+    assert len(contents[0]) == 3
+    assert contents[0] == contents[1]

@@ -7,12 +7,8 @@ import pytest
 
 from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.json import Segment
-from cmt.evaluation.panoptic_quality import (
-    PanopticMap,
-    category_rows,
-    count_image,
-    quality,
-)
+from cmt.evaluation.overlap import PanopticMap, category_rows
+from cmt.evaluation.panoptic_quality import count_image, quality
 
 THING = Category(7, "thing", True, (255, 0, 0))
 OTHER = Category(3, "other", True, (255, 255, 0))

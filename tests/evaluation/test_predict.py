@@ -158,7 +158,7 @@ def test_models_that_are_none(tmp_path):
 @pytest.fixture
 def run(segmenter, monkeypatch):
     """Runs the command with the fake network as any model."""
-    monkeypatch.setattr(factory, "open_model", lambda path: segmenter)
+    monkeypatch.setattr(factory, "open_model", lambda *_: segmenter)
     app = typer.Typer()
     app.command()(predict)
 

@@ -11,7 +11,7 @@ import pytest
 from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.masks import write_ids
 from cmt.errors import InputError
-from cmt.evaluation.panoptic_quality import score_files
+from cmt.evaluation.score import score_files
 
 THING = Category(7, "thing", True, (255, 0, 0))
 OTHER = Category(3, "other", True, (255, 255, 0))
