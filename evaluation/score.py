@@ -17,6 +17,7 @@ from cmt.data.panoptic.json import (
 )
 from cmt.data.panoptic.kinds import Kind, Tally
 from cmt.data.panoptic.masks import read_ids
+from cmt.data.panoptic.registry import set_things
 from cmt.data.panoptic.settle import has_stuff_twice, settle
 from cmt.errors import InputError
 from cmt.evaluation.bootstrap import LEVEL, RESAMPLES, quality_intervals
@@ -60,6 +61,16 @@ class PanopticFile(NamedTuple):
         categories, images = read_annotations(path)
         return cls(path, categories, {image.image_id: image for image in images})
 
+    def with_things(self, things: Collection[str]) -> PanopticFile:
+        """Returns a copy whose things are the categories of these names or ids.
+
+        Raises:
+          InputError: no category has one of the names.
+        """
+        entries = [category.to_json() for category in self.categories]
+        set_things({"categories": entries}, things)
+        return self._replace(categories=[Category.from_json(one) for one in entries])
+
     def only(self, image_ids: Collection[ImageId]) -> PanopticFile:
         """Returns a copy that has the annotations of some images alone."""
         chosen = {i: image for i, image in self.images.items() if i in image_ids}
@@ -74,6 +85,7 @@ def score_files(
     *,
     workers: int = 0,
     per_image: Location | None = None,
+    things: Collection[str] = (),
 ) -> dict[str, Any]:
     """Scores COCO panoptic predictions; see `score`.
 
@@ -86,6 +98,8 @@ def score_files(
       pred_masks: folder of its PNGs.
       workers: images at a time; 0 for as many as there are cores.
       per_image: the CSV file to write, see `write_images`; None for none.
+      things: names or ids of the categories that are things, in place of what the
+        ground truth says; () to leave that.
 
     Returns:
       See `score`.
@@ -94,6 +108,8 @@ def score_files(
       InputError: a file is missing or damaged, or see `score`.
     """
     gt, pred = PanopticFile.read(gt_json), PanopticFile.read(pred_json)
+    if things:
+        gt = gt.with_things(things)
     options = {"workers": workers, "per_image": per_image}
     return score(gt, gt_masks, pred, pred_masks, **options)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cmt.cli.data_inspect import inspect
+from cmt.cli.options import Things, things_named
 
 if TYPE_CHECKING:
     from cmt.data.convert.convert import Maker
@@ -28,11 +29,6 @@ _DATASET = typer.Option(
 _ROOT = typer.Option(metavar="DIR", help="Where the files of --dataset are.")
 _CATEGORY_OFFSET = typer.Option(
     min=0, metavar="N", help="Added to all category ids; 1 for a json that has id 0."
-)
-_THINGS = typer.Option(
-    metavar="NAMES",
-    help="Categories that are things, by name or id, separated by commas, or a file "
-    "with one a line; all others are stuff, whatever isthing says.",
 )
 _STRICT = typer.Option(
     "--strict",
@@ -145,7 +141,7 @@ def validate(
     ] = "val",
     exif: Annotated[Exif | None, _EXIF] = None,
     category_offset: Annotated[int | None, _CATEGORY_OFFSET] = None,
-    things: Annotated[str | None, _THINGS] = None,
+    things: Things = None,
     strict: Annotated[bool, _STRICT] = False,
     num_centers: Annotated[
         int,
@@ -232,12 +228,7 @@ def _paths(
 def _with_reading(paths: Paths, things: str | None, strict: bool) -> Paths:
     """The paths with what --things and --strict say of reading them."""
     if things is not None:
-        listed = Path(things).is_file()
-        names = Path(things).read_text("utf-8").splitlines() if listed else [things]
-        if not listed:
-            names = things.split(",")
-        stripped = tuple(name.strip() for name in names if name.strip())
-        paths = paths._replace(things=stripped)
+        paths = paths._replace(things=things_named(things))
     return paths._replace(strict=strict)
 
 
@@ -262,7 +253,7 @@ def convert(
     keep_crowd: Annotated[bool, _KEEP_CROWD] = False,
     exif: Annotated[Exif | None, _EXIF] = None,
     category_offset: Annotated[int | None, _CATEGORY_OFFSET] = None,
-    things: Annotated[str | None, _THINGS] = None,
+    things: Things = None,
     strict: Annotated[bool, _STRICT] = False,
     max_bad: Annotated[int, _MAX_BAD] = 0,
     resume: Annotated[bool, _RESUME] = False,

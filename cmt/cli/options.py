@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -27,3 +28,20 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Change a field; repeatable."),
 ]
+
+
+Things = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        help="Categories that are things, by name or id, separated by commas, or a "
+        "file with one a line; all others are stuff, whatever isthing says.",
+    ),
+]
+
+
+def things_named(text: str) -> tuple[str, ...]:
+    """The names or ids in the value of --things."""
+    file = Path(text)
+    names = file.read_text("utf-8").splitlines() if file.is_file() else text.split(",")
+    return tuple(name.strip() for name in names if name.strip())

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from cmt.cli.options import Things, things_named
+
 
 def score(
     gt: Annotated[str, typer.Option(help="Ground truth, a COCO panoptic json.")],
@@ -22,6 +24,7 @@ def score(
             help="Write PQ, SQ, RQ and counts of each image and of each class in it.",
         ),
     ] = None,
+    things: Things = None,
     workers: Annotated[
         int, typer.Option(min=0, help="Images at a time; 0: one a core.")
     ] = 0,
@@ -43,6 +46,8 @@ def score(
     from cmt.evaluation.score import score_files
 
     options = {"workers": workers, "per_image": per_image}
+    if things is not None:
+        options["things"] = things_named(things)
     result = score_files(gt, gt_masks, pred, pred_masks, **options)
     if as_json:
         import json

@@ -11,7 +11,7 @@ import pytest
 from cmt.cli.main import main
 from cmt.data.panoptic.registry import Paths
 from cmt.data.scenes.generate import generate_scenes
-from cmt.evaluation.panoptic_quality import score_files
+from cmt.evaluation.score import score_files
 from tests.data.conftest import sources
 from tests.data.conversions import convert_paths
 from tests.data.foreign_sets import SETS
@@ -68,13 +68,13 @@ def test_records_are_those_of_the_scenes(plain, tmp_path, name):
         assert len(records[-1]) == 8
     assert records[0] == records[1]
 
-    scored = score_files(
-        *(after["annotations"], after["masks"]),
-        *(after["annotations"], after["masks"]),
-        workers=1,
-    )
+    truth = after["annotations"], after["masks"]
+    given = things if names_things else []
+    scored = score_files(*truth, *truth, workers=1, things=given)
     exact = scored.get("with_pixel_areas", scored)
     assert exact["all"]["pq"] == pytest.approx(100, abs=1e-9)
+    found = [row["name"] for row in scored["per_class"].values()]
+    assert exact["things"]["n"] == len(set(found) & set(things)) > 0
 
 
 @pytest.mark.slow
@@ -83,9 +83,10 @@ def test_training_evaluation_and_scores(plain, tmp_path, name):
     change, names_things = SETS[name]
     shutil.copytree(plain, tmp_path / "set")
     sets = {split: sources(tmp_path / "set", split) for split in ("train", "val")}
-    words = []
+    words, things = [], []
     if names_things:
-        words = ["--things", ",".join(things_of(sets["val"]["annotations"]))]
+        things = things_of(sets["val"]["annotations"])
+        words = ["--things", ",".join(things)]
     output = tmp_path / "records"
     for split, paths in sets.items():
         change(paths)
@@ -110,6 +111,7 @@ def test_training_evaluation_and_scores(plain, tmp_path, name):
         *(truth["annotations"], truth["masks"]),
         *(predicted / "panoptic.json", predicted / "panoptic"),
         workers=1,
+        things=things,
     )
     exact = scored.get("with_pixel_areas", scored)
     assert exact["all"]["pq"] == pytest.approx(metrics["panoptic"]["all"]["pq"])
