@@ -7,35 +7,29 @@ but TensorFlow, and compared; only if every integer agrees is it renamed.
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 from orbax.export import ExportManager, ServingConfig, constants
 from orbax.export.modules.orbax_module_base import OrbaxModuleBase
+from tensorflow.core.protobuf import saved_model_pb2
 
 import cmt
-from cmt.data.input.decode import decode_image
-from cmt.errors import InputError, WorkError, few
-from cmt.io.files import atomic_directory
-from cmt.io.storage import plain_path
+from cmt.errors import InputError, few
+from cmt.io.files import atomic_directory, write_json
+from cmt.serving.parity import VALIDATION_FILE, check_parity, make_requests
 from cmt.serving.predictor import PanopticPredictor
 from cmt.serving.saved_model import (
     BYTES_SIGNATURE,
     IMAGES_SIGNATURE,
     MODEL_FILE,
+    PNG_SIGNATURE,
+    SIGNATURES,
     is_version,
 )
 from cmt.serving.warmup_requests import Request, write_warmup
-
-_SCRIPT = Path(__file__).with_name("fresh_process.py")
 
 
 class NetworkModule(OrbaxModuleBase):
@@ -128,6 +122,7 @@ def export_model(
         "step": int(step),
         "package_version": cmt.__version__,
         "crop_size": list(predictor.crop_size),
+        "signatures": {name: s._asdict() for name, s in SIGNATURES.items()},
         "categories": [category.to_json() for category in predictor.categories],
         "config": config_text,
     }
@@ -138,9 +133,9 @@ def export_model(
             _save(predictor, temporary)
             warmup = _repeated(requests, warmup_requests)
             write_warmup(temporary, directory.name, warmup)
-            text = json.dumps(description, indent=1) + "\n"
-            (temporary / MODEL_FILE).write_text(text, encoding="utf-8")
-            check_parity(predictor, temporary, requests, score_tolerance)
+            write_json(temporary / MODEL_FILE, description)
+            report = check_parity(predictor, temporary, requests, score_tolerance)
+            write_json(temporary / VALIDATION_FILE, report)
     except BaseException:
         with contextlib.suppress(OSError):
             if is_new:
@@ -183,178 +178,52 @@ def version_folder(directory: Path | str, version: int) -> Path:
 
 
 def _save(predictor: PanopticPredictor, folder: Path) -> None:
-    """Writes the SavedModel: prepare -> segment -> restore, for both signatures."""
+    """Writes the SavedModel: prepare -> segment -> restore, for each signature."""
     module = NetworkModule(predictor.network.variables, {"segment": predictor.segment})
     images = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
-    image_bytes = tf.TensorSpec([None], tf.string, name="image_bytes")
+    files = tf.TensorSpec([None], tf.string, name="image_bytes")
+    parts = {
+        IMAGES_SIGNATURE: (images, predictor.prepare, predictor.restore),
+        BYTES_SIGNATURE: (files, predictor.prepare_bytes, predictor.restore),
+        PNG_SIGNATURE: (files, predictor.prepare_bytes, predictor.restore_png),
+    }
     configs = [
         ServingConfig(
-            IMAGES_SIGNATURE,
-            input_signature=[images],
-            tf_preprocessor=predictor.prepare,
-            tf_postprocessor=predictor.restore,
+            name,
+            input_signature=[spec],
+            tf_preprocessor=prepare,
+            tf_postprocessor=restore,
             method_key="segment",
-        ),
-        ServingConfig(
-            BYTES_SIGNATURE,
-            input_signature=[image_bytes],
-            tf_preprocessor=predictor.prepare_bytes,
-            tf_postprocessor=predictor.restore,
-            method_key="segment",
-        ),
+        )
+        for name, (spec, prepare, restore) in parts.items()
     ]
     ExportManager(module, configs).save(str(folder))
+    _drop_saving(folder)
 
 
-def made_up_images(crop_size: tuple[int, int]) -> list[bytes]:
-    """Draws discs on a gradient: a JPEG wider than the crop, a PNG higher than it."""
-    height, width = crop_size
-    wide = _discs(max(2, height * 2 // 3), width + 31)
-    high = _discs(height + 17, max(2, width // 2))
-    return [tf.io.encode_jpeg(wide).numpy(), tf.io.encode_png(high).numpy()]
+def _drop_saving(folder: Path) -> None:
+    """Takes out of the graph what would write a checkpoint, a sixth of its bytes.
 
-
-def _discs(height: int, width: int) -> np.ndarray:
-    """Returns [height, width, 3] uint8, the same picture for the same size."""
-    y, x = np.mgrid[:height, :width] / max(height, width)
-    image = np.stack([255 * x, 255 * y, 255 * (1 - x)], axis=-1)
-    random = np.random.default_rng(0)
-    for _ in range(12):
-        center_y, center_x = random.uniform(0, 1, 2) * (y.max(), x.max())
-        radius = random.uniform(0.03, 0.2)
-        inside = (y - center_y) ** 2 + (x - center_x) ** 2 < radius**2
-        image[inside] = random.uniform(0, 255, 3)
-    return image.astype(np.uint8)
-
-
-def make_requests(samples: Sequence[bytes]) -> list[Request]:
-    """Makes requests to both signatures: one image and two, of one size and of two.
-
-    Args:
-      samples: JPEG or PNG files; at least one.
+    TensorFlow puts it in, and every server would load it; restoring stays.
     """
-    images = [decode_image(sample) for sample in samples]
-    pair = tf.stack([images[0], images[0][:, ::-1]])
-    requests = [
-        Request(IMAGES_SIGNATURE, {"images": image[tf.newaxis]}) for image in images
-    ]
-    requests.append(Request(IMAGES_SIGNATURE, {"images": pair}))
-    for chosen in ([samples[0]], [samples[0], samples[-1]]):
-        content = tf.constant(chosen, tf.string)
-        requests.append(Request(BYTES_SIGNATURE, {"image_bytes": content}))
-    return requests
+    path = folder / "saved_model.pb"
+    model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    (meta,) = model.meta_graphs
+    name = meta.saver_def.save_tensor_name.partition(":")[0]
+    (node,) = (node for node in meta.graph_def.node if node.name == name)
+    functions = meta.graph_def.library.function
+    (saving,) = (f for f in functions if f.signature.name == node.attr["f"].func.name)
+    functions.remove(saving)
+    meta.graph_def.node.remove(node)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    # It is the fingerprint of the graph as it was.
+    (folder / "fingerprint.pb").unlink(missing_ok=True)
 
 
 def _repeated(requests: Sequence[Request], number: int) -> list[Request]:
     """Returns `number` requests for each signature, repeated where there are fewer."""
     chosen = []
-    for signature in (IMAGES_SIGNATURE, BYTES_SIGNATURE):
+    for signature in SIGNATURES:
         known = [item for item in requests if item.signature == signature]
         chosen += [known[index % len(known)] for index in range(number)]
     return chosen
-
-
-def check_parity(
-    predictor: PanopticPredictor,
-    model_dir: Path,
-    requests: Sequence[Request],
-    score_tolerance: float,
-) -> None:
-    """Compares a SavedModel, loaded in a new process, with the predictor.
-
-    Raises:
-      WorkError: the process failed, an integer differs, or a score differs by more
-        than `score_tolerance`.
-    """
-    results = run_in_fresh_process(model_dir, requests)
-    for index, request in enumerate(requests):
-        (value,) = request.inputs.values()
-        is_bytes = request.signature == BYTES_SIGNATURE
-        run = predictor.predict_bytes if is_bytes else predictor.predict
-        for name, tensor in run(value).items():
-            found = results.get(f"{index}/{name}")
-            problem = _difference(tensor.numpy(), found, score_tolerance)
-            if problem:
-                raise WorkError(
-                    f"the SavedModel, run by a new process, differs from the network "
-                    f"in output '{name}' of signature '{request.signature}': {problem}"
-                    "; nothing was exported"
-                )
-
-
-def _difference(
-    expected: np.ndarray, found: np.ndarray | None, tolerance: float
-) -> str | None:
-    """Describes how an output differs, in a few words; None if it is equal."""
-    if found is None:
-        return "it is missing"
-    if found.shape != expected.shape or found.dtype != expected.dtype:
-        return (
-            f"expected {expected.dtype} {list(expected.shape)}, got {found.dtype} "
-            f"{list(found.shape)}"
-        )
-    if np.issubdtype(expected.dtype, np.floating):
-        largest = float(np.abs(found - expected).max(initial=0.0))
-        # Not a number is never below the tolerance.
-        if not largest <= tolerance:
-            return (
-                f"by {largest:.3g}, allowed is export.score_tolerance, {tolerance:.3g}"
-            )
-    elif not np.array_equal(found, expected):
-        return f"{np.count_nonzero(found != expected)} of {found.size} integers"
-    return None
-
-
-def run_in_fresh_process(
-    model_dir: Path | str, requests: Sequence[Request]
-) -> dict[str, np.ndarray]:
-    """Runs requests in a new Python process that imports TensorFlow and not cmt.
-
-    It runs on the CPU: a GPU may be taken by this process.
-
-    Returns:
-      "INDEX/OUTPUT" -> array, for each request and each output.
-
-    Raises:
-      WorkError: the process failed.
-    """
-    with tempfile.TemporaryDirectory(prefix="cmt-export-") as folder:
-        requests_file = Path(folder, "requests.npz")
-        results_file = Path(folder, "results.npz")
-        np.savez(requests_file, **_as_arrays(requests))
-        command = [sys.executable, "-c", _SCRIPT.read_text(encoding="utf-8")]
-        model = plain_path(Path(model_dir).resolve())
-        done = subprocess.run(
-            [*command, model, requests_file, results_file],
-            cwd=folder,
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
-            capture_output=True,
-            text=True,
-            errors="backslashreplace",
-            check=False,
-        )
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-            raise WorkError(
-                "the new process that runs the SavedModel ended with code "
-                f"{done.returncode}: {last}"
-            )
-        with np.load(results_file) as arrays:
-            results = {name: arrays[name] for name in arrays.files}
-    if results.pop("modules").size:
-        raise WorkError("the new process that runs the SavedModel imported cmt")
-    return results
-
-
-def _as_arrays(requests: Sequence[Request]) -> dict[str, np.ndarray]:
-    """Returns the requests in the form that `fresh_process.py` reads."""
-    arrays = {}
-    for index, request in enumerate(requests):
-        for name, tensor in request.inputs.items():
-            key = f"{index}/{request.signature}/{name}"
-            if tensor.dtype == tf.string:
-                for image, content in enumerate(tensor.numpy()):
-                    arrays[f"{key}/{image:06d}"] = np.frombuffer(content, np.uint8)
-            else:
-                arrays[key] = tensor.numpy()
-    return arrays

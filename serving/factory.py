@@ -158,7 +158,7 @@ def _segmenter(
     experiment: experiment_pb2.ExperimentConfig, checkpoint: Path | str
 ) -> Segmenter:
     predictor, _ = load_predictor(experiment, Data(experiment.data), checkpoint)
-    return Segmenter(predictor.predict, predictor.categories)
+    return Segmenter(predictor.predict, predictor.categories, predictor.crop_size)
 
 
 def export_checkpoint(
@@ -180,7 +180,7 @@ def export_checkpoint(
       InputError: the checkpoint cannot be used, or the version is already there.
       WorkError: the exported model does not give the integers of the evaluation.
     """
-    from cmt.serving import export  # Orbax takes seconds to import.
+    from cmt.serving import export, parity  # Orbax takes seconds to import.
 
     options = experiment.export
     # Refused now and not after the work.
@@ -197,7 +197,7 @@ def export_checkpoint(
         return export.export_model(
             predictor,
             directory,
-            samples=samples + export.made_up_images(predictor.crop_size),
+            samples=samples + parity.made_up_images(predictor.crop_size),
             step=step,
             config_name=experiment.name,
             config_text=to_text(experiment),

@@ -1,151 +1,82 @@
-"""Panoptic maps of image files: pictures to look at, and COCO panoptic files."""
+"""Panoptic maps of image files: pictures to look at, COCO panoptic files, raw arrays.
+
+Files are read, and results are drawn and written, in threads beside the network, which
+gets images of one size together.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import glob
 import json
-import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
-from cmt.data.input.decode import decode_image
 from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.images import (
-    ENDINGS,
-    JPEG_HEAD,
-    decode_rgb,
-)
 from cmt.data.panoptic.images import FORMATS as IMAGE_FORMATS
 from cmt.data.panoptic.png import ImageFault
 from cmt.data.panoptic.predictions import (
     PredictionWriter,
+    Written,
     segment_scores,
     write_predictions,
 )
 from cmt.errors import InputError
 from cmt.io.files import atomic_write
+from cmt.io.parallel import threaded_map
 from cmt.io.progress import track
+from cmt.labels import count_values
 from cmt.pictures.overlay import draw_overlay
 from cmt.pictures.sheet import save_picture
-from cmt.serving.mistaken import recognize
+from cmt.serving.inputs import decode_file
+from cmt.serving.page import PAGE_FILE, results_page
 from cmt.serving.saved_model import Segmenter
 
-FORMATS = ("overlay", "coco")
-OVERLAYS_FOLDER = "overlays"
+# What --format takes, and the ending of the overlays it asks for.
+_OVERLAYS = {"overlay": ".png", "overlay-jpeg": ".jpg"}
+FORMATS = (*_OVERLAYS, "coco", "npz")
+DEFAULT_FORMATS = ("overlay", "coco")
+OVERLAYS_FOLDER, ARRAYS_FOLDER = "overlays", "npz"
 RESULTS_FILE = "predictions.json"
 
-_NOT_IMAGES = (".textproto", ".index", ".data-", ".pb", ".keras", ".h5")
+# The network gets no more images together, nor more pixels of its own size: networks on
+# large images gain nothing, and need memory for each.
+_BATCH_IMAGES, _BATCH_PIXELS = 8, 2**20
+# Decoded images wait for others of their size, up to so many pixels.
+_WAITING_PIXELS = 2**25
 
 
 class Outcome(NamedTuple):
     """The results of predicting some image files.
 
     Attributes:
-      images: the entries of predictions.json.
+      images: the entries of "images" in predictions.json.
       unreadable: (file, reason) of the files that are no images.
     """
 
     images: list[dict[str, Any]]
     unreadable: list[tuple[Path, str]]
 
-
-def find_inputs(inputs: Sequence[str]) -> list[Path]:
-    """Finds the image files that arguments stand for, without repetition.
-
-    Args:
-      inputs: files; folders, for the images right in them, by their names; glob
-        patterns; "-" for any of these on standard input, one a line. Hidden files, such
-        as the "._" ones of macOS, are found by their own names alone.
-
-    Raises:
-      InputError: a file is missing, a folder has no image, or a pattern fits nothing.
-    """
-    found: dict[Path, None] = {}
-    for given in inputs:
-        for item in _read_names() if given == "-" else [given]:
-            found.update(dict.fromkeys(_files_of(item)))
-    return list(found)
+    def to_json(self) -> dict[str, Any]:
+        """Returns the content of predictions.json."""
+        skipped = [{"file": str(f), "reason": why} for f, why in self.unreadable]
+        return {"images": self.images, "skipped": skipped}
 
 
-def _read_names() -> list[str]:
-    """The lines of standard input, or what stands between its zero bytes."""
-    content = sys.stdin.buffer.read()
-    separator = b"\0" if b"\0" in content else b"\n"
-    names = [name.removesuffix(b"\r") for name in content.split(separator)]
-    if not any(names):
-        raise InputError(
-            "-: standard input names no image; it must hold a path a line, such as"
-            " from `find photos -name '*.jpg'`"
-        )
-    return [os.fsdecode(name) for name in names if name]
+class _Picture(NamedTuple):
+    """A decoded image, [H, W, 3] uint8, of the file with that number."""
+
+    number: int
+    image: np.ndarray
 
 
-def _files_of(item: str) -> list[Path]:
-    path = Path(item)
-    if path.is_file():
-        if path.suffix.startswith(_NOT_IMAGES):
-            _refuse_mistaken(item)
-        return [path]
-    if path.is_dir():
-        files = [file for file in sorted(path.iterdir()) if _has_image_name(file)]
-        if not files:
-            _refuse_mistaken(item)
-            inner = next(filter(_has_image_name, path.rglob("*")), None)
-            if inner is not None:
-                pattern = Path(glob.escape(str(path)), "**", "*")
-                raise InputError(
-                    f"{item}: its images are in subfolders, such as {inner.parent}; "
-                    f"give the pattern '{pattern}' for all of them"
-                )
-            raise InputError(
-                f"{item}: no image in this folder; its images must be right in it and "
-                f"end in {', '.join(ENDINGS)}"
-            )
-        return files
-    if any(_is_pattern(part) for part in path.parts):
-        files = [file for file in _matches(path) if _has_image_name(file)]
-        if not files:
-            raise InputError(f"{item}: no image fits this pattern")
-        return files
-    _refuse_mistaken(item)
-    raise InputError(f"{item}: no such file or folder")
+class _Found(NamedTuple):
+    """A picture with the outputs of the model for it."""
 
-
-def _refuse_mistaken(item: str) -> None:
-    mistaken = recognize(item)
-    if mistaken is not None:
-        raise InputError(
-            f"{item} is {mistaken.what}, and INPUTS are images, folders of them or "
-            "patterns on this machine, after the model"
-        )
-
-
-def _is_pattern(part: str) -> bool:
-    return any(character in part for character in "*?[")
-
-
-def _matches(pattern: Path) -> list[Path]:
-    """Returns the files that fit a pattern; ** stands for folders at any depth.
-
-    A folder that is there is meant by its name, such as holiday[1].
-    """
-    parts, first = pattern.parts, 0
-    while not _is_pattern(parts[first]) or Path(*parts[: first + 1]).is_dir():
-        first += 1
-        if first == len(parts):
-            return []
-    return sorted(Path(*parts[:first]).glob(str(Path(*parts[first:]))))
-
-
-def _has_image_name(path: Path) -> bool:
-    is_hidden = path.name.startswith(".")
-    return path.suffix.lower() in ENDINGS and not is_hidden and path.is_file()
+    picture: _Picture
+    outputs: Mapping[str, np.ndarray]
 
 
 def parse_formats(text: str) -> list[str]:
@@ -163,130 +94,204 @@ def parse_formats(text: str) -> list[str]:
     return formats
 
 
+def check_formats(formats: Sequence[str], *, page: bool) -> None:
+    """Checks that a page has overlays to show.
+
+    Raises:
+      InputError: it has none.
+    """
+    if page and not set(_OVERLAYS) & set(formats):
+        raise InputError(
+            "--html shows overlays, and --format must have overlay or overlay-jpeg; "
+            f"got {','.join(formats)}; add one"
+        )
+
+
 def predict_files(
     segmenter: Segmenter,
     files: Sequence[Path],
     output: Path | str,
     *,
-    formats: Sequence[str] = FORMATS,
+    formats: Sequence[str] = DEFAULT_FORMATS,
+    page: bool = False,
 ) -> Outcome:
-    """Segments files one after the other and writes what was asked for.
+    """Segments files and writes what was asked for.
 
-    Below `output`: `overlays/*.png` for "overlay"; `panoptic.json` and
-    `panoptic/*.png` for "coco"; always `predictions.json`, the segments of each image
-    with class, score and area. Files that are no images are left out.
+    Below `output`: `overlays/*.png` for "overlay", `overlays/*.jpg` for "overlay-jpeg",
+    `panoptic.json` and `panoptic/*.png` for "coco", `npz/*.npz` for "npz"; always
+    `predictions.json`, the segments of each image with class, score and area. Files
+    that are no images are left out.
 
     Args:
       segmenter: from `cmt.serving.factory.open_model`.
       files: from `find_inputs`.
       output: the folder; what is there under these names is replaced.
       formats: of `FORMATS`.
+      page: also write `index.html`, which shows the overlays.
 
     Raises:
-      InputError: no file is an image; nothing is written or replaced then.
+      InputError: no file is an image, and nothing is written or replaced; or the page
+        has no overlays to show.
     """
+    check_formats(formats, page=page)
     output = Path(output)
-    outcome = Outcome([], [])
+    coco = contextlib.nullcontext()
     if "coco" in formats:
-        with write_predictions(output, segmenter.categories) as writer:
-            _predict_all(segmenter, files, output, formats, outcome, writer)
-    else:
-        _predict_all(segmenter, files, output, formats, outcome, None)
+        coco = write_predictions(output, segmenter.categories)
+    with coco as writer:
+        results = _Results(files, output, formats, segmenter.categories, writer)
+        outcome = _predict_all(segmenter, files, results)
     with atomic_write(output / RESULTS_FILE, "w") as file:
-        json.dump({"images": outcome.images}, file, indent=1)
+        json.dump(outcome.to_json(), file, indent=1)
         file.write("\n")
+    if page:
+        with atomic_write(output / PAGE_FILE, "w") as file:
+            file.write(results_page(**outcome.to_json()))
     return outcome
 
 
 def _predict_all(
-    segmenter: Segmenter,
-    files: Sequence[Path],
-    output: Path,
-    formats: Sequence[str],
-    outcome: Outcome,
-    writer: PredictionWriter | None,
-) -> None:
-    names = output_names(files)
-    identities = image_ids(names)
-    work = zip(files, names, identities, strict=True)
-    for file, name, identity in track(work, description="predicting", total=len(files)):
-        try:
-            image, found = _segment_file(segmenter, file)
-        except InputError as error:
-            outcome.unreadable.append((file, str(error)))
-            continue
-        panoptic = found["panoptic"]
-        entry = {"file": str(file), "image_id": identity, "size": list(panoptic.shape)}
-        if "overlay" in formats:
-            path = Path(OVERLAYS_FOLDER, f"{name}.png")
-            picture = draw_overlay(image, panoptic, segmenter.categories)
-            save_picture(output / path, picture)
-            entry["overlay"] = path.as_posix()
-        if writer is not None:
-            scores = segment_scores(found["segment_ids"], found["scores"])
-            writer.add(identity, f"{name}{file.suffix}", panoptic, scores)
-        entry["segments"] = list(_segments(found, segmenter.categories))
-        outcome.images.append(entry)
-    if not outcome.images:
-        named = [f"; {file}: {reason}" for file, reason in outcome.unreadable[:1]]
+    segmenter: Segmenter, files: Sequence[Path], results: _Results
+) -> Outcome:
+    unreadable: dict[int, str] = {}
+    pictures = _readable(threaded_map(_read, enumerate(files)), unreadable)
+    found = _segment_batches(segmenter, pictures)
+    written = threaded_map(results.write, found)
+    entries: dict[int, dict[str, Any]] = {}
+    # Closed, and with it its threads, before anything of theirs is removed.
+    with contextlib.closing(written):
+        for number, entry in track(written, description="predicting", total=len(files)):
+            entries[number] = entry
+    reasons = [(files[number], unreadable[number]) for number in sorted(unreadable)]
+    if not entries:
+        named = [f"; {file}: {reason}" for file, reason in reasons[:1]]
         raise InputError(
             f"none of {len(files)} files is an image that can be read{''.join(named)}; "
             f"give images of the formats {', '.join(IMAGE_FORMATS)}"
         )
+    results.finish()
+    return Outcome([entries[number] for number in sorted(entries)], reasons)
 
 
-def _segment_file(
-    segmenter: Segmenter, file: Path
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Decodes a file, once, and segments it.
-
-    Returns:
-      The image [H, W, 3] uint8, and the outputs of the model for it.
-
-    Raises:
-      InputError: the file cannot be read; the message is the reason alone.
-    """
+def _read(numbered: tuple[int, Path]) -> tuple[int, np.ndarray | str]:
+    """Reads and decodes a file: its number, and the image or why there is none."""
+    number, file = numbered
     try:
-        image = decode_file(file.read_bytes())
+        return number, decode_file(file.read_bytes())
     except OSError as error:
-        raise InputError(error.strerror or str(error)) from error
+        return number, error.strerror or str(error)
     except ImageFault as fault:
-        raise InputError(fault.reason) from fault
-    outputs = segmenter.run(image[tf.newaxis])
-    return image, {key: value.numpy()[0] for key, value in outputs.items()}
+        return number, fault.reason
 
 
-def decode_file(content: bytes) -> np.ndarray:
-    """Decodes what conversion takes, into the pixels that training and servers see.
+def _readable(
+    read: Iterator[tuple[int, np.ndarray | str]], unreadable: dict[int, str]
+) -> Iterator[_Picture]:
+    """Passes images on, and puts the reason of each that is none in `unreadable`."""
+    for number, image in read:
+        if isinstance(image, str):
+            unreadable[number] = image
+        else:
+            yield _Picture(number, image)
 
-    Returns:
-      [H, W, 3] uint8 RGB, upright.
 
-    Raises:
-      ImageFault: it is no image, or damaged.
-    """
-    if content.startswith(JPEG_HEAD):
-        # As servers do; the pixels are equal to those of Pillow.
-        with contextlib.suppress(tf.errors.InvalidArgumentError):
-            return decode_image(content).numpy()
-    return np.asarray(decode_rgb(content))
+def _batches(pictures: Iterator[_Picture], most: int) -> Iterator[tuple[_Picture, ...]]:
+    """Groups pictures of one size, at most `most` together and few waiting."""
+    waiting: dict[tuple[int, ...], list[_Picture]] = {}
+    pixels = 0
+    for picture in pictures:
+        size = picture.image.shape
+        waiting.setdefault(size, []).append(picture)
+        pixels += size[0] * size[1]
+        while waiting:
+            fullest = max(waiting, key=lambda size: len(waiting[size]))
+            if len(waiting[fullest]) < most and pixels <= _WAITING_PIXELS:
+                break
+            batch = waiting.pop(fullest)
+            pixels -= len(batch) * fullest[0] * fullest[1]
+            yield tuple(batch)
+    yield from map(tuple, waiting.values())
+
+
+def _segment_batches(
+    segmenter: Segmenter, pictures: Iterator[_Picture]
+) -> Iterator[_Found]:
+    crop_height, crop_width = segmenter.crop_size
+    most = max(1, min(_BATCH_IMAGES, _BATCH_PIXELS // (crop_height * crop_width)))
+    for batch in _batches(pictures, most):
+        images = np.stack([picture.image for picture in batch])
+        outputs = segmenter.run(images)
+        outputs = {name: np.asarray(value) for name, value in outputs.items()}
+        for index, picture in enumerate(batch):
+            yield _Found(picture, {name: v[index] for name, v in outputs.items()})
+
+
+class _Results:
+    """Writes what was found in images, in any order and from several threads."""
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        output: Path,
+        formats: Sequence[str],
+        categories: Sequence[Category],
+        coco: PredictionWriter | None,
+    ):
+        self._files, self._output = files, output
+        self._formats, self._categories = formats, categories
+        self._coco = coco
+        self._names = output_names(files)
+        self._image_ids = image_ids(self._names)
+        self._written: dict[int, Written] = {}
+
+    def write(self, found: _Found) -> tuple[int, dict[str, Any]]:
+        """Writes one image's files; returns its number and entry."""
+        (number, image), outputs = found
+        name, panoptic = self._names[number], outputs["panoptic"]
+        file, image_id = self._files[number], self._image_ids[number]
+        entry = {"file": str(file), "image_id": image_id, "size": list(panoptic.shape)}
+        endings = [_OVERLAYS[name] for name in self._formats if name in _OVERLAYS]
+        if endings:
+            picture = draw_overlay(image, panoptic, self._categories)
+            paths = [Path(OVERLAYS_FOLDER, f"{name}{ending}") for ending in endings]
+            for path in paths:
+                save_picture(self._output / path, picture)
+            entry["overlay"] = paths[0].as_posix()
+        if "npz" in self._formats:
+            path = Path(ARRAYS_FOLDER, f"{name}.npz")
+            with atomic_write(self._output / path) as stream:
+                np.savez_compressed(stream, **outputs)
+            entry["arrays"] = path.as_posix()
+        if self._coco is not None:
+            # Kept at the end, in the order of the files.
+            scores = segment_scores(outputs["segment_ids"], outputs["scores"])
+            file_name = f"{name}{file.suffix}"
+            written = self._coco.write(image_id, file_name, panoptic, scores)
+            self._written[number] = written
+        entry["segments"] = list(_segments(outputs, self._categories))
+        return number, entry
+
+    def finish(self) -> None:
+        """Lists the COCO panoptic files in the order of the inputs."""
+        for number in sorted(self._written):
+            self._coco.keep(self._written[number])
 
 
 def _segments(
-    found: Mapping[str, np.ndarray], categories: Sequence[Category]
+    outputs: Mapping[str, np.ndarray], categories: Sequence[Category]
 ) -> Iterator[dict[str, Any]]:
     names = {category.id: category.name for category in categories}
-    values, areas = np.unique(found["panoptic"], return_counts=True)
+    values, areas = count_values(outputs["panoptic"])
     area = dict(zip(values.tolist(), areas.tolist(), strict=True))
-    for index in np.flatnonzero(found["segment_ids"]):
-        category_id = int(found["category_ids"][index])
+    for index in np.flatnonzero(outputs["segment_ids"]):
+        category_id = int(outputs["category_ids"][index])
         yield {
-            "id": int(found["segment_ids"][index]),
+            "id": int(outputs["segment_ids"][index]),
             "category_id": category_id,
             "category": names[category_id],
-            "isthing": int(found["is_thing"][index]),
-            "score": round(float(found["scores"][index]), 6),
-            "area": area[int(found["segment_ids"][index])],
+            "isthing": int(outputs["is_thing"][index]),
+            "score": round(float(outputs["scores"][index]), 6),
+            "area": area[int(outputs["segment_ids"][index])],
         }
 
 

@@ -19,6 +19,12 @@ from cmt.data.panoptic.predictions import check_category_ids
 from cmt.labels import CATEGORY_DIVISOR, LABEL_DIVISOR
 from cmt.postprocess import merge_masks
 
+# What a request may ask for: crops of a gigabyte, and maps of a gigabyte.
+_MAX_CROP_PIXELS = 2**26
+_MAX_MAP_PIXELS = 2**28
+# Of PNGs of ids, whose rows repeat: more takes longer and saves little.
+_COMPRESSION = 1
+
 
 class PanopticPredictor:
     """Prepares images, runs a network on them and brings its maps back to their sizes.
@@ -71,7 +77,7 @@ class PanopticPredictor:
         return self.restore(self.segment(self.prepare(images)))
 
     def predict_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Segments JPEG, PNG and GIF images, of sizes that may differ.
+        """Segments JPEG and PNG images, of sizes that may differ.
 
         Args:
           image_bytes: [B] string.
@@ -83,6 +89,14 @@ class PanopticPredictor:
           tf.errors.InvalidArgumentError: an image cannot be decoded.
         """
         return self.restore(self.segment(self.prepare_bytes(image_bytes)))
+
+    def predict_png(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Segments images as `predict_bytes` does, into maps encoded as PNG.
+
+        Returns:
+          The outputs of `restore_png`.
+        """
+        return self.restore_png(self.segment(self.prepare_bytes(image_bytes)))
 
     def predict_crops(
         self, crops: tf.Tensor, resized_sizes: tf.Tensor, original_sizes: tf.Tensor
@@ -117,7 +131,8 @@ class PanopticPredictor:
         check = tf.debugging.assert_greater(
             tf.reduce_min(shape), 0, "images must be [B, H, W, 3] with no size 0"
         )
-        with tf.control_dependencies([check]):  # Or resizing may be what fails.
+        # Before resizing, which else may be what fails.
+        with tf.control_dependencies([check, self._check_number(shape[0])]):
             images = tf.identity(images)
         crops, resized = resize_and_pad(images, self.crop_size)
         return _inputs(
@@ -131,12 +146,13 @@ class PanopticPredictor:
         """Decodes, resizes and pads images of any sizes for `segment`.
 
         Args:
-          image_bytes: [B] string, JPEG, PNG or GIF files.
+          image_bytes: [B] string, JPEG or PNG files.
         """
+        number = tf.shape(image_bytes)[0]
         check = tf.debugging.assert_greater(
-            tf.shape(image_bytes)[0], 0, "image_bytes must hold at least one image"
+            number, 0, "image_bytes must hold at least one image"
         )
-        with tf.control_dependencies([check]):
+        with tf.control_dependencies([check, self._check_number(number)]):
             image_bytes = tf.identity(image_bytes)
 
         def one(numbered: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, ...]:
@@ -147,9 +163,16 @@ class PanopticPredictor:
 
         size = tf.TensorSpec([2], tf.int32)
         crop = tf.TensorSpec([*self.crop_size, 3], tf.float32)
-        numbered = tf.range(tf.shape(image_bytes)[0]), image_bytes
+        numbered = tf.range(number), image_bytes
         return _inputs(
             *tf.map_fn(one, numbered, fn_output_signature=(crop, size, size))
+        )
+
+    def _check_number(self, number: tf.Tensor) -> tf.Operation:
+        """Refuses requests of so many images that a server would die of them."""
+        most = max(1, _MAX_CROP_PIXELS // (self.crop_size[0] * self.crop_size[1]))
+        return tf.debugging.assert_less_equal(
+            number, most, f"a request must have at most {most} images"
         )
 
     def segment(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -196,37 +219,95 @@ class PanopticPredictor:
           height and width in pixels; and of the segments, in front, padded with 0:
           segment_ids [B, N] int32 (values of `panoptic`), category_ids [B, N] int32,
           scores [B, N] float32, is_thing [B, N] bool.
+
+        Raises:
+          tf.errors.InvalidArgumentError: `panoptic` would be too large.
         """
         sizes = outputs["original_sizes"]
         largest = tf.reduce_max(sizes, axis=0)
+        pixels = tf.concat([tf.shape(sizes)[:1], largest], axis=0)
+        check = tf.debugging.assert_less_equal(
+            tf.reduce_prod(tf.cast(pixels, tf.int64)),
+            tf.constant(_MAX_MAP_PIXELS, tf.int64),
+            f"the maps of a request must have at most {_MAX_MAP_PIXELS} pixels, each "
+            "padded to the largest height and width in it; send fewer images at a time",
+        )
+        with tf.control_dependencies([check]):
+            largest = tf.identity(largest)
 
-        def one(arguments: tuple[tf.Tensor, ...]) -> tf.Tensor:
-            labels, resized, original = arguments
-            restored = resize_labels_back(labels, resized, original)
-            missing = largest - original
-            return tf.pad(restored, [[0, missing[0]], [0, missing[1]]])
+        def padded(labels: tf.Tensor) -> tf.Tensor:
+            missing = largest - tf.shape(labels)
+            return tf.pad(labels, [[0, missing[0]], [0, missing[1]]])
 
-        labels = tf.map_fn(
+        spec = tf.TensorSpec([None, None], tf.int32)
+        labels, segments = self._restore(outputs, padded, spec)
+        return {"panoptic": self._to_ids(labels), **segments}
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def restore_png(self, outputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Brings the maps back as `restore` does, each as a file of its own size.
+
+        Returns:
+          The outputs of `restore`, but `panoptic_png` [B] string for `panoptic`: COCO
+          panoptic PNGs, whose red + 256 green + 65536 blue is the value of `panoptic`.
+        """
+
+        def encoded(labels: tf.Tensor) -> tf.Tensor:
+            ids = self._to_ids(labels)
+            planes = [tf.bitwise.right_shift(ids, shift) & 255 for shift in (0, 8, 16)]
+            colors = tf.cast(tf.stack(planes, axis=-1), tf.uint8)
+            return tf.io.encode_png(colors, compression=_COMPRESSION)
+
+        spec = tf.TensorSpec([], tf.string)
+        files, segments = self._restore(outputs, encoded, spec)
+        return {"panoptic_png": files, **segments}
+
+    def _restore(
+        self,
+        outputs: Mapping[str, tf.Tensor],
+        finish: Callable[[tf.Tensor], tf.Tensor],
+        spec: tf.TensorSpec,
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """Restores images one after the other.
+
+        Args:
+          outputs: the outputs of `segment`.
+          finish: makes of an image's labels, [H, W] int32, what is returned.
+          spec: of what it makes.
+
+        Returns:
+          What `finish` made, [B, ...], and the sizes and segments of `restore`.
+        """
+
+        def one(image: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
+            labels, resized, original, segments, scores = image
+            labels = resize_labels_back(labels, resized, original)
+            return finish(labels), *_present(segments, scores, labels)
+
+        found, segments, scores = tf.map_fn(
             one,
-            (outputs["panoptic"], outputs["resized_sizes"], sizes),
-            fn_output_signature=tf.TensorSpec([None, None], tf.int32),
+            (
+                outputs["panoptic"],
+                outputs["resized_sizes"],
+                outputs["original_sizes"],
+                outputs["segment_ids"],
+                outputs["scores"],
+            ),
+            fn_output_signature=(
+                spec,
+                tf.TensorSpec([None], tf.int32),
+                tf.TensorSpec([None], tf.float32),
+            ),
         )
-        segments, scores = _present(outputs["segment_ids"], outputs["scores"], labels)
-        category_ids = tf.gather(
-            tf.constant([0, *(item.id for item in self.categories)], tf.int32),
-            segments // LABEL_DIVISOR,
-        )
-        is_thing = tf.gather(
-            tf.constant([False, *(item.is_thing for item in self.categories)]),
-            segments // LABEL_DIVISOR,
-        )
-        return {
-            "panoptic": self._to_ids(labels),
-            "sizes": sizes,
+        classes = segments // LABEL_DIVISOR
+        category_ids = tf.constant([0, *(item.id for item in self.categories)])
+        is_thing = tf.constant([False, *(item.is_thing for item in self.categories)])
+        return found, {
+            "sizes": outputs["original_sizes"],
             "segment_ids": self._to_ids(segments),
-            "category_ids": category_ids,
+            "category_ids": tf.gather(category_ids, classes),
             "scores": scores,
-            "is_thing": is_thing,
+            "is_thing": tf.gather(is_thing, classes),
         }
 
     def _to_ids(self, labels: tf.Tensor) -> tf.Tensor:
@@ -252,21 +333,18 @@ def _present(
     """Drops segments that resizing has lost, and moves the others to the front.
 
     Args:
-      segments: [B, N] int32, below 65536; scores: [B, N]; labels: [B, H, W] int32.
+      segments: [N] int32, below 65536; scores: [N]; labels: [H, W] int32.
     """
     num_labels = LABEL_DIVISOR**2
     seen = tf.math.bincount(
-        tf.reshape(labels, [tf.shape(labels)[0], -1]),
+        tf.reshape(labels, [-1]),
         minlength=num_labels,
         maxlength=num_labels,
-        axis=-1,
         binary_output=True,
     )
-    there = tf.gather(seen, segments, batch_dims=1) * tf.cast(segments > 0, seen.dtype)
-    order = tf.argsort(there, axis=-1, direction="DESCENDING", stable=True)
-    there = tf.gather(there, order, batch_dims=1)
-    segments = tf.gather(segments, order, batch_dims=1)
-    scores = tf.gather(scores, order, batch_dims=1)
+    there = tf.gather(seen, segments) * tf.cast(segments > 0, seen.dtype)
+    order = tf.argsort(there, direction="DESCENDING", stable=True)
+    there, segments, scores = (tf.gather(v, order) for v in (there, segments, scores))
     return (
         segments * tf.cast(there, segments.dtype),
         scores * tf.cast(there, scores.dtype),

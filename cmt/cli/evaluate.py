@@ -67,7 +67,7 @@ def evaluate(
     from cmt.evaluation.factory import open_evaluation, open_test_set
     from cmt.evaluation.submission import predict_test_set, set_name, write_submission
     from cmt.serving.factory import load_predictor
-    from cmt.serving.predict import decode_file
+    from cmt.serving.inputs import decode_file
 
     experiment = load_experiment(config, overrides or ())
     data = Data(experiment.data)

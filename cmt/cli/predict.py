@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,26 @@ if TYPE_CHECKING:
 
 _ROWS_SHOWN = 20
 
+_Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="INPUTS...",
+        help="Images (JPEG, PNG and others), folders of them, patterns; - reads their "
+        "paths from standard input, one a line.",
+    ),
+]
+_Formats = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="overlay,coco",
+        help="overlay: pictures with coloured segments and class names, as PNG; "
+        "overlay-jpeg: the same as JPEG, smaller and sooner written; coco: "
+        "panoptic.json and panoptic/*.png; npz: the outputs of the model, a file an "
+        "image.",
+    ),
+]
+
 
 def predict(
     model: Annotated[
@@ -27,14 +48,7 @@ def predict(
             "--checkpoint, a config.",
         ),
     ],
-    inputs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="INPUTS...",
-            help="Images (JPEG, PNG), folders of them, patterns; - reads their paths "
-            "from standard input, one a line.",
-        ),
-    ],
+    inputs: _Inputs,
     output: Annotated[
         Path,
         typer.Option(
@@ -50,17 +64,20 @@ def predict(
             "MODEL is a config.",
         ),
     ] = None,
-    formats: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            metavar="overlay,coco",
-            help="overlay: pictures with coloured segments and class names; coco: "
-            "panoptic.json and panoptic/*.png.",
-        ),
-    ] = "overlay,coco",
+    formats: _Formats = "overlay,coco",
+    page: Annotated[
+        bool,
+        typer.Option("--html", help="Write index.html, a page to look through."),
+    ] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print predictions.json instead of a table."),
+    ] = False,
 ) -> None:
     """Segment images and write pictures and COCO panoptic files.
+
+    A file that is no image is reported and left out; the others are done, and the exit
+    code is 1.
 
     \b
     Examples:
@@ -68,22 +85,35 @@ def predict(
       cmt predict runs/tiny photos/ 'more/*.png' --output out --format overlay
       cmt predict coco/max_deeplab_s_relu_641 photos/ --output out \\
         --checkpoint max_deeplab_s/ckpt-100000
+      cmt predict runs/tiny photos/ --output out --format overlay-jpeg --html
       find photos -name '*.jpg' | cmt predict runs/tiny - --output out
     """
-    from cmt.errors import WorkError
     from cmt.serving.factory import open_model
-    from cmt.serving.predict import find_inputs, parse_formats, predict_files
+    from cmt.serving.inputs import find_inputs
+    from cmt.serving.predict import check_formats, parse_formats, predict_files
 
     wanted, files = parse_formats(formats), find_inputs(inputs)
+    check_formats(wanted, page=page)
     opened = open_model(model, checkpoint)
-    outcome = predict_files(opened, files, output, formats=wanted)
-    _print_table(outcome, output)
-    for file, reason in outcome.unreadable:
+    outcome = predict_files(opened, files, output, formats=wanted, page=page)
+    if as_json:
+        print(json.dumps(outcome.to_json(), indent=1))
+    else:
+        _print_table(outcome, output)
+    _report_unreadable(outcome)
+
+
+def _report_unreadable(outcome: Outcome) -> None:
+    from cmt.errors import WorkError
+
+    unreadable = outcome.unreadable
+    for file, reason in unreadable:
         print(f"skipped {file}: {reason}", file=sys.stderr)
-    if outcome.unreadable:
+    if unreadable:
+        number = len(unreadable) + len(outcome.images)
         raise WorkError(
-            f"{len(outcome.unreadable)} of {len(files)} files are no images that can "
-            f"be read, the first is {outcome.unreadable[0][0]}; the others are done"
+            f"{len(unreadable)} of {number} files are no images that can be read, the "
+            f"first is {unreadable[0][0]}; the others are done"
         )
 
 

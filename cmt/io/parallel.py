@@ -1,4 +1,4 @@
-"""Work spread over processes."""
+"""Work spread over processes, or over threads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
@@ -20,6 +20,9 @@ from cmt.errors import WorkError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+# Items taken ahead of what threads work on, so that all have work while the results
+# are used; images are among them, so they are few.
+_AHEAD = 8
 # How often a pool that gives no result is looked after.
 _LOOK_SECONDS = 2
 
@@ -101,5 +104,28 @@ def parallel_map(
             "--workers (in a script of your own, call this below "
             "`if __name__ == '__main__':`)"
         ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def threaded_map(
+    function: Callable[[Item], Result], items: Iterable[Item]
+) -> Iterator[Result]:
+    """The results of `function`, in the order of the items, from threads of its own.
+
+    For work that leaves Python, such as files and pixels. There is a thread for each
+    processor; a few items are taken ahead, in the thread that asks for results.
+
+    Raises:
+      Whatever `function` raises, for the first item for which it does.
+    """
+    workers = num_workers(0)
+    pool = ThreadPoolExecutor(workers)
+    try:
+        submitted = (pool.submit(function, item) for item in items)
+        futures = collections.deque(itertools.islice(submitted, workers + _AHEAD))
+        while futures:
+            yield futures.popleft().result()
+            futures.extend(itertools.islice(submitted, 1))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

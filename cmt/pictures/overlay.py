@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, features
 
 from cmt.io.terminal import printable
-from cmt.labels import CATEGORY_DIVISOR
+from cmt.labels import CATEGORY_DIVISOR, count_values
 
 Color = tuple[int, int, int]
 
@@ -28,6 +28,9 @@ class Class(Protocol):
 
 GOLDEN_RATIO = 0.618034
 _OPACITY = 0.55
+_NEAREST = Image.Resampling.NEAREST
+# Names are placed on a map of about so many pixels a side.
+_COARSE_SIDE_PIXELS = 200
 # Distance of two RGB colours from which on they are told apart at a glance.
 _FAR = 80
 _CONTOUR: Color = (255, 255, 255)
@@ -55,7 +58,9 @@ def segment_colors(
     base = {category.id: category.color for category in categories}
     colors: dict[int, Color] = {}
     taken: set[Color] = {(0, 0, 0), _CONTOUR}
-    for number in np.unique(panoptic[panoptic != 0]).tolist():
+    for number in count_values(panoptic)[0].tolist():
+        if number == 0:
+            continue
         category_color = base.get(number // CATEGORY_DIVISOR, (128, 128, 128))
         color = _most_distinct(_variations(category_color), taken)
         colors[number] = color
@@ -63,7 +68,8 @@ def segment_colors(
     return colors
 
 
-def _variations(color: Color, number: int = 64) -> list[Color]:
+@functools.lru_cache
+def _variations(color: Color, number: int = 64) -> tuple[Color, ...]:
     """Returns the colour, then others that differ more and more, dark and light."""
     colors = [color]
     hue, saturation, value = colorsys.rgb_to_hsv(*(channel / 255 for channel in color))
@@ -76,7 +82,7 @@ def _variations(color: Color, number: int = 64) -> list[Color]:
             (1.0, 0.5, max(value, 0.6), 0.75)[index % 4],
         )
         colors.append((round(red * 255), round(green * 255), round(blue * 255)))
-    return colors
+    return tuple(colors)
 
 
 def _most_distinct(candidates: Sequence[Color], taken: set[Color]) -> Color:
@@ -112,25 +118,37 @@ def draw_overlay(
     """
     factor = enlargement(image.shape[:2]) if enlarge else 1
     height, width = image.shape[:2]
-    canvas = np.asarray(
-        Image.fromarray(image).resize((width * factor, height * factor))
-    ).astype(np.float32)
-    labels = panoptic.repeat(factor, axis=0).repeat(factor, axis=1)
-    for number, color in segment_colors(panoptic, categories).items():
-        inside = labels == number
-        canvas[inside] = (1 - _OPACITY) * canvas[inside] + _OPACITY * np.array(color)
-    canvas[contours(labels)] = _CONTOUR
-    picture = Image.fromarray(canvas.round().astype(np.uint8))
+    size = width * factor, height * factor
+    colors = segment_colors(panoptic, categories)
+    # Each segment's place in a list of colours, of which the first is for void.
+    numbers = np.array([0, *colors])
+    places = np.searchsorted(numbers, panoptic)
+    palette = np.array([(0, 0, 0), *colors.values()], np.uint8)
+    picture = Image.fromarray(image).resize(size)
+    painted = Image.fromarray(palette[places]).resize(size, _NEAREST)
+    is_segment = Image.fromarray(np.uint8(255) * (places > 0)).resize(size, _NEAREST)
+    picture.paste(Image.blend(picture, painted, _OPACITY), mask=is_segment)
+    picture.paste(_CONTOUR, mask=Image.fromarray(contours(panoptic, factor)))
     if names:
-        _write_names(picture, labels, {item.id: item.name for item in categories})
+        _write_names(picture, panoptic, {item.id: item.name for item in categories})
     return np.asarray(picture)
 
 
-def contours(labels: np.ndarray) -> np.ndarray:
-    """Returns [H, W] bool: pixels whose right or lower neighbour is another segment."""
-    edge = np.zeros(labels.shape, bool)
-    edge[:, :-1] |= labels[:, :-1] != labels[:, 1:]
-    edge[:-1] |= labels[:-1] != labels[1:]
+def contours(labels: np.ndarray, factor: int = 1) -> np.ndarray:
+    """Finds pixels whose right or lower neighbour is another segment.
+
+    Args:
+      labels: [H, W] integers.
+      factor: whole, by which the map is enlarged first.
+
+    Returns:
+      [kH, kW] bool, k the factor.
+    """
+    edge = np.zeros([side * factor for side in labels.shape], bool)
+    last = factor - 1  # Of the pixels that one becomes.
+    below, beside = labels[:-1] != labels[1:], labels[:, :-1] != labels[:, 1:]
+    edge[last:-factor:factor] = below.repeat(factor, axis=1)
+    edge[:, last:-factor:factor] |= beside.repeat(factor, axis=0)
     return edge
 
 
@@ -144,14 +162,23 @@ def _write_names(
 ) -> None:
     """Writes each segment's name around its innermost pixel, large segments first.
 
+    `labels` may be smaller than the picture by a whole factor.
+
     A name that would cover one already written is left out; a name in letters that
     pictures have not is replaced, see `drawn_name`.
     """
     draw = ImageDraw.Draw(picture)
-    numbers, areas = np.unique(labels[labels != 0], return_counts=True)
+    factor = picture.height / labels.shape[0]
+    step = max(1, max(labels.shape) // _COARSE_SIDE_PIXELS)
+    numbers, areas = count_values(labels)
     boxes: list[tuple[float, float, float, float]] = []
     for number in numbers[np.argsort(-areas, kind="stable")].tolist():
-        row, column, depth = _innermost(labels == number)
+        if number == 0:
+            continue
+        mask, scale = labels[::step, ::step] == number, step * factor
+        if not mask.any():
+            mask, scale = labels == number, factor
+        row, column, depth = (scale * value for value in _innermost(mask))
         class_id = number // CATEGORY_DIVISOR
         name = drawn_name(class_id, names.get(class_id, "?"))
         size = min(max(depth * 0.7, _SMALLEST_FONT_PIXELS), _LARGEST_FONT_PIXELS)
@@ -169,15 +196,15 @@ def _write_names(
         )
 
 
-def _innermost(mask: np.ndarray) -> tuple[int, int, float]:
-    """Returns row, column and distance of the pixel farthest from the mask's edge."""
+def _innermost(mask: np.ndarray) -> tuple[float, float, float]:
+    """The place farthest from a mask's edge: middle of a pixel, and its distance."""
     from scipy import ndimage
 
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     window = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     distance = ndimage.distance_transform_edt(np.pad(window, 1))[1:-1, 1:-1]
     row, column = np.unravel_index(np.argmax(distance), distance.shape)
-    return int(row + rows[0]), int(column + columns[0]), float(distance.max())
+    return row + rows[0] + 0.5, column + columns[0] + 0.5, float(distance.max())
 
 
 def _overlap(box: Sequence[float], other: Sequence[float]) -> bool:

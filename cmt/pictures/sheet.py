@@ -9,17 +9,21 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from cmt.io.files import atomic_write
+from cmt.io.png import encode_png
 from cmt.pictures.overlay import font_of
 
 _TITLE_PIXELS = 24
 _CAPTION_PIXELS = 20
+_JPEG_QUALITY = 90
 
 
 def save_picture(path: Path | str, picture: np.ndarray) -> None:
-    """Writes a picture as PNG, atomically."""
+    """Writes a picture as PNG, or as JPEG where the name ends in .jpg, atomically."""
     with atomic_write(path) as file:
-        # The default level takes six times as long, for files 12% smaller.
-        Image.fromarray(picture).save(file, format="PNG", compress_level=1)
+        if Path(path).suffix == ".jpg":
+            Image.fromarray(picture).save(file, format="JPEG", quality=_JPEG_QUALITY)
+        else:
+            file.write(encode_png(picture))
 
 
 def contact_sheet(

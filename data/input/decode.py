@@ -5,13 +5,20 @@ Bit for bit the pixels that `cmt.data.panoptic.images` gives, for GRAPH_FORMATS.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import tensorflow as tf
 
+from cmt.data.panoptic.png import MAX_PIXELS, MAX_SIDE
 from cmt.data.records.tfrecord import JPEG_DCT
 
-# Of what TensorFlow decodes; its BMP reader takes palettes for grey.
-GRAPH_FORMATS = ("GIF", "JPEG", "PNG")
-_HEADS = (b"GIF8", b"\xff\xd8\xff", b"\x89PNG")
+# TensorFlow decodes GIF too, but all frames of it, however many: no limit holds there.
+GRAPH_FORMATS = ("JPEG", "PNG")
+_HEADS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+# After a head, the length and the name of the first chunk come width and height.
+_PNG_SIZE_END = 24
 _APP1, _FILL = 0xE1, 0xFF
 # Markers that may stand before the pixels' header: APP0 to APP15, comments, tables.
 _BEFORE_EXIF = (*range(0xE0, 0xF0), 0xFE, 0xDB, 0xC4, _FILL)
@@ -25,7 +32,7 @@ _ROOM = 16
 
 
 def decode_image(encoded: tf.Tensor, index: tf.Tensor | int = 0) -> tf.Tensor:
-    """Decodes a JPEG, PNG or GIF file, of which the first frame is taken.
+    """Decodes a JPEG or PNG file.
 
     Args:
       encoded: [] string, the file.
@@ -36,35 +43,69 @@ def decode_image(encoded: tf.Tensor, index: tf.Tensor | int = 0) -> tf.Tensor:
       RGB, opacity is dropped, of 16 bits the upper 8 are kept.
 
     Raises:
-      tf.errors.InvalidArgumentError: it is none of them, or damaged.
+      tf.errors.InvalidArgumentError: it is neither, damaged, or has too many pixels.
     """
-    heads = [tf.strings.substr(encoded, 0, len(h)) == h for h in _HEADS]
-    check = tf.debugging.Assert(
-        tf.reduce_any(heads),
-        [
-            f"an image must be a {', '.join(GRAPH_FORMATS[:-1])} or {GRAPH_FORMATS[-1]}"
-            " file; got something else at index, with bytes:",
-            index,
-            tf.strings.length(encoded),
-        ],
-    )
+    is_jpeg, is_png = (tf.strings.substr(encoded, 0, len(h)) == h for h in _HEADS)
+    rule = f"an image must be a {' or '.join(GRAPH_FORMATS)} file"
+    length = tf.strings.length(encoded)
+    got = [f"{rule}; got another at index", index, "with bytes", length]
+    encoded = _checked(encoded, is_jpeg | is_png, got)
+    none = tf.zeros([2], tf.int32)
+    size = _unless_it_fails(functools.partial(_declared_size, is_jpeg), encoded, none)
+    got = [f"{rule} that is whole; got a damaged one at index", index]
+    encoded = _checked(encoded, tf.reduce_all(size > 0), [*got, "with bytes", length])
+    pixels = tf.reduce_prod(tf.cast(size, tf.int64))
+    fits = (pixels <= MAX_PIXELS) & (tf.reduce_max(size) <= MAX_SIDE)
+    most = f"an image must have at most {MAX_PIXELS} pixels and {MAX_SIDE} a side"
+    too_large = [f"{most}; got height and width", size, "at index", index]
+    encoded = _checked(encoded, fits, too_large)
+    none = tf.zeros([0, 0, 3], tf.uint8)
+    image = _unless_it_fails(functools.partial(_decode, is_jpeg), encoded, none)
+    return _checked(image, tf.size(image) > 0, [*got, "with bytes", length])
+
+
+def _checked(value: tf.Tensor, condition: tf.Tensor, told: list[Any]) -> tf.Tensor:
+    """`value`, once the condition is found to hold."""
+    check = tf.debugging.Assert(condition, told)
     with tf.control_dependencies([] if check is None else [check]):
-        encoded = tf.identity(encoded)
-    gif, jpeg, _ = heads
-    return tf.cond(
-        jpeg,
-        lambda: _upright_jpeg(encoded),
-        lambda: tf.cond(
-            gif,
-            lambda: tf.io.decode_gif(encoded)[0],
-            lambda: tf.io.decode_png(encoded, channels=3),
-        ),
-    )
+        return tf.identity(value)
 
 
-def _upright_jpeg(encoded: tf.Tensor) -> tf.Tensor:
-    image = tf.io.decode_jpeg(encoded, channels=3, dct_method=JPEG_DCT)
-    return turn_upright(image, jpeg_orientation(encoded))
+def _unless_it_fails(
+    function: Callable[[tf.Tensor], tf.Tensor], encoded: tf.Tensor, otherwise: tf.Tensor
+) -> tf.Tensor:
+    """`function(encoded)`, or `otherwise` where an operation in it raises an error.
+
+    Else the error would reach the client, and decoders name no index. Of TensorFlow's
+    operations only data sets can go on after an error.
+    """
+    options = tf.data.Options()
+    # Rewriting would take longer than the one element.
+    options.experimental_optimization.apply_default_optimizations = False
+    options.autotune.enabled = False
+    results = tf.data.Dataset.from_tensors(encoded).map(function).ignore_errors()
+    results = results.concatenate(tf.data.Dataset.from_tensors(otherwise)).take(1)
+    return results.with_options(options).get_single_element()
+
+
+def _declared_size(is_jpeg: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
+    """Height and width, [2] int32, of the header; not above 0 where it is damaged."""
+
+    def of_png() -> tf.Tensor:
+        padded = tf.strings.join([encoded, b"\0" * _PNG_SIZE_END])
+        codes = _codes(tf.strings.substr(padded, _PNG_SIZE_END - 8, 8))
+        width_and_height = _number(tf.reshape(codes, [2, 4]), False)
+        return width_and_height[::-1]
+
+    return tf.cond(is_jpeg, lambda: tf.image.extract_jpeg_shape(encoded)[:2], of_png)
+
+
+def _decode(is_jpeg: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
+    def jpeg() -> tf.Tensor:
+        image = tf.io.decode_jpeg(encoded, channels=3, dct_method=JPEG_DCT)
+        return turn_upright(image, jpeg_orientation(encoded))
+
+    return tf.cond(is_jpeg, jpeg, lambda: tf.io.decode_png(encoded, channels=3))
 
 
 def turn_upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:

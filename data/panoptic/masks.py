@@ -13,7 +13,8 @@ from cmt.data.panoptic.images import DECODING_ERRORS, JPEG_HEAD, decoding_fault
 from cmt.data.panoptic.json import MAX_SEGMENT_ID, Segment
 from cmt.data.panoptic.png import ImageFault, Png, read_png
 from cmt.errors import InputError
-from cmt.io.storage import Location, read_bytes
+from cmt.io.png import encode_png
+from cmt.io.storage import Location, open_file, read_bytes
 from cmt.labels import LABEL_DIVISOR
 
 # RGB, or RGB with an opacity, which is not looked at.
@@ -80,7 +81,8 @@ def write_ids(path: Location, ids: np.ndarray) -> None:
     """Writes [H, W] segment ids as a COCO panoptic PNG."""
     planes = [ids & 0xFF, ids >> 8 & 0xFF, ids >> 16 & 0xFF]
     colors = np.stack(planes, axis=-1).astype(np.uint8)
-    Image.fromarray(colors).save(path, "PNG", compress_level=3)
+    with open_file(path, "wb") as file:
+        file.write(encode_png(colors, compression=3))
 
 
 def segment_index(ids: np.ndarray, segments: Sequence[Segment]) -> np.ndarray:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from cmt.data.panoptic.json import MAX_CATEGORY_ID, MAX_SEGMENT_ID, ImageId
 from cmt.data.panoptic.masks import write_ids
 from cmt.errors import InputError
 from cmt.io.files import atomic_directory, atomic_write
-from cmt.labels import CATEGORY_DIVISOR
+from cmt.labels import CATEGORY_DIVISOR, count_values
 
 PREDICTIONS_FILE = "panoptic.json"
 MASKS_FOLDER = "panoptic"
@@ -69,21 +70,6 @@ def segment_scores(segment_ids: np.ndarray, scores: np.ndarray) -> dict[int, flo
     return {number: score for number, score in pairs if number}
 
 
-def count_values(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Counts integers as `np.unique` does, faster where neighbours are often equal.
-
-    Returns:
-      The values that occur, ascending, and int64 how often.
-    """
-    flat = values.reshape(-1)
-    if not flat.size:
-        return flat, np.zeros(0, np.int64)
-    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
-    lengths = np.diff(starts, append=flat.size)
-    unique, run_of = np.unique(flat[starts], return_inverse=True)
-    return unique, np.bincount(run_of, weights=lengths).astype(np.int64)
-
-
 @contextlib.contextmanager
 def write_predictions(
     directory: Path | str, categories: Sequence[Category]
@@ -115,6 +101,13 @@ def write_predictions(
         raise
 
 
+class Written(NamedTuple):
+    """What the json says of an image whose PNG is written."""
+
+    image: dict[str, Any]
+    annotation: dict[str, Any]
+
+
 class PredictionWriter:
     """Writes PNGs to a folder; `content` collects what belongs in the json."""
 
@@ -122,7 +115,9 @@ class PredictionWriter:
         """Starts with no image."""
         self._folder = folder
         self._category_ids = {category.id for category in categories}
+        self._lock = threading.Lock()
         self._image_ids: set[ImageId] = set()
+        self._png_names: set[str] = set()
         self.content: dict[str, list[dict[str, Any]]] = {
             "images": [],
             "annotations": [],
@@ -148,22 +143,42 @@ class PredictionWriter:
         Raises:
           InputError: the image came before, or a value has no category or no colour.
         """
-        if image_id in self._image_ids:
-            raise InputError(f"image {image_id} ({file_name}) is predicted twice")
+        self.keep(self.write(image_id, file_name, panoptic, scores))
+
+    def write(
+        self,
+        image_id: ImageId,
+        file_name: str,
+        panoptic: np.ndarray,
+        scores: Mapping[int, float] | None = None,
+    ) -> Written:
+        """Writes the PNG of an image, as `add`; the json lacks it until `keep`.
+
+        Threads may do so at the same time.
+        """
         height, width = panoptic.shape
-        png = self._png_name(Path(file_name).stem)
         segments = self._segments(panoptic, file_name, scores)
+        with self._lock:
+            if image_id in self._image_ids:
+                raise InputError(f"image {image_id} ({file_name}) is predicted twice")
+            self._image_ids.add(image_id)
+            png = self._png_name(Path(file_name).stem)
+            self._png_names.add(png)
         write_ids(self._folder / png, panoptic)
-        self._image_ids.add(image_id)
         image = {"id": image_id, "file_name": file_name}
-        self.content["images"].append({**image, "width": width, "height": height})
-        self.content["annotations"].append(
-            {"image_id": image_id, "file_name": png, "segments_info": segments}
+        return Written(
+            {**image, "width": width, "height": height},
+            {"image_id": image_id, "file_name": png, "segments_info": segments},
         )
+
+    def keep(self, written: Written) -> None:
+        """Appends an image to the json."""
+        self.content["images"].append(written.image)
+        self.content["annotations"].append(written.annotation)
 
     def _png_name(self, stem: str) -> str:
         name, copies = f"{stem}.png", 1
-        while (self._folder / name).exists():
+        while name in self._png_names:
             copies += 1
             name = f"{stem}-{copies}.png"
         return name

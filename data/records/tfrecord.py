@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import google_crc32c
 import numpy as np
 
-from cmt.data.panoptic.label_png import encode_labels
 from cmt.data.panoptic.png import MAX_PIXELS, MAX_SIDE
+from cmt.io.png import encode_png
 from cmt.labels import LABEL_DIVISOR, MAX_LABEL_PART
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def encode_example(
         _NAME: name.encode(),
         _IMAGE: image,
         _IMAGE_FORMAT: image_format.encode(),
-        _LABELS: encode_labels(labels),
+        _LABELS: encode_png(labels, compression=3),
         _LABELS_FORMAT: b"png",
     }
     return _encode(labels.shape, features)

@@ -11,7 +11,7 @@ import pytest
 
 from cmt.errors import InputError
 from cmt.serving.factory import open_model
-from cmt.serving.predict import find_inputs
+from cmt.serving.inputs import find_inputs
 
 IMAGES = "INPUTS are images, folders of them or patterns on this machine"
 

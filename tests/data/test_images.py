@@ -14,7 +14,7 @@ from cmt.data.input.decode import decode_image, jpeg_orientation
 from cmt.data.panoptic.images import ENDINGS, FORMATS, decode_rgb, read_image
 from cmt.data.panoptic.png import ImageFault
 from cmt.data.records.tfrecord import decode_example, encode_example
-from cmt.serving.predict import decode_file, find_inputs
+from cmt.serving.inputs import decode_file, find_inputs
 
 ORIENTATION = 0x0112
 
@@ -164,7 +164,7 @@ COLOURS = {
     "grey with opacity": lambda: picture().convert("LA"),
     "16 bits": sixteen_bits,
 }
-GRAPH = ("JPEG", "PNG", "GIF")
+GRAPH = ("JPEG", "PNG")
 
 
 @pytest.mark.parametrize("colour", COLOURS)
@@ -207,7 +207,7 @@ def test_every_format(form):
     if form in GRAPH:
         np.testing.assert_array_equal(in_graph(content, 0), expected)
     else:
-        rule = rf"GIF, JPEG or PNG file.* index, .*\] \[7\] \[{len(content)}\]"
+        rule = rf"JPEG or PNG file.* index\] \[7\] \[with bytes\] \[{len(content)}\]"
         with pytest.raises(tf.errors.InvalidArgumentError, match=rule):
             in_graph(content, 7)
 

@@ -6,12 +6,13 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from cmt.errors import WorkError
-from cmt.io.parallel import num_workers, parallel_map
+from cmt.io.parallel import num_workers, parallel_map, threaded_map
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -26,6 +27,35 @@ def test_the_first_error_is_raised(workers):
     assert next(results) == 1
     with pytest.raises(ValueError, match="'x'"):
         next(results)
+
+
+def test_threads_give_results_in_order_and_take_few_items_ahead():
+    taken = []
+
+    def items():
+        for number in range(200):
+            taken.append(number)
+            yield number
+
+    def slowest_first(number: int) -> tuple[int, int]:
+        time.sleep(0.02 if number % 10 == 0 else 0)
+        return number, threading.get_ident()
+
+    found = []
+    for result in threaded_map(slowest_first, items()):
+        found.append(result)
+        assert len(taken) <= len(found) + num_workers(0) + 8
+    assert [number for number, _ in found] == list(range(200))
+    assert threading.get_ident() not in {thread for _, thread in found}
+
+
+def test_an_error_in_a_thread_is_raised_and_ends_the_threads():
+    before = threading.active_count()
+    results = threaded_map(int, ["1", "x", *["2"] * 100])
+    assert next(results) == 1
+    with pytest.raises(ValueError, match="'x'"):
+        next(results)
+    assert threading.active_count() == before
 
 
 def test_a_process_that_dies_is_one_clear_line():

@@ -29,7 +29,7 @@ from cmt.data.scenes.generate import generate_scenes
 from cmt.errors import InputError
 from cmt.evaluation.factory import open_evaluation
 from cmt.factory import build_model
-from cmt.serving import factory
+from cmt.serving import factory, predict
 from cmt.serving.predict import predict_files
 from cmt.weights.files import find_checkpoint
 from tests.data.conversions import convert
@@ -250,8 +250,7 @@ def counts(monkeypatch) -> collections.Counter:
     counting(io, "open", file_name)
     counting(tf.train, "get_checkpoint_state", lambda *_: "lookup")
     counting(tf.train, "load_checkpoint", lambda *_: "reader")
-    # Each graph that decodes calls it once, to be built.
-    counting(tf.io, "decode_jpeg", lambda *_: "decode")
+    counting(predict, "decode_file", lambda *_: "decode")
     return counts
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from cmt.data.input.preprocess import resize_and_pad
 from cmt.data.panoptic.categories import read_categories, write_categories
 from cmt.errors import InputError
-from cmt.serving.predict import decode_file
+from cmt.serving.inputs import decode_file
 from cmt.serving.predictor import PanopticPredictor
 from tests import fakes
 
@@ -140,7 +140,7 @@ def test_undecodable_bytes(predictor, content):
 
 def test_the_error_names_the_image_and_what_it_must_be(predictor):
     good = fakes.encode(fakes.make_image(9, 9))
-    rule = r"GIF, JPEG or PNG file.* index, with bytes:\] \[1\] \[4\]"
+    rule = r"JPEG or PNG file.* at index\] \[1\] \[with bytes\] \[4\]"
     with pytest.raises(tf.errors.InvalidArgumentError, match=rule):
         predictor.predict_bytes([good, b"text"])
 

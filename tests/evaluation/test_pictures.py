@@ -80,7 +80,7 @@ def test_innermost_pixel():
     mask = np.zeros([30, 40], bool)
     mask[5:12, 10:31] = True
     row, column, depth = overlay._innermost(mask)
-    assert row == 8 and 13 <= column <= 27 and depth == 4
+    assert row == 8.5 and 13 <= column <= 27 and depth == 4
 
 
 def test_center_colors_are_different():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import re
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -15,8 +18,8 @@ from cmt.cli.predict import predict
 from cmt.data.panoptic.masks import read_ids
 from cmt.errors import InputError, WorkError
 from cmt.serving import factory
+from cmt.serving.inputs import find_inputs
 from cmt.serving.predict import (
-    find_inputs,
     image_ids,
     output_names,
     parse_formats,
@@ -25,10 +28,12 @@ from cmt.serving.predict import (
 from cmt.serving.saved_model import Segmenter, find_saved_model, load_saved_model
 from tests import fakes
 
+NO_IMAGE = "cannot be read: it has no known image format"
+
 
 @pytest.fixture
 def segmenter(predictor):
-    return Segmenter(predictor.predict, fakes.CATEGORIES)
+    return Segmenter(predictor.predict, fakes.CATEGORIES, fakes.CROP_SIZE)
 
 
 @pytest.fixture
@@ -76,9 +81,11 @@ def test_files_written(segmenter, folder, tmp_path, predictor):
     output = tmp_path / "out"
     outcome = predict_files(segmenter, find_inputs([str(folder)]), output)
     assert [file.name for file, _ in outcome.unreadable] == ["wrong.jpg"]
-    assert outcome.unreadable[0][1] == "cannot be read: it has no known image format"
-    results = json.loads((output / "predictions.json").read_text())["images"]
-    assert results == outcome.images
+    assert outcome.unreadable[0][1] == NO_IMAGE
+    results = json.loads((output / "predictions.json").read_text())
+    wrong = {"file": str(folder / "wrong.jpg"), "reason": NO_IMAGE}
+    assert results == {"images": outcome.images, "skipped": [wrong]}
+    results = results["images"]
     assert [Path(entry["file"]).name for entry in results] == ["a.jpg", "b.PNG"]
     coco = json.loads((output / "panoptic.json").read_text())
     assert [entry["file_name"] for entry in coco["annotations"]] == ["a.png", "b.png"]
@@ -116,8 +123,125 @@ def test_one_format(segmenter, folder, tmp_path):
     }
 
 
+def test_overlays_as_jpeg_and_arrays(segmenter, folder, tmp_path, predictor):
+    files = find_inputs([str(folder / "b.PNG")])
+    formats = ["overlay-jpeg", "overlay", "npz"]
+    (entry,) = predict_files(segmenter, files, tmp_path, formats=formats).images
+    assert entry["overlay"] == "overlays/b.jpg" and entry["arrays"] == "npz/b.npz"
+    with Image.open(tmp_path / "overlays" / "b.jpg") as image:
+        assert image.format == "JPEG"
+        jpeg = np.asarray(image).astype(int)
+    lossless = np.asarray(Image.open(tmp_path / "overlays" / "b.png"))
+    assert jpeg.shape == lossless.shape and np.abs(jpeg - lossless).mean() < 4
+    outputs = predictor.predict_bytes([files[0].read_bytes()])
+    with np.load(tmp_path / "npz" / "b.npz") as arrays:
+        assert set(arrays.files) == set(outputs)
+        for name, value in outputs.items():
+            np.testing.assert_array_equal(arrays[name], value[0])
+
+
+@pytest.fixture
+def many(tmp_path) -> Path:
+    """Twenty images of two sizes, one after the other, and one damaged among them."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(20):
+        size = (40, 60) if number % 2 else (61, 33)
+        content = fakes.encode(fakes.make_image(*size, shift=number))
+        (folder / f"{number:02}.png").write_bytes(content[: None if number - 5 else 99])
+    return folder
+
+
+def test_images_of_one_size_run_together(segmenter, many, tmp_path):
+    shapes = []
+
+    def run(images):
+        shapes.append(images.shape)
+        return segmenter.run(images)
+
+    files = find_inputs([str(many)])
+    watched = segmenter._replace(run=run)
+    together = predict_files(watched, files, tmp_path / "a")
+    assert sorted(shapes) == [(1, 40, 60, 3), (2, 61, 33, 3)] + [(8, 40, 60, 3)] + [
+        (8, 61, 33, 3)
+    ]
+    # A network on large images gets them one by one.
+    shapes.clear()
+    alone = watched._replace(crop_size=(1100, 1100))
+    alone = predict_files(alone, files, tmp_path / "b")
+    assert {shape[0] for shape in shapes} == {1} and len(shapes) == 19
+    # Whatever comes first out of the network, all is in the order of the files.
+    names = [f"{number:02}" for number in range(20) if number != 5]
+    for outcome, output in ((together, tmp_path / "a"), (alone, tmp_path / "b")):
+        assert [Path(entry["file"]).stem for entry in outcome.images] == names
+        assert [file.name for file, _ in outcome.unreadable] == ["05.png"]
+        coco = json.loads((output / "panoptic.json").read_text())
+        assert [Path(image["file_name"]).stem for image in coco["images"]] == names
+        assert [Path(a["file_name"]).stem for a in coco["annotations"]] == names
+    assert together.images == alone.images
+    for name in names:
+        paths = [tmp_path / out / "panoptic" / f"{name}.png" for out in "ab"]
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_few_images_wait_for_others_of_their_size(
+    segmenter, many, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("cmt.serving.predict._WAITING_PIXELS", 3 * 40 * 60)
+    batches = []
+    watched = segmenter._replace(
+        run=lambda images: batches.append(len(images)) or segmenter.run(images)
+    )
+    outcome = predict_files(watched, find_inputs([str(many)]), tmp_path / "out")
+    assert len(outcome.images) == sum(batches) == 19
+    assert max(batches) < 4
+
+
+def test_a_failure_in_a_thread_stops_all_and_leaves_what_was(
+    segmenter, many, tmp_path, monkeypatch
+):
+    files, output = find_inputs([str(many)]), tmp_path / "out"
+    predict_files(segmenter, files, output, formats=["coco"])
+    before = {p: p.read_bytes() for p in output.rglob("*") if p.is_file()}
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("cmt.data.panoptic.predictions.write_ids", fail)
+    with pytest.raises(OSError, match="No space left"):
+        predict_files(segmenter, files, output, formats=["coco"])
+    assert {p: p.read_bytes() for p in output.rglob("*") if p.is_file()} == before
+    assert len(list(output.iterdir())) == 3
+
+
+def test_page(segmenter, folder, tmp_path):
+    (folder / "a.jpg").rename(folder / "<a> & 100%.jpg")
+    output = tmp_path / "out"
+    predict_files(segmenter, find_inputs([str(folder)]), output, page=True)
+    page = (output / "index.html").read_text()
+    pictures = re.findall(r'<img loading="lazy" src="([^"]+)"', page)
+    assert [unquote(picture) for picture in pictures] == [
+        "overlays/<a> & 100%.png",
+        "overlays/b.png",
+    ]
+    assert all((output / unquote(picture)).is_file() for picture in pictures)
+    assert "&lt;a&gt; &amp; 100%.jpg, 80 x 60" in page and "<a>" not in page
+    assert re.findall(r'<option value="(\d+)">(\w+)<', page) == [
+        ("7", "ball"),
+        ("12", "cube"),
+        ("3", "grass"),
+        ("90", "sky"),
+    ]
+    assert 'data-classes="[3, 7, 12, 90]"' in page
+    assert f"wrong.jpg</td><td>{NO_IMAGE}</td>" in page
+    assert "http" not in page  # It loads nothing from elsewhere.
+    with pytest.raises(InputError, match="must have overlay or overlay-jpeg; got coco"):
+        predict_files(segmenter, [], output, formats=["coco"], page=True)
+
+
 def test_parse_formats():
     assert parse_formats("overlay, coco") == ["overlay", "coco"]
+    assert parse_formats("npz,overlay-jpeg") == ["npz", "overlay-jpeg"]
     for text in ("", "png", "overlay,,coco"):
         with pytest.raises(InputError, match="--format must be one or more of"):
             parse_formats(text)
@@ -176,11 +300,30 @@ def test_command(run, folder, tmp_path):
     assert (output / "overlays" / "b.png").is_file()
 
 
+def test_command_prints_json_and_nothing_else(run, folder, tmp_path):
+    output = tmp_path / "out"
+    result = run("model", folder, "--output", output, "--json", "--html")
+    assert isinstance(result.exception, WorkError)
+    content = json.loads(result.stdout)
+    assert content == json.loads((output / "predictions.json").read_text())
+    assert len(content["images"]) == 2 and len(content["skipped"]) == 1
+    assert (output / "index.html").is_file()
+
+
+def test_command_refuses_a_page_of_nothing_before_the_model_is_opened(
+    run, folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(factory, "open_model", None)
+    result = run("model", folder, "--output", tmp_path, "--format", "coco", "--html")
+    assert isinstance(result.exception, InputError)
+    assert "--html shows overlays" in str(result.exception)
+
+
 def test_command_reports_what_is_no_image(run, folder, tmp_path):
     result = run("model", folder, "--output", tmp_path / "out")
     assert isinstance(result.exception, WorkError)
     assert "1 of 3 files" in str(result.exception)
-    assert "wrong.jpg: cannot be read: it has no known image format" in result.output
+    assert f"wrong.jpg: {NO_IMAGE}" in result.output
     assert (tmp_path / "out" / "overlays" / "a.png").is_file()
 
 
@@ -203,7 +346,7 @@ def test_command_keeps_earlier_results_if_nothing_is_an_image(
     result = run("model", folder / "wrong.jpg", *arguments)
     assert isinstance(result.exception, InputError)
     assert "none of 1 files is an image" in str(result.exception)
-    assert "wrong.jpg: cannot be read: it has no known image" in str(result.exception)
+    assert f"wrong.jpg: {NO_IMAGE}" in str(result.exception)
     assert "segments" not in result.output
     after = {p: p.read_bytes() for p in output.rglob("*") if p.is_file()}
     assert after == before

@@ -15,7 +15,7 @@ from cmt.data.panoptic.masks import read_ids
 from cmt.errors import InputError
 from cmt.evaluation.factory import open_test_set
 from cmt.evaluation.submission import predict_test_set, set_name, write_submission
-from cmt.serving.predict import decode_file
+from cmt.serving.inputs import decode_file
 from tests import fakes
 
 SIZES = {7: (65, 81), 12: (48, 96), 300: (120, 60)}
