@@ -347,10 +347,15 @@ def _check_trainer(view: _View, num_replicas: int | None) -> None:
         "is not read with",
         "set the first to 0, or the second to ADAMW",
     )
-    batch = "trainer.global_batch_size"
-    if num_replicas and view[batch] % num_replicas:
-        below = max(1, view[batch] // num_replicas) * num_replicas
+    batch, parts = "trainer.global_batch_size", "trainer.accumulation_steps"
+    divisor = (num_replicas or 1) * view[parts]
+    if view[batch] % divisor:
+        below = max(1, view[batch] // divisor) * divisor
+        rule = f"the number of replicas, {num_replicas}"
+        if view[parts] > 1:
+            rule = f"{view.describe(parts)}"
+            rule += f" times {num_replicas} replicas" if num_replicas else ""
         raise InputError(
-            f"{view.describe(batch)} must be divisible by the number of replicas,"
-            f" {num_replicas}; use {below} or {below + num_replicas}"
+            f"{view.describe(batch)} must be divisible by {rule}; use {below} or"
+            f" {below + divisor}"
         )

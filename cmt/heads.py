@@ -13,6 +13,7 @@ from cmt.layers.conv import (
     ConvNorm,
     DenseNorm,
     DepthwiseConvNorm,
+    Dropout,
     Style,
     resize_align_corners,
 )
@@ -183,7 +184,7 @@ class SemanticBranch(Layer):
         ]
         self.aspp_pool = ConvNorm(channels, style=style, name="aspp_pool")
         self.aspp_output = ConvNorm(channels, style=style, name="aspp_output")
-        self.dropout = tf_keras.layers.Dropout(dropout_rate)
+        self.dropout = Dropout(dropout_rate)
         # One of each for stage 3, then for stage 2.
         self.projections, self.depthwise, self.pointwise = [], [], []
         for stage, width in zip(("stage3", "stage2"), projection_channels, strict=True):

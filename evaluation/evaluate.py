@@ -139,7 +139,7 @@ def evaluate(
         results = _predict_batches(predictor, _readable(batches, pattern))
         results = track(results, description="evaluating", total=num_images)
         for name, panoptic, of_segments in results:
-            image = _find(name, ground_truth)
+            image = find(name, ground_truth)
             writer.add(image.image_id, image.file_name, panoptic, of_segments)
             done.add(image.image_id)
         if not done:
@@ -196,7 +196,12 @@ def _readable(elements: Iterable[Any], pattern: str) -> Iterator[Any]:
         ) from error
 
 
-def _find(name: str, ground_truth: GroundTruth) -> PanopticImage:
+def find(name: str, ground_truth: GroundTruth) -> PanopticImage:
+    """Finds the annotation of an image by the name that its record has.
+
+    Raises:
+      InputError: there is none.
+    """
     # Records of other tools may name the file with its ending.
     for candidate in (name, str(PurePosixPath(name).with_suffix(""))):
         if candidate in ground_truth.images:

@@ -8,11 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from cmt.data.input.pipeline import Split
-from cmt.data.panoptic.categories import Category
-from cmt.errors import InputError
-from cmt.evaluation.evaluate import GroundTruth, Predictor, evaluate, read_ground_truth
+from cmt.data.panoptic.categories import Category, first_difference
+from cmt.errors import InputError, few
+from cmt.evaluation.evaluate import (
+    GroundTruth,
+    Predictor,
+    evaluate,
+    find,
+    read_ground_truth,
+)
 from cmt.evaluation.submission import TestSet, read_test_set
-from cmt.io.storage import is_folder
+from cmt.io import storage
 from cmt.protos import experiment_pb2
 
 
@@ -30,6 +36,32 @@ class Evaluation:
     split: Split
     ground_truth: GroundTruth
 
+    @property
+    def num_images(self) -> int:
+        """How many images are evaluated: the first ones of the split, or all."""
+        limit = self.experiment.evaluation.max_images or self.split.num_images
+        return min(limit, self.split.num_images)
+
+    def check(self) -> None:
+        """Checks that every image to be evaluated has its annotation and its PNG.
+
+        Raises:
+          InputError: one has not, or a record cannot be read.
+        """
+        names = self.split.image_names(self.num_images)
+        masks = self.ground_truth.masks
+        found = [find(name, self.ground_truth).mask_name for name in names]
+        paths = [storage.join(masks, name) for name in found]
+        folders = {storage.split(path)[0] for path in paths}
+        there = {storage.join(f, n) for f in folders for n in storage.list_files(f)}
+        missing = [path for path in paths if path not in there]
+        if missing:
+            raise InputError(
+                f"{len(missing)} of {len(paths)} images to evaluate have no ground "
+                f"truth: {few(missing)} missing; copy the PNGs there, or set "
+                "data.validation.masks to their folder"
+            )
+
     def run(
         self, predictor: Predictor, output: Path | str, *, step: int
     ) -> dict[str, Any]:
@@ -41,9 +73,6 @@ class Evaluation:
           step: training step of the weights.
         """
         options = self.experiment.evaluation
-        num_images = self.split.num_images
-        if options.max_images:
-            num_images = min(num_images, options.max_images)
         return evaluate(
             predictor,
             self.split.evaluation_batches(
@@ -53,7 +82,7 @@ class Evaluation:
             output,
             step=step,
             config_name=self.experiment.name,
-            num_images=num_images,
+            num_images=self.num_images,
             pattern=self.experiment.data.validation.tfrecords,
         )
 
@@ -90,24 +119,19 @@ def open_evaluation(
     Raises:
       InputError: the network has other classes, or the ground truth cannot be used.
     """
-    _check_same(categories, split.categories)
+    difference = first_difference(categories, split.categories)
+    if difference:
+        number, expected, found = difference
+        raise InputError(
+            f"class {number} of the network is {expected}, of the validation split "
+            f"{found}; id, name and kind must be the same: evaluate on the data set "
+            "that the network was trained on, or convert it with the same categories"
+        )
     manifest = split.manifest
     ground_truth = read_ground_truth(manifest.annotations, manifest.masks)
-    if not is_folder(manifest.masks):
+    if not storage.is_folder(manifest.masks):
         raise InputError(
             f"{manifest.masks} is no folder; set data.validation.masks to the PNGs of "
             f"{manifest.annotations}"
         )
     return Evaluation(experiment, split, ground_truth)
-
-
-def _check_same(categories: Sequence[Category], of_split: Sequence[Category]) -> None:
-    """The order of the categories decides which class is which."""
-    pairs = zip(categories, of_split, strict=False)
-    for number, (expected, found) in enumerate(pairs, start=1):
-        if (expected.id, expected.is_thing) != (found.id, found.is_thing):
-            raise InputError(
-                f"class {number} of the network is '{expected.name}' (id "
-                f"{expected.id}), of the validation split '{found.name}' (id "
-                f"{found.id}); evaluate on the data set the network was trained on"
-            )

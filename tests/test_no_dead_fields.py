@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import types
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -38,7 +39,7 @@ STAND_INS = {
         "SemanticBranch",
         "TransformerLayer",
     ),
-    trainer_factory: ("PolynomialWithWarmup", "Trainer"),
+    trainer_factory: ("LearningRate", "Trainer"),
     trainer_factory.optimizer: ("build_optimizer",),
     trainer_factory.strategy: ("build_strategy",),
     evaluation_factory: ("evaluate", "read_ground_truth", "read_test_set"),
@@ -60,6 +61,9 @@ class Made:
         if name.startswith("__"):
             raise AttributeError(name)
         return Made(f"{self._text}.{name}")
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Made:
         # The whole config travels to the SavedModel; that alone is not use.
@@ -125,7 +129,7 @@ def _outputs(monkeypatch, experiment: experiment_pb2.ExperimentConfig) -> str:
     monkeypatch.setattr(factory, "policy_scope", policy_scope)
     predictor = types.SimpleNamespace(categories=categories, crop_size=(33, 33))
     monkeypatch.setattr(data_factory, "find_split", find_split)
-    monkeypatch.setattr(evaluation_factory, "is_folder", lambda _: True)
+    monkeypatch.setattr(evaluation_factory.storage, "is_folder", lambda _: True)
     monkeypatch.setattr(serving_factory, "load_predictor", lambda *_: (predictor, 7))
     data = data_factory.Data(experiment.data)
     evaluation = evaluation_factory.open_evaluation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 import time
@@ -17,6 +18,8 @@ from cmt.trainer.checkpoint import RunCheckpoints
 from cmt.trainer.finite_guard import MOVING_STATISTICS, NotFinite
 from cmt.trainer.reporting import LogRecord, Report
 from cmt.trainer.trainer import Trainer
+
+_logger = logging.getLogger(__name__)
 
 
 class Intervals(NamedTuple):
@@ -44,6 +47,9 @@ class RunCallback(tf_keras.callbacks.Callback):
 
     Attributes:
       last: the latest record, None before the first.
+      owes_evaluation: whether the step that is continued from is to be evaluated, if
+        that is due there.
+      is_evaluating: whether an evaluation is under way, which `Interrupted` ends.
     """
 
     def __init__(
@@ -58,6 +64,7 @@ class RunCallback(tf_keras.callbacks.Callback):
         reports: Sequence[Report],
         evaluate: Callable[[int], dict[str, float]] | None,
         image_names: Callable[[Sequence[int]], Sequence[str]] | None = None,
+        go_on_unsaved: bool = False,
     ):
         """Keeps what it needs between steps.
 
@@ -72,6 +79,7 @@ class RunCallback(tf_keras.callbacks.Callback):
           evaluate: step -> losses and scores on validation data; None for none.
           image_names: places in the training data (`Targets.image_ids`) -> names of
             files, for messages; None where they are not known.
+          go_on_unsaved: warn where a checkpoint or a report cannot be written.
         """
         super().__init__()
         self._supports_tf_logs = True  # Keras then leaves logs on the device.
@@ -84,6 +92,9 @@ class RunCallback(tf_keras.callbacks.Callback):
         self._reports = reports
         self._evaluate = evaluate
         self._image_names = image_names
+        self._go_on_unsaved = go_on_unsaved
+        self.is_evaluating = False
+        self.owes_evaluation = False
         self._clock: tuple[int, float] | None = None
         self.last: LogRecord | None = None
 
@@ -91,6 +102,10 @@ class RunCallback(tf_keras.callbacks.Callback):
     def step(self) -> int:
         """Updates so far, known without asking the device."""
         return self._step
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        if self.owes_evaluation and self._is_due(self._intervals.evaluate):
+            self._log({}, None, evaluates=True)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self._step += 1
@@ -104,11 +119,13 @@ class RunCallback(tf_keras.callbacks.Callback):
         if logs_now or saves:
             losses = self._read_losses()
             arrived = time.monotonic()
-        if saves:
-            self._checkpoints.save(self._step)
+        # Before the checkpoint: a run that is killed here writes these lines again.
         if logs_now:
             self._log(losses, self._rate(arrived), evaluates)
             self._trainer.loss_meter.reset()
+        if saves:
+            with self._tolerant():
+                self._checkpoints.save(self._step)
         if logs_now or self._clock is None:  # The first step built the graph.
             self._clock = (self._step, time.monotonic())
         elif saves:
@@ -181,19 +198,65 @@ class RunCallback(tf_keras.callbacks.Callback):
         if evaluates:
             for report in self._reports:
                 report.pause()
-            validation = self._evaluate(self._step)
+            with self._tolerant():
+                validation = self._validate()
         learning_rate = self._learning_rate(self._step)
         self.last = LogRecord(self._step, losses, learning_rate, rate, validation)
         for report in self._reports:
-            report.log(self.last)
+            with self._tolerant():
+                report.log(self.last)
+
+    def _validate(self) -> dict[str, float]:
+        """Evaluates; empty where a signal ended it: the run does it when it goes on."""
+        self.is_evaluating = True
+        try:
+            validation = self._evaluate(self._step)
+        except Interrupted:
+            return {}
+        except Exception:
+            self._checkpoints.save(self._step)  # No training is lost with it.
+            raise
+        finally:
+            self.is_evaluating = False
+        if "pq" in validation:
+            self._checkpoints.offer(self._step, validation["pq"])
+        return validation
+
+    @contextmanager
+    def _tolerant(self) -> Iterator[None]:
+        """What cannot be written ends the run, or is a warning, as the config says.
+
+        Raises:
+          WorkError: it ends the run.
+        """
+        try:
+            yield
+        except (OSError, WorkError) as error:
+            if self._go_on_unsaved:
+                _logger.warning("training goes on, though: %s", error)
+            elif isinstance(error, WorkError):
+                raise
+            else:
+                raise WorkError(
+                    f"training stopped at step {self._step}: {error}; free space or "
+                    "change permissions, and run the same command again: it continues "
+                    f"from {self._checkpoints.latest}"
+                ) from error
+
+
+class Interrupted(Exception):
+    """A signal ends an evaluation, which would take longer than a scheduler waits."""
 
 
 @contextmanager
-def stop_on_signals(model: tf_keras.Model) -> Iterator[list[str]]:
+def stop_on_signals(
+    model: tf_keras.Model, callback: RunCallback
+) -> Iterator[list[str]]:
     """Lets Ctrl-C and SIGTERM end `model.fit` after the step it is in.
 
-    A second signal acts as if this were not here. Without effect outside the main
-    thread, where Python allows no handlers.
+    An evaluation ends at once, with `Interrupted`. A second signal acts as if this
+    were not here. Without effect outside the main thread, where Python allows no
+    handlers.
 
     Yields:
       A list that holds the signal's name once there was one.
@@ -212,6 +275,8 @@ def stop_on_signals(model: tf_keras.Model) -> Iterator[list[str]]:
         received.append(signal.Signals(number).name)
         model.stop_training = True
         restore()
+        if callback.is_evaluating:
+            raise Interrupted
 
     for number in (signal.SIGINT, signal.SIGTERM):
         previous[number] = signal.signal(number, stop)

@@ -14,14 +14,14 @@ from cmt.data.input.open import Data
 from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.predictions import check_category_ids
 from cmt.errors import InputError
-from cmt.evaluation.factory import open_evaluation
+from cmt.evaluation.factory import Evaluation, open_evaluation
 from cmt.factory import build_loss, build_model
 from cmt.protos import experiment_pb2, trainer_pb2
 from cmt.run_files import EVALUATION_FOLDER
 from cmt.serving.factory import build_predictor
 from cmt.trainer import optimizer, strategy
 from cmt.trainer.callbacks import Intervals
-from cmt.trainer.schedule import PolynomialWithWarmup
+from cmt.trainer.schedule import LearningRate
 from cmt.trainer.trainer import Trainer
 
 SMOKE_STEPS = 2
@@ -34,7 +34,9 @@ class Settings(NamedTuple):
       name: of the experiment.
       seed: of initial weights, shuffling and augmentation.
       global_batch_size: images in a step, over all replicas.
+      accumulation_steps: parts of a step, one after the other.
       keep_checkpoints: how many stay.
+      go_on_unsaved: whether a run goes on where it cannot write.
       backbone_multiplier: the backbone's learning rate over that of the rest.
       initial_checkpoint: gives a new run its first weights; "" for random ones.
       allow_partial_backbone: accept one that holds little of the backbone.
@@ -44,7 +46,9 @@ class Settings(NamedTuple):
     name: str
     seed: int
     global_batch_size: int
+    accumulation_steps: int
     keep_checkpoints: int
+    go_on_unsaved: bool
     backbone_multiplier: float
     initial_checkpoint: str
     allow_partial_backbone: bool
@@ -58,7 +62,9 @@ def read_settings(experiment: experiment_pb2.ExperimentConfig) -> Settings:
         name=experiment.name,
         seed=trainer.seed,
         global_batch_size=trainer.global_batch_size,
+        accumulation_steps=trainer.accumulation_steps,
         keep_checkpoints=trainer.keep_checkpoints,
+        go_on_unsaved=trainer.go_on_unsaved,
         backbone_multiplier=trainer.learning_rate.backbone_multiplier,
         initial_checkpoint=trainer.initial_checkpoint,
         allow_partial_backbone=trainer.allow_partial_backbone,
@@ -82,20 +88,22 @@ def build_strategy(config: trainer_pb2.StrategyConfig) -> tf.distribute.Strategy
         tpu=config.tpu,
         logical_cpus=config.logical_cpus,
         intra_op_threads=config.intra_op_threads,
+        deterministic_ops=config.deterministic_ops,
     )
 
 
 def build_schedule(
     config: trainer_pb2.TrainerConfig, *, multiplier: float = 1.0
-) -> PolynomialWithWarmup:
+) -> LearningRate:
     """Builds the learning rate over the steps, times `multiplier`."""
     rate = config.learning_rate
-    return PolynomialWithWarmup(
+    return LearningRate(
         base=rate.base,
         steps=config.steps,
         warmup_steps=rate.warmup_steps,
         power=rate.power,
         multiplier=multiplier,
+        kind=trainer_pb2.Schedule.Name(rate.kind),
     )
 
 
@@ -155,12 +163,23 @@ def build_trainer(
       InputError: the kind of optimizer is not installed.
     """
     is_thing = [category.is_thing for category in categories]
+    rule, averaged = experiment.trainer.optimizer, None
+    if rule.average_decay:
+        averaged = build_network(experiment)
+        for average, variable in zip(
+            averaged.variables, network.variables, strict=True
+        ):
+            average.assign(variable)
     return Trainer(
         network,
         build_loss(experiment.model, experiment.loss, is_thing=is_thing),
         **build_optimizers(experiment.trainer, network),
         global_batch_size=experiment.trainer.global_batch_size,
-        clip_global_norm=experiment.trainer.optimizer.clip_global_norm,
+        clip_global_norm=rule.clip_global_norm,
+        seed=experiment.trainer.seed,
+        accumulation_steps=experiment.trainer.accumulation_steps,
+        averaged=averaged,
+        average_decay=rule.average_decay,
     )
 
 
@@ -191,13 +210,34 @@ def validation_steps(
       num_images: images of the validation split.
     """
     limit = experiment.evaluation.max_images or num_images
-    return max(1, min(limit, num_images) // experiment.trainer.global_batch_size)
+    return max(1, min(limit, num_images) // validation_batch(experiment))
+
+
+def validation_batch(experiment: experiment_pb2.ExperimentConfig) -> int:
+    """Returns how many images, over all replicas, are validated on at a time."""
+    trainer = experiment.trainer
+    return trainer.global_batch_size // trainer.accumulation_steps
+
+
+def open_validation(
+    experiment: experiment_pb2.ExperimentConfig, data: Data
+) -> Evaluation:
+    """Opens the validation split and checks all that an evaluation will need of it.
+
+    Raises:
+      InputError: its classes are not those of the training data, or its records or
+        their ground truth cannot be used; now, and not after hours of training.
+    """
+    evaluation = open_evaluation(experiment, data.validation, data.train.categories)
+    evaluation.check()
+    return evaluation
 
 
 def build_evaluation(
     experiment: experiment_pb2.ExperimentConfig,
     trainer: Trainer,
-    data: Data,
+    evaluation: Evaluation,
+    categories: Sequence[Category],
     run_dir: Path,
 ) -> Callable[[int], dict[str, float]]:
     """Builds the function that evaluates the network of a trainer at a step.
@@ -209,29 +249,25 @@ def build_evaluation(
     Args:
       experiment: the config.
       trainer: whose network is evaluated.
-      data: of the config.
+      evaluation: from `open_validation`.
+      categories: the classes of the training data.
       run_dir: each evaluation writes `eval/<step>/` in this folder.
 
     Returns:
       step -> losses on the validation split and "pq", "pq_things", "pq_stuff" in
       percent.
-
-    Raises:
-      InputError: the validation data or its ground truth cannot be read; now, and not
-        after hours of training.
     """
-    split, categories = data.validation, data.train.categories
+    split = evaluation.split
     steps = validation_steps(experiment, split.num_images)
     batches = strategy.dataset_of_hosts(
         trainer.distribute_strategy,
         functools.partial(
             split.batches,
-            global_batch_size=experiment.trainer.global_batch_size,
+            global_batch_size=validation_batch(experiment),
             seed=0,
         ),
     )
-    evaluation = open_evaluation(experiment, split, categories)
-    predictor = build_predictor(experiment, trainer.network, categories)
+    predictor = build_predictor(experiment, trainer.evaluated, categories)
 
     def evaluate(step: int) -> dict[str, float]:
         losses = trainer.validate(batches, steps=steps)

@@ -146,20 +146,7 @@ class FiniteGuard:
           values: of this replica, from before the step.
         """
 
-        def restore_all(strategy, stopped, values):
-            for variable, value in zip(variables, values, strict=True):
-                strategy.extended.update(
-                    variable, _assign_where, args=(stopped, value), group=False
-                )
-
-        # As Keras's optimizers do it: outside this, only some variables can be
-        # assigned by a replica.
-        tf.__internal__.distribute.interim.maybe_merge_call(
-            restore_all,
-            tf.distribute.get_strategy(),
-            self.stopped.read_value(),
-            list(values),
-        )
+        update_each(_assign_where, variables, self.stopped.read_value(), values)
 
     def has_stopped(self) -> bool:
         """Whether a value was not finite, for the host; waits for the device."""
@@ -176,6 +163,27 @@ class FiniteGuard:
         images = self._images.read_value().numpy()
         images = (images[images > 0] - 1).tolist()
         return NotFinite(int(step.numpy()) + 1, values, images)
+
+
+def update_each(
+    function: Callable[[tf.Variable, tf.Tensor, tf.Tensor], None],
+    variables: Sequence[tf.Variable],
+    number: tf.Tensor,
+    values: Sequence[tf.Tensor],
+) -> None:
+    """Calls `function(variable, number, value)` for each variable, in each replica."""
+
+    def update_all(strategy, number, values):
+        for variable, value in zip(variables, values, strict=True):
+            strategy.extended.update(
+                variable, function, args=(number, value), group=False
+            )
+
+    # As Keras's optimizers do it: outside this, only some variables can be assigned by
+    # a replica.
+    tf.__internal__.distribute.interim.maybe_merge_call(
+        update_all, tf.distribute.get_strategy(), number, list(values)
+    )
 
 
 def _assign_where(variable: tf.Variable, chosen: tf.Tensor, value: tf.Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import types
 import warnings
 from collections.abc import Sequence
 
@@ -16,7 +17,10 @@ LOOKAHEAD_STEP_SIZE = 0.5
 
 
 def has_weight_decay(variable: tf.Variable) -> bool:
-    """Whether weight decay applies to a variable: to kernels, but no norm or bias."""
+    """Whether weight decay applies to a variable: to kernels, and to nothing else.
+
+    Not to norms, biases, tables of relative positions or cluster centers.
+    """
     return variable.name.rsplit("/", 1)[-1].split(":")[0].endswith("kernel")
 
 
@@ -34,7 +38,7 @@ def build_optimizer(
     """Builds the optimizer of one group of variables, in the scope of the strategy.
 
     Args:
-      kind: "ADAM", "ADAMW" or "RADAM_LOOKAHEAD".
+      kind: "ADAM", "ADAMW", "RADAM_LOOKAHEAD" or "LAMB".
       variables: what the optimizer will update.
       learning_rate: schedule over the optimizer's own steps.
       beta1: decay of the first moment.
@@ -53,12 +57,14 @@ def build_optimizer(
     moments = {"beta_1": beta1, "beta_2": beta2, "epsilon": epsilon}
     if kind == "RADAM_LOOKAHEAD":
         optimizer = _radam_lookahead(learning_rate, weight_decay, moments, name)
+    elif kind == "LAMB":
+        optimizer = _lamb(learning_rate, weight_decay, moments, name)
     elif kind in ("ADAM", "ADAMW"):
         decay = weight_decay if kind == "ADAMW" else 0.0
         optimizer = _Adam(learning_rate, weight_decay=decay, name=name, **moments)
     else:
         raise InputError(
-            "trainer.optimizer.kind must be ADAM, ADAMW or RADAM_LOOKAHEAD; "
+            "trainer.optimizer.kind must be ADAM, ADAMW, RADAM_LOOKAHEAD or LAMB; "
             f"got {kind!r}"
         )
     # The optimizer would make them in the first step, which would then need a graph of
@@ -121,12 +127,8 @@ def change_nothing_while(
     return [*variables, *optimizer.weights]
 
 
-def _radam_lookahead(
-    learning_rate: tf_keras.optimizers.schedules.LearningRateSchedule,
-    weight_decay: float,
-    moments: dict[str, float],
-    name: str,
-) -> tf_keras.optimizers.legacy.Optimizer:
+def _addons(kind: str) -> types.ModuleType:
+    """Imports tensorflow-addons for a kind of optimizer."""
     # Without this variable, tensorflow-addons derives its classes from another Keras.
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
     try:
@@ -136,10 +138,38 @@ def _radam_lookahead(
             import tensorflow_addons as tfa
     except ImportError as error:
         raise InputError(
-            "trainer.optimizer.kind RADAM_LOOKAHEAD needs tensorflow-addons, which "
-            f"cannot be imported here ({str(error).splitlines()[0]}); it exists for "
-            "TensorFlow 2.15 on Python below 3.12: install it, or choose ADAM or ADAMW"
+            f"trainer.optimizer.kind {kind} needs tensorflow-addons, which cannot be "
+            f"imported here ({str(error).splitlines()[0]}); it exists for TensorFlow "
+            "2.15 on Python below 3.12: install it, or choose ADAM or ADAMW"
         ) from error
+    return tfa
+
+
+def _lamb(
+    learning_rate: tf_keras.optimizers.schedules.LearningRateSchedule,
+    weight_decay: float,
+    moments: dict[str, float],
+    name: str,
+) -> tf_keras.optimizers.legacy.Optimizer:
+    class KernelLamb(_addons("LAMB").optimizers.LAMB):
+        """LAMB that decays kernels alone, and scales the steps of kernels alone."""
+
+        def _do_use_weight_decay(self, variable):
+            return has_weight_decay(variable)
+
+        def _do_layer_adaptation(self, variable):
+            return has_weight_decay(variable)
+
+    return KernelLamb(learning_rate, weight_decay=weight_decay, name=name, **moments)
+
+
+def _radam_lookahead(
+    learning_rate: tf_keras.optimizers.schedules.LearningRateSchedule,
+    weight_decay: float,
+    moments: dict[str, float],
+    name: str,
+) -> tf_keras.optimizers.legacy.Optimizer:
+    tfa = _addons("RADAM_LOOKAHEAD")
 
     class KernelDecayRectifiedAdam(tfa.optimizers.RectifiedAdam):
         """RectifiedAdam that leaves norms and biases out of the weight decay."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import json
 import math
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import NamedTuple, Protocol
 
 import tensorflow as tf
 
+from cmt.errors import tensorflow_reason
 from cmt.io.terminal import console
 from cmt.trainer.finite_guard import GRADIENT_NORM, TOTAL
 
@@ -56,7 +59,9 @@ class MetricsFile:
 
     def __init__(self, path: Path):
         """Opens the file to append to it."""
-        self._file = path.open("a", encoding="utf-8")
+        # Without a buffer, a line that does not fit on the disk is not tried again.
+        self._file = path.open("ab", buffering=0)
+        self._path = path
 
     def step(self, step: int) -> None:
         """Writes nothing."""
@@ -73,8 +78,14 @@ class MetricsFile:
         }
         # JSON knows no NaN and no infinity.
         known = {k: v if math.isfinite(v) else None for k, v in line.items()}
-        self._file.write(json.dumps(known, allow_nan=False) + "\n")
-        self._file.flush()
+        data = (json.dumps(known, allow_nan=False) + "\n").encode("utf-8")
+        end = self._path.stat().st_size
+        try:
+            if self._file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+        except OSError:
+            self._file.truncate(end)  # Half a line would spoil the next one.
+            raise
 
     def close(self) -> None:
         self._file.close()
@@ -101,10 +112,15 @@ class TensorBoardLogs:
         ):
             if not values:
                 continue
-            with writer.as_default():
-                for name, value in values.items():
-                    tf.summary.scalar(name, value, step=record.step)
-            writer.flush()
+            try:
+                with writer.as_default():
+                    for name, value in values.items():
+                        tf.summary.scalar(name, value, step=record.step)
+                writer.flush()
+            except tf.errors.OpError as error:
+                raise OSError(
+                    f"TensorBoard logs: {tensorflow_reason(error)}"
+                ) from error
 
     def close(self) -> None:
         self._train.close()
@@ -192,11 +208,9 @@ def rates(record: LogRecord) -> dict[str, float]:
 
 def losses_text(losses: Mapping[str, float]) -> str:
     """Returns the total and the terms of the main output, for people."""
-    shown = {TOTAL: losses[TOTAL]} | {
-        name: value
-        for name, value in losses.items()
-        if "/" not in name and name not in (TOTAL, GRADIENT_NORM)
-    }
+    names = [name for name in losses if "/" not in name and name != GRADIENT_NORM]
+    names.sort(key=lambda name: name != TOTAL)
+    shown = {name: losses[name] for name in names}
     return "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
 
 

@@ -18,6 +18,7 @@ def build_strategy(
     tpu: str = "local",
     logical_cpus: int = 1,
     intra_op_threads: int = 0,
+    deterministic_ops: bool = False,
 ) -> tf.distribute.Strategy:
     """Finds the devices and makes them train together.
 
@@ -27,6 +28,8 @@ def build_strategy(
       logical_cpus: devices the CPU is split into.
       intra_op_threads: CPU threads of a single operation; 0 for one a core. A process
         that has already used TensorFlow keeps what it has.
+      deterministic_ops: only operations that give the same bits each time, in this
+        process from now on.
 
     Returns:
       The strategy; models and optimizers are built in its scope.
@@ -36,6 +39,8 @@ def build_strategy(
     """
     _limit_threads(intra_op_threads)
     _split_cpu(logical_cpus)
+    if deterministic_ops:
+        tf.config.experimental.enable_op_determinism()
     if kind == "AUTO":
         try:
             return _tpu_strategy(tpu)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,15 +15,18 @@ from google.protobuf.message import Message
 
 from cmt import config
 from cmt.data.input.open import Data
+from cmt.data.panoptic.categories import Category
 from cmt.errors import WorkError, tensorflow_reason
+from cmt.evaluation.factory import Evaluation
 from cmt.io.terminal import LABEL, TEXT, print_table
 from cmt.run_files import LOGS_FOLDER, METRICS_FILE
 from cmt.trainer import factory, reporting, run_directory
 from cmt.trainer.callbacks import RunCallback, stop_on_signals
-from cmt.trainer.checkpoint import RunCheckpoints, has_checkpoint
-from cmt.trainer.schedule import PolynomialWithWarmup
+from cmt.trainer.checkpoint import Best, RunCheckpoints, checkpoint_steps
+from cmt.trainer.schedule import LearningRate
 from cmt.trainer.strategy import dataset_of_hosts, describe
 from cmt.trainer.trainer import Trainer
+from cmt.weights.files import find_checkpoint
 from cmt.weights.load import LoadReport, load_initial_checkpoint
 
 
@@ -35,6 +39,7 @@ class Summary(NamedTuple):
       checkpoint: prefix of the latest checkpoint.
       last: numbers of the last log step; None if no step was made.
       signal: name of the signal that ended it early, "" if none did.
+      best: its best evaluation; None where there was none.
     """
 
     step: int
@@ -42,19 +47,49 @@ class Summary(NamedTuple):
     checkpoint: str
     last: reporting.LogRecord | None
     signal: str
+    best: Best | None = None
 
 
-def train(experiment: Message, run_dir: Path | str, *, smoke: bool = False) -> Summary:
+class _Plan(NamedTuple):
+    """What is known of a run before its network is built.
+
+    Attributes:
+      settings: its plain numbers.
+      data: its splits.
+      categories: the classes of the training data, in order.
+      evaluation: of the validation split; None where the run evaluates nothing.
+      learning_rate: over the steps.
+      changes: what the config changes of a run that is continued, in words.
+      step: updates that a run has made which is continued, by its newest checkpoint.
+    """
+
+    settings: factory.Settings
+    data: Data
+    categories: Sequence[Category]
+    evaluation: Evaluation | None
+    learning_rate: LearningRate
+    changes: list[str]
+    step: int
+
+
+def train(
+    experiment: Message,
+    run_dir: Path | str,
+    *,
+    smoke: bool = False,
+    new_schedule: bool = False,
+) -> Summary:
     """Trains the network of a config, or continues a run.
 
-    Continuing repeats neither images nor augmentation. Random numbers inside the
-    network (dropout, drop path, sampled pixels) begin anew from the seed and the step.
+    A run that was stopped at any moment goes on as if it had not been: images,
+    augmentation, dropout, drop path and sampled pixels depend on seed and step alone.
 
     Args:
       experiment: ExperimentConfig, resolved.
       run_dir: the run directory; made if it is not there, continued if it holds a run.
       smoke: only try memory and data: 2 steps, one batch of evaluation and a
         checkpoint, in a temporary folder beside `run_dir`.
+      new_schedule: go on where another number of steps makes the learning rate jump.
 
     Returns:
       How far the run has come.
@@ -66,26 +101,48 @@ def train(experiment: Message, run_dir: Path | str, *, smoke: bool = False) -> S
     """
     run_dir = Path(run_dir)
     if not smoke:
-        return _train(experiment, run_dir)
+        return _train(experiment, run_dir, new_schedule)
     near = next(p for p in run_dir.absolute().parents if p.is_dir())
     with tempfile.TemporaryDirectory(dir=near, prefix=".smoke-") as folder:
-        return _train(factory.smoke_experiment(experiment), Path(folder))
+        return _train(factory.smoke_experiment(experiment), Path(folder), False)
 
 
-def _train(experiment: Message, run_dir: Path) -> Summary:
+def _check(experiment: Message, run_dir: Path, new_schedule: bool) -> _Plan:
+    """Checks all that can be checked before the network is built."""
     settings = factory.read_settings(experiment)
-    changes = run_directory.check_config(run_dir, experiment)
+    before, changes = run_directory.check_config(run_dir, experiment)
+    learning_rate = factory.build_schedule(experiment.trainer)
+    step = max(checkpoint_steps(run_dir), default=0)
+    if before is not None:
+        run_directory.check_steps(
+            run_dir,
+            step,
+            before=factory.build_schedule(before.trainer),
+            now=learning_rate,
+            new_schedule=new_schedule,
+        )
     data = Data(experiment.data)
     categories = data.train.categories
     factory.check_categories(experiment, categories)
     run_directory.check_categories(run_dir, categories)
-    strategy = factory.build_strategy(experiment.trainer.strategy)
-    config.check(experiment, num_replicas=strategy.num_replicas_in_sync)
-    tf_keras.utils.set_random_seed(settings.seed)
-    with strategy.scope():
-        network = factory.build_network(experiment)
-        weights = _load_first_weights(network, settings, run_dir)
-        trainer = factory.build_trainer(experiment, network, categories)
+    evaluation = None
+    if settings.intervals.evaluate:
+        evaluation = factory.open_validation(experiment, data)
+    return _Plan(settings, data, categories, evaluation, learning_rate, changes, step)
+
+
+def _train(experiment: Message, run_dir: Path, new_schedule: bool) -> Summary:
+    plan = _check(experiment, run_dir, new_schedule)
+    settings, data, categories = plan.settings, plan.data, plan.categories
+    steps = settings.intervals.steps
+    if plan.step == steps:
+        _print(
+            f"all {steps} steps are done; to go on, raise trainer.steps and add "
+            "--new-schedule"
+        )
+        return Summary(steps, steps, find_checkpoint(run_dir), None, "")
+    trainer, weights = _build_trainer(experiment, plan, run_dir)
+    strategy = trainer.distribute_strategy
     checkpoints = RunCheckpoints(run_dir, trainer, keep=settings.keep_checkpoints)
     first_step = checkpoints.restore_latest()
     batches = functools.partial(
@@ -96,52 +153,67 @@ def _train(experiment: Message, run_dir: Path) -> Summary:
     )
     dataset = dataset_of_hosts(strategy, batches)
     evaluate = None
-    if settings.intervals.evaluate:
-        evaluate = factory.build_evaluation(experiment, trainer, data, run_dir)
+    if plan.evaluation is not None:
+        evaluate = factory.build_evaluation(
+            experiment, trainer, plan.evaluation, categories, run_dir
+        )
+    checkpoints.check_folder()
     run_directory.write_head(run_dir, experiment, categories)
-    run_directory.drop_metrics_after(run_dir, first_step)
+    evaluated = run_directory.drop_metrics_after(run_dir, first_step)
+    _print_banner(settings, trainer, strategy, plan.learning_rate)
     if weights is not None:
         run_directory.write_weights(run_dir, weights)
-    learning_rate = factory.build_schedule(experiment.trainer)
-    _print_banner(settings, trainer, strategy, learning_rate)
-    steps = settings.intervals.steps
-    for line in weights.summary_lines() if weights else ():
-        _print(line)
+        _print("\n".join(weights.summary_lines()))
     if first_step:
         _print(f"continues at step {first_step} from {checkpoints.latest}")
-    for change in changes:
+    for change in plan.changes:
         _print(f"changed since the run began: {change}")
-    if first_step >= steps:
-        _print(f"all {steps} steps are done; raise trainer.steps to go on")
-        return Summary(first_step, steps, checkpoints.latest or "", None, "")
-    # Not the numbers of step 0 again.
-    tf.random.set_seed(settings.seed + first_step)
     callback = RunCallback(
         trainer,
         first_step=first_step,
         intervals=settings.intervals,
         global_batch_size=settings.global_batch_size,
-        learning_rate=lambda step: float(learning_rate(step)),
+        learning_rate=lambda step: float(plan.learning_rate(step)),
         checkpoints=checkpoints,
         reports=_reports(run_dir, settings, first_step),
         evaluate=evaluate,
         image_names=data.train.names,
+        go_on_unsaved=settings.go_on_unsaved,
     )
+    callback.owes_evaluation = first_step > 0 and not evaluated
     signal = _fit(trainer, dataset, callback, steps - first_step)
-    return Summary(callback.step, steps, checkpoints.latest, callback.last, signal)
-
-
-def _load_first_weights(
-    network: tf_keras.Model, settings: factory.Settings, run_dir: Path
-) -> LoadReport | None:
-    """Loads the initial checkpoint; None where there is none, or a run is continued."""
-    if not settings.initial_checkpoint or has_checkpoint(run_dir):
-        return None
-    return load_initial_checkpoint(
-        network,
-        settings.initial_checkpoint,
-        allow_partial_backbone=settings.allow_partial_backbone,
+    return Summary(
+        callback.step,
+        steps,
+        checkpoints.latest,
+        callback.last,
+        signal,
+        checkpoints.best,
     )
+
+
+def _build_trainer(
+    experiment: Message, plan: _Plan, run_dir: Path
+) -> tuple[Trainer, LoadReport | None]:
+    """Finds the devices, and builds network, loss and optimizers on them.
+
+    Returns:
+      The trainer; and what was loaded of an initial checkpoint, None where there is
+      none, or a run is continued.
+    """
+    settings, weights = plan.settings, None
+    strategy = factory.build_strategy(experiment.trainer.strategy)
+    config.check(experiment, num_replicas=strategy.num_replicas_in_sync)
+    tf_keras.utils.set_random_seed(settings.seed)
+    with strategy.scope():
+        network = factory.build_network(experiment)
+        if settings.initial_checkpoint and not checkpoint_steps(run_dir):
+            weights = load_initial_checkpoint(
+                network,
+                settings.initial_checkpoint,
+                allow_partial_backbone=settings.allow_partial_backbone,
+            )
+        return factory.build_trainer(experiment, network, plan.categories), weights
 
 
 def _fit(
@@ -157,7 +229,7 @@ def _fit(
     # Or Keras warns that evaluations and checkpoints take longer than a step.
     callbacks._check_timing = False
     try:
-        with stop_on_signals(trainer) as signals:
+        with stop_on_signals(trainer, callback) as signals:
             trainer.fit(
                 dataset,
                 epochs=1,
@@ -165,12 +237,12 @@ def _fit(
                 verbose=0,
                 callbacks=callbacks,
             )
-        if signals:
-            callback.save()
+        callback.save()  # Unless that of this step is written.
     except tf.errors.ResourceExhaustedError as error:
         raise WorkError(
             f"out of memory at step {callback.step + 1} ({tensorflow_reason(error)}); "
-            "lower trainer.global_batch_size or the crop size"
+            "raise trainer.accumulation_steps, or lower trainer.global_batch_size or "
+            "the crop size"
         ) from error
     except tf.errors.OpError as error:
         raise WorkError(
@@ -202,20 +274,20 @@ def _print_banner(
     settings: factory.Settings,
     trainer: Trainer,
     strategy: tf.distribute.Strategy,
-    learning_rate: PolynomialWithWarmup,
+    learning_rate: LearningRate,
 ) -> None:
     replicas = strategy.num_replicas_in_sync
     batch, steps = settings.global_batch_size, settings.intervals.steps
+    parts = settings.accumulation_steps
+    in_parts = f", in {parts} parts" if parts > 1 else ""
     parameters = sum(v.shape.num_elements() for v in trainer.network.trainable_weights)
     rows = {
         "model": f"{trainer.network.name}, {parameters:,} trainable parameters",
         "devices": describe(strategy),
-        "batch": f"{batch} images, {batch // replicas} a replica",
+        "batch": f"{batch} images, {batch // replicas} a replica{in_parts}",
         "steps": f"{steps:,}, {steps * batch:,} images in all",
-        "learning rate": f"{learning_rate.base:g}, backbone x "
-        f"{settings.backbone_multiplier:g}",
-        "warm-up": f"{learning_rate.warmup_steps:,} steps, then power "
-        f"{learning_rate.power:g}",
+        "learning rate": learning_rate.describe(),
+        "backbone": f"learning rate x {settings.backbone_multiplier:g}",
     }
     print_table(
         {"setting": LABEL, "value": TEXT},

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import tensorflow as tf
 import tf_keras
 
+from cmt.layers.recompute import after
 from cmt.outputs import Targets
+from cmt.random_numbers import drawn_from
 from cmt.trainer.finite_guard import (
     GRADIENT_NORM,
     MOVING_STATISTICS,
     TOTAL,
     FiniteGuard,
     NotFinite,
+    update_each,
 )
 from cmt.trainer.optimizer import change_nothing_while
 
@@ -91,6 +95,7 @@ class Trainer(tf_keras.Model):
 
     Attributes:
       network: what is trained.
+      averaged: the network of moving averages of its weights; None for none.
       objective: the loss.
       step: [] int64, updates so far.
       optimizers: by the name they have in a checkpoint.
@@ -107,6 +112,10 @@ class Trainer(tf_keras.Model):
         backbone_optimizer: tf_keras.optimizers.Optimizer,
         global_batch_size: int,
         clip_global_norm: float = 0.0,
+        seed: int = 0,
+        accumulation_steps: int = 1,
+        averaged: tf_keras.Model | None = None,
+        average_decay: float = 0.0,
     ):
         """Wraps a network that is built, in the scope of the strategy.
 
@@ -119,6 +128,12 @@ class Trainer(tf_keras.Model):
           global_batch_size: images in a step, over all replicas.
           clip_global_norm: gradients are scaled down to this norm, over all
             variables; 0 for no limit.
+          seed: of the random numbers of steps, such as for drop path.
+          accumulation_steps: parts that a replica's images are split into, one after
+            the other.
+          averaged: a network as `network` with the same weights, which become moving
+            averages of its weights; None for no averages.
+          average_decay: of these averages, from 0 to below 1.
         """
         super().__init__(name="trainer")
         self.network = network
@@ -133,6 +148,10 @@ class Trainer(tf_keras.Model):
         self.objective = objective
         self._global_batch_size = global_batch_size
         self._clip_global_norm = clip_global_norm
+        self._seed = seed
+        self._parts = accumulation_steps
+        self.averaged = averaged
+        self._average_decay = average_decay
         self.step = tf.Variable(
             0,
             dtype=tf.int64,
@@ -150,6 +169,11 @@ class Trainer(tf_keras.Model):
             )
         self.compile(optimizer=[optimizer, backbone_optimizer])
 
+    @property
+    def evaluated(self) -> tf_keras.Model:
+        """The network to evaluate: that of the averages, where there are any."""
+        return self.network if self.averaged is None else self.averaged
+
     def call(self, images: tf.Tensor, *, training: bool = False) -> Any:
         """Returns the network's output."""
         return self.network(images, training=training)
@@ -161,33 +185,25 @@ class Trainer(tf_keras.Model):
         Nothing below branches on tensors in Python, and converting all of network,
         loss and optimizer takes longer than tracing them.
         """
-        images, targets = data
         variables = [v for group in self._groups.values() for v in group]
         before = [v.read_value() for v in self._restored]
-        with tf.GradientTape() as tape:
-            predictions = self.network(images, training=True)
-            terms = self.objective.terms(targets, predictions)
-            total = self.objective.total(terms)
-            # Replicas sum their gradients, so each takes its share of the batch.
-            loss = tf.reduce_sum(total) / self._global_batch_size
-        values = {
-            **terms,
-            TOTAL: total,
-            MOVING_STATISTICS: tf.fill(tf.shape(total), self._moving_statistics()),
-        }
+        gradients, values = self._accumulate(data, variables)
+        total = values[TOTAL]
+        values[MOVING_STATISTICS] = tf.fill(tf.shape(total), self._moving_statistics())
         gradients, num_bad, bad_images = self._sum_over_replicas(
-            tape.gradient(loss, variables), variables, values
+            gradients, variables, values
         )
         norm = tf.linalg.global_norm(list(gradients.values()))
         had_stopped = self._guard.update(
             (num_bad == 0.0) & tf.math.is_finite(norm),
             bad_images=bad_images,
             num_bad=num_bad,
-            image_ids=getattr(targets, "image_ids", None),
+            image_ids=getattr(data[1], "image_ids", None),
         )
         self._apply(gradients, norm)
         self.step.assign_add(1)
         self._guard.restore(self._restored, before)
+        self._average()
         values[GRADIENT_NORM] = tf.fill(tf.shape(total), norm)
         # The bad step itself is added: its sums show which value was not finite.
         self.loss_meter.add(values, unless=had_stopped)
@@ -197,7 +213,7 @@ class Trainer(tf_keras.Model):
     def test_step(self, data: tuple[tf.Tensor, Targets]) -> dict[str, tf.Tensor]:
         """Losses of one batch without an update; runs in each replica."""
         images, targets = data
-        terms = self.objective.terms(targets, self.network(images, training=False))
+        terms = self.objective.terms(targets, self.evaluated(images, training=False))
         self._validation_meter.add({**terms, TOTAL: self.objective.total(terms)})
         return {}
 
@@ -212,6 +228,86 @@ class Trainer(tf_keras.Model):
         if not self._guard.has_stopped():
             return None
         return self._guard.read(self.step, self.loss_meter.means())
+
+    def _accumulate(
+        self, data: tuple[tf.Tensor, Targets], variables: Sequence[tf.Variable]
+    ) -> tuple[list[tf.Tensor | None], dict[str, tf.Tensor]]:
+        """Losses and gradients of a replica's images, summed over parts of them.
+
+        Returns:
+          The gradients, dense, None where the loss does not depend on the variable;
+          and [B] each term and the total.
+        """
+        sums, parts = [], []
+        for number in range(self._parts):
+            images, targets = self._part(data, number)
+            known = [g for g in sums if g is not None]
+            if known:
+                # A part waits for a gradient of the backbone, which is among the last
+                # of the part before, or memory would be needed for both.
+                (images,) = after([images], known[::-1])
+            gradients, values = self._gradients(images, targets, variables, number)
+            parts.append(values)
+            sums = [
+                more if so_far is None else so_far + more
+                for so_far, more in zip(
+                    sums or [None] * len(variables), gradients, strict=True
+                )
+            ]
+        return sums, {name: tf.concat([p[name] for p in parts], 0) for name in parts[0]}
+
+    def _gradients(
+        self,
+        images: tf.Tensor,
+        targets: Targets,
+        variables: Sequence[tf.Variable],
+        part: int,
+    ) -> tuple[list[tf.Tensor | None], dict[str, tf.Tensor]]:
+        """As `_accumulate`, of one part."""
+        with tf.GradientTape() as tape, self._random_numbers(part):
+            predictions = self.network(images, training=True)
+            terms = self.objective.terms(targets, predictions)
+            total = self.objective.total(terms)
+            # Parts and replicas are summed, so each takes its share of the batch.
+            loss = tf.reduce_sum(total) / self._global_batch_size
+        # Dense, because the norm of slices that share rows would be wrong.
+        gradients = [
+            None if gradient is None else tf.convert_to_tensor(gradient)
+            for gradient in tape.gradient(loss, variables)
+        ]
+        return gradients, {**terms, TOTAL: total}
+
+    def _part(self, data: tuple[tf.Tensor, Targets], part: int):
+        """Some of the images of a replica, with their targets."""
+        if self._parts == 1:
+            return data
+        first, count = part * self._images_of_part(), self._images_of_part()
+        return tf.nest.map_structure(
+            lambda x: None if x is None else x[first : first + count], data
+        )
+
+    def _images_of_part(self) -> int:
+        replicas = tf.distribute.get_replica_context().num_replicas_in_sync
+        return self._global_batch_size // (replicas * self._parts)
+
+    def _average(self) -> None:
+        """Moves the averages towards the weights; not where training has stopped."""
+        if self.averaged is None:
+            return
+        step = tf.cast(self.step.read_value(), tf.float32)
+        # Early averages would else be of first weights, which nobody wants.
+        decay = tf.minimum(self._average_decay, (1.0 + step) / (10.0 + step))
+        share = tf.where(self._guard.stopped.read_value(), 0.0, 1.0 - decay)
+        values = [v.read_value() for v in self.network.variables]
+        update_each(_move_towards, self.averaged.variables, share, values)
+
+    def _random_numbers(self, part: int) -> AbstractContextManager[None]:
+        """Those of this step, for a part of the images of this replica."""
+        context = tf.distribute.get_replica_context()
+        replica = tf.cast(context.replica_id_in_sync_group, tf.int64)
+        first = (replica * self._parts + part) * self._images_of_part()
+        seed = tf.stack([tf.constant(self._seed, tf.int64), self.step.read_value()])
+        return drawn_from(seed, first_image=first)
 
     def _moving_statistics(self) -> tf.Tensor:
         """Returns [] 0, or NaN where a moving statistic of the network is not finite.
@@ -249,8 +345,7 @@ class Trainer(tf_keras.Model):
         without = [v.name for g, v in pairs if g is None]
         if without:
             _logger.warning("no gradient reaches %s", ", ".join(without))
-        # Dense, because the norm of slices that share rows would be wrong.
-        known = {v.ref(): tf.convert_to_tensor(g) for g, v in pairs if g is not None}
+        known = {v.ref(): g for g, v in pairs if g is not None}
         finite = [tf.math.is_finite(value) for value in values.values()]
         bad_images = ~tf.reduce_all(tf.stack(finite), axis=0)
         num_bad = tf.reduce_sum(tf.cast(bad_images, tf.float32))
@@ -283,3 +378,8 @@ class Trainer(tf_keras.Model):
                 self.optimizers[name].apply_gradients(
                     pairs, experimental_aggregate_gradients=False
                 )
+
+
+def _move_towards(variable: tf.Variable, share: tf.Tensor, value: tf.Tensor) -> None:
+    share = tf.cast(share, variable.dtype)
+    variable.assign_add((value - variable.read_value()) * share)

@@ -16,7 +16,7 @@ import cmt
 
 _PACKAGE = "cmt-deeplab"
 _OPTIONAL = {
-    "tensorflow-addons": "only trainer.optimizer.kind RADAM_LOOKAHEAD needs it"
+    "tensorflow-addons": "only the optimizers RADAM_LOOKAHEAD and LAMB need it"
 }
 _OPTIONAL_CHECKS = ("optimizers",)
 _REINSTALL = "run `pip install .` in the folder of its source, in a new environment"
@@ -274,9 +274,9 @@ def _check_addons() -> str:
     from cmt.trainer.optimizer import build_optimizer
 
     if find_spec("tensorflow_addons") is None:
-        return "RADAM_LOOKAHEAD is not available; ADAM and ADAMW are"
+        return "RADAM_LOOKAHEAD and LAMB are not available; ADAM and ADAMW are"
     build_optimizer("RADAM_LOOKAHEAD", variables=[], learning_rate=0.1)
-    return "ADAM, ADAMW and RADAM_LOOKAHEAD are available"
+    return "ADAM, ADAMW, RADAM_LOOKAHEAD and LAMB are available"
 
 
 def _check_export() -> str:

@@ -1,6 +1,7 @@
 """`cmt`, the front door: commands, error messages, exit codes.
 
-Exit codes: 0 done, 1 the work failed, 2 the input cannot be used, 130 interrupted.
+Exit codes: 0 done, 1 the work failed, 2 the input cannot be used, 130 interrupted;
+75 a training was told to stop (SIGTERM), wrote a checkpoint and can be continued.
 Nothing here or at the top of a command's file imports TensorFlow, so that `--help`
 answers at once.
 """

@@ -13,6 +13,8 @@ from cmt.cli.options import Config, Overrides
 from cmt.cli.paths import local_path
 
 _INTERRUPTED = 130
+# EX_TEMPFAIL of sysexits.h: for schedulers, which start such a command again.
+_PREEMPTED = 75
 
 
 def train(
@@ -39,6 +41,14 @@ def train(
             "checkpoint, in a temporary folder.",
         ),
     ] = False,
+    new_schedule: Annotated[
+        bool,
+        typer.Option(
+            "--new-schedule",
+            help="Continue a run with another trainer.steps than it began with, though "
+            "its learning rate jumps.",
+        ),
+    ] = False,
 ) -> None:
     """Train the network of a config.
 
@@ -54,18 +64,20 @@ def train(
 
     from cmt.trainer.train import train as run
 
-    summary = run(experiment, output, smoke=smoke)
+    summary = run(experiment, output, smoke=smoke, new_schedule=new_schedule)
     if summary.signal:
         print(
             f"stopped by {summary.signal} at step {summary.step} of {summary.steps}, "
             f"checkpoint {summary.checkpoint}; run the same command again to go on",
             file=sys.stderr,
         )
-        raise typer.Exit(_INTERRUPTED)
+        raise typer.Exit(_PREEMPTED if summary.signal == "SIGTERM" else _INTERRUPTED)
     if smoke:
         print(f"smoke run passed: {summary.steps} steps, checkpoint and evaluation")
         return
     print(f"step {summary.step} of {summary.steps}, checkpoint {summary.checkpoint}")
+    if summary.best:
+        print(f"best: PQ {summary.best.pq:.2f} at step {summary.best.step}, kept too")
     words = ["cmt", "eval", output / CONFIG_FILE, "--checkpoint", output]
     words += ["--output", output / EVALUATION_FOLDER / str(summary.step)]
     print(f"next: {shlex.join(map(str, words))}")

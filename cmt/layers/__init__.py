@@ -3,7 +3,14 @@
 from cmt.layers.attention import AxialAttention1D, AxialAttention2D
 from cmt.layers.base import policy_scope
 from cmt.layers.blocks import AxialBlock, BottleneckBlock
-from cmt.layers.conv import ConvNorm, DenseNorm, DepthwiseConvNorm, DropPath, Style
+from cmt.layers.conv import (
+    ConvNorm,
+    DenseNorm,
+    DepthwiseConvNorm,
+    Dropout,
+    DropPath,
+    Style,
+)
 from cmt.layers.dual_path import (
     DualPathState,
     ReferenceMask,
@@ -23,6 +30,7 @@ __all__ = [
     "DenseNorm",
     "DepthwiseConvNorm",
     "DropPath",
+    "Dropout",
     "DualPathState",
     "ReferenceMask",
     "Style",

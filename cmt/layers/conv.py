@@ -14,6 +14,7 @@ import tf_keras
 from cmt.layers.base import Layer
 from cmt.layers.norm import BatchNorm
 from cmt.layers.recompute import draw
+from cmt.random_numbers import uniform
 
 _plain = contextvars.ContextVar("plain", default=False)
 
@@ -249,16 +250,16 @@ class DenseNorm(Layer):
         return self.style.activate(outputs) if self.activate else outputs
 
 
-class DropPath(Layer):
-    """Drops the whole tensor of an image with probability `rate`, in training.
+class Dropout(Layer):
+    """Drops numbers with probability `rate`, in training.
 
-    What is kept is scaled by 1 / (1 - rate).
-    Source: Huang et al., stochastic depth; drop path of the paper, Sec. 4.
+    What is kept is scaled by 1 / (1 - rate). Unlike Keras's, it draws what depends on
+    the step alone where a trainer says so; see `cmt.random_numbers`.
 
-    Shapes: [B, ...] -> [B, ...].
+    Shapes: [B, ...] -> [B, ...], all but B known.
 
     Example:
-      >>> outputs = DropPath(0.5)(tf.ones([4, 3, 3, 2]), training=True)
+      >>> outputs = Dropout(0.5)(tf.ones([4, 3, 3, 2]), training=True)
       >>> bool(tf.reduce_all((outputs == 0) | (outputs == 2)))
       True
 
@@ -275,10 +276,35 @@ class DropPath(Layer):
     def call(self, inputs: tf.Tensor, *, training: bool | None = None) -> tf.Tensor:
         if not training or not self.rate:
             return inputs
-        shape = [tf.shape(inputs)[0]] + [1] * (inputs.shape.rank - 1)
-        uniform = draw(lambda: tf.random.uniform(shape))
-        kept = tf.cast(uniform >= self.rate, inputs.dtype)
+        shape = self._shape_drawn(inputs.shape[1:])
+        drawn = draw(lambda: uniform(tf.shape(inputs)[0], shape))
+        kept = tf.cast(drawn >= self.rate, inputs.dtype)
         return inputs * kept / (1 - self.rate)
+
+    def _shape_drawn(self, shape: tf.TensorShape) -> list[int]:
+        """Of the numbers drawn for an image of this shape."""
+        return shape.as_list()
+
+
+class DropPath(Dropout):
+    """Drops the whole tensor of an image with probability `rate`, in training.
+
+    What is kept is scaled by 1 / (1 - rate).
+    Source: Huang et al., stochastic depth; drop path of the paper, Sec. 4.
+
+    Shapes: [B, ...] -> [B, ...].
+
+    Example:
+      >>> outputs = DropPath(0.5)(tf.ones([4, 3, 3, 2]), training=True)
+      >>> bool(tf.reduce_all((outputs == 0) | (outputs == 2)))
+      True
+
+    Raises:
+      ValueError: the rate is not in [0, 1).
+    """
+
+    def _shape_drawn(self, shape: tf.TensorShape) -> list[int]:
+        return [1] * shape.rank
 
 
 def resize_align_corners(images: tf.Tensor, size: Sequence[int]) -> tf.Tensor:

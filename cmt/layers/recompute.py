@@ -13,6 +13,7 @@ from collections.abc import Callable
 import tensorflow as tf
 import tf_keras
 
+_NO_GRADIENT = 3e38
 _local = threading.local()  # Replicas of a strategy run in threads of their own.
 
 
@@ -104,7 +105,7 @@ def _recomputed(call: Callable, inputs):
         outputs = replay.run(with_tensors, given, again=False)
 
         def gradient(*upstream, variables=()):
-            later = _after(given, upstream)
+            later = after(given, upstream)
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(later)
                 tape.watch(variables)
@@ -122,13 +123,14 @@ def _recomputed(call: Callable, inputs):
     return tf.nest.pack_sequence_as(structure, filled)
 
 
-def _after(tensors, gradients) -> list[tf.Tensor]:
+def after(tensors, gradients) -> list[tf.Tensor]:
     """The tensors, with a data dependency on the gradients.
 
     Without one, compilers see that forward pass and recomputation are the same, and
     merge them: the activations would be kept after all.
     """
     first = tf.cast(tf.reshape(gradients[0], [-1])[0], tf.float32)
-    # Not a number only where the gradient is none anyway, which compilers cannot know.
-    zero = tf.where(tf.equal(first, first), 0.0, first)
+    # 1 for a value that no gradient has, which compilers cannot know. A gradient that
+    # is not finite changes nothing: the images after it are not at fault.
+    zero = tf.where(tf.equal(first, _NO_GRADIENT), 1.0, 0.0)
     return [x + tf.cast(zero, x.dtype) for x in tensors]

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from cmt.losses.products import matmul
 from cmt.losses.reduction import at_least, gradient_only, nonzero_mean
+from cmt.random_numbers import uniform
 
 # A logit that is never chosen; the value of the authors' published code.
 _NEVER = -99999.0
@@ -49,8 +50,8 @@ def sample_pixels(
     own_area = tf.gather(mask_areas, tf.maximum(mask_ids, 0), batch_dims=1)
     own_area = tf.maximum(tf.where(mask_ids >= 0, own_area, 1.0), 1.0)
     logits = power * tf.math.log(pixels / own_area) + _NEVER * (1.0 - not_void)
-    uniform = tf.random.uniform(tf.shape(logits), minval=_TINY)
-    gumbel = -tf.math.log(-tf.math.log(uniform))
+    drawn = tf.maximum(uniform(tf.shape(logits)[0], [pixels]), _TINY)
+    gumbel = -tf.math.log(-tf.math.log(drawn))
     return tf.math.top_k(logits + gumbel, k=num_pixels, sorted=False).indices
 
 

@@ -15,6 +15,7 @@ from cmt.io.storage import plain_path
 from cmt.run_files import CHECKPOINTS_FOLDER
 
 MODEL_KEY = "model"
+AVERAGED_KEY = "averaged"  # a network whose weights are averages over the steps
 STEP_KEY = "step"
 _GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _VALUE = "VARIABLE_VALUE"
@@ -105,6 +106,17 @@ def unreadable(prefix: str, error: Exception) -> InputError:
     )
 
 
+def verify(prefix: str) -> None:
+    """Reads all of a checkpoint, so that TensorFlow compares every checksum in it.
+
+    Raises:
+      InputError: it is damaged or not complete.
+    """
+    contents = Contents(prefix)
+    for key in contents.shapes:
+        contents.value(key)
+
+
 def is_numbered(name: str) -> bool:
     """True for a child that Keras adds to a model: a layer by its number."""
     return name.startswith(("layer-", "layer_with_weights-"))
@@ -138,6 +150,12 @@ class Contents:
         if self.has_graph:
             graph = trackable_object_graph_pb2.TrackableObjectGraph
             self._nodes = graph.FromString(self.value(_GRAPH_KEY)).nodes
+
+    @property
+    def network_key(self) -> str:
+        """Name of the network to use: that of the averages, where there is one."""
+        has_averages = self.has_graph and self.follow(0, AVERAGED_KEY) is not None
+        return AVERAGED_KEY if has_averages else MODEL_KEY
 
     def value(self, key: str) -> np.ndarray:
         """Reads the value of a key.

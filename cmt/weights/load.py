@@ -54,7 +54,8 @@ _logger = logging.getLogger(__name__)
 def load_weights(network: tf_keras.Model, prefix: str) -> int:
     """Loads all variables of a network from a training checkpoint or one of DeepLab2.
 
-    Of DeepLab2's, what only supervises training may be missing.
+    Of DeepLab2's, what only supervises training may be missing; of a run that averages
+    its weights, the averages are loaded.
 
     Args:
       network: is built.
@@ -70,10 +71,11 @@ def load_weights(network: tf_keras.Model, prefix: str) -> int:
     contents = Contents(prefix)
     if deeplab2_prefix(contents.shapes) is not None:
         return _load_deeplab2(network, contents)
-    step = _check_same(network, contents)
+    key = contents.network_key
+    step = _check_same(network, contents, key)
     try:
         # The optimizers' state is in the checkpoint and not wanted here.
-        status = tf.train.Checkpoint(model=network).restore(plain_path(prefix))
+        status = tf.train.Checkpoint(**{key: network}).restore(plain_path(prefix))
         status.expect_partial()
     except tf.errors.OpError as error:
         raise unreadable(prefix, error) from error
@@ -97,12 +99,12 @@ def check_network(network: tf_keras.Model, prefix: str) -> int:
       InputError: the checkpoint cannot be read, was not written by `cmt train`, or
         holds other variables; the message names a few that differ.
     """
-    return _check_same(network, Contents(prefix))
+    return _check_same(network, Contents(prefix), MODEL_KEY)
 
 
-def _check_same(network: tf_keras.Model, contents: Contents) -> int:
-    """Does the work of `check_network`."""
-    root = _training_node(contents, MODEL_KEY)
+def _check_same(network: tf_keras.Model, contents: Contents, key: str) -> int:
+    """Does the work of `check_network` for the network below a key."""
+    root = _training_node(contents, key)
     missing, wrong_shape = [], []
     pairs = pair_variables(network, root, contents, strict=True)
     for pair in pairs:

@@ -10,7 +10,7 @@ import tf_keras
 
 from cmt.errors import InputError, few
 from cmt.weights import names as weight_names
-from cmt.weights.files import MODEL_KEY, Contents, is_numbered
+from cmt.weights.files import Contents, is_numbered
 
 # The passes of a recursive network: attributes, each a network by itself.
 PASSES = ("first", "second")
@@ -107,10 +107,10 @@ def _deeplab2_plan(network, contents, targets, prefix) -> Plan:
 
 
 def _network_node(contents: Contents) -> int | None:
-    """Returns the node of a network of ours: below "model", or the root itself."""
+    """Returns the node of a network of ours: averages, "model", or the root itself."""
     if not contents.has_graph:
         return None
-    for node in (contents.follow(0, MODEL_KEY), 0):
+    for node in (contents.follow(0, contents.network_key), 0):
         for path in (("backbone",), (PASSES[0], "backbone")):
             if node is not None and contents.follow(node, *path) is not None:
                 return node

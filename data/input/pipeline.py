@@ -16,7 +16,12 @@ from cmt.data.input.targets import Masks, unpack
 from cmt.data.panoptic.categories import Category
 from cmt.data.records.index import RecordIndex, index_records
 from cmt.data.records.manifest import Manifest
-from cmt.data.records.reader import example_reader, image_name, why_damaged
+from cmt.data.records.reader import (
+    example_reader,
+    image_name,
+    image_names,
+    why_damaged,
+)
 from cmt.data.records.snapshot import snapshot
 from cmt.data.records.tfrecord import Example
 from cmt.errors import InputError, tensorflow_reason
@@ -193,6 +198,20 @@ class Split:
                         f"{index.describe(record)}: {reason}; convert the split again"
                     ) from error
             raise
+
+    def image_names(self, number: int) -> list[str]:
+        """Names of the images of the first records, in order.
+
+        Raises:
+          InputError: a shard is cut off, or a record cannot be read.
+        """
+        try:
+            return image_names(self.index, number)
+        except tf.errors.OpError as error:
+            raise InputError(
+                f"{self.files[0]} and what belongs to it: a record cannot be read "
+                f"({tensorflow_reason(error)}); convert the split again"
+            ) from error
 
     def names(self, records: Sequence[int]) -> list[str]:
         """Where `image_ids` of Targets are, as "FILE: record NUMBER (NAME)"."""

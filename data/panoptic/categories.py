@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,6 +57,29 @@ class Category(NamedTuple):
 def class_of_id(categories: Sequence[Category]) -> dict[int, int]:
     """Contiguous class, 1..C, of each category id."""
     return {category.id: index + 1 for index, category in enumerate(categories)}
+
+
+def first_difference(
+    one: Sequence[Category], other: Sequence[Category]
+) -> tuple[int, str, str] | None:
+    """The first place where two lists of classes differ in id, name or kind.
+
+    Returns:
+      The place, counted from 1, and the class that each list has there, as texts;
+      None where the lists agree. Colours may differ.
+    """
+    for number, pair in enumerate(zip_longest(one, other), start=1):
+        first, second = (c and (c.id, c.name, c.is_thing) for c in pair)
+        if first != second:
+            return number, *map(_text, pair)
+    return None
+
+
+def _text(category: Category | None) -> str:
+    if category is None:
+        return "none"
+    kind = "thing" if category.is_thing else "stuff"
+    return f"'{category.name}' (id {category.id}, {kind})"
 
 
 def write_categories(path: Path | str, categories: Sequence[Category]) -> None:

@@ -113,6 +113,23 @@ def image_name(index: RecordIndex, record: int) -> str:
     return found["image/filename"].numpy().decode(errors="replace")
 
 
+def image_names(index: RecordIndex, count: int) -> list[str]:
+    """The names of the images of the first records, without decoding the images.
+
+    Raises:
+      tf.errors.OpError: a record cannot be read.
+    """
+    features = {"image/filename": tf.io.FixedLenFeature([], tf.string)}
+    records = _Records(index)
+
+    def name(number: tf.Tensor) -> tf.Tensor:
+        example = tf.io.parse_single_example(records.content(number), features)
+        return example["image/filename"]
+
+    numbers = tf.data.Dataset.range(count).map(name, tf.data.AUTOTUNE)
+    return [name.decode(errors="replace") for name in numbers.as_numpy_iterator()]
+
+
 def why_damaged(index: RecordIndex, record: int, num_classes: int) -> str:
     """What is wrong with a record, "" if nothing.
 

@@ -68,7 +68,7 @@ def test_a_problem_is_shown_with_what_to_do_and_ends_with_1(capsys, monkeypatch)
             "tensorflow-addons>=0.23",
             None,
             "note",
-            "not installed; only trainer.optimizer.kind RADAM_LOOKAHEAD needs it",
+            "not installed; only the optimizers RADAM_LOOKAHEAD and LAMB need it",
             "pip install 'tensorflow-addons>=0.23'",
         ),
     ],
@@ -175,7 +175,8 @@ def test_wrong_results_are_seen(target, check, message, monkeypatch):
 def test_addons_that_do_not_work_are_a_note(monkeypatch):
     [(name, check, fix)] = [c for c in doctor._CHECKS if c[0] == "optimizers"]
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert doctor._try(name, check, fix).found.startswith("RADAM_LOOKAHEAD is not")
+    found = doctor._try(name, check, fix).found
+    assert found.startswith("RADAM_LOOKAHEAD and LAMB are not")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: "there")
     monkeypatch.setitem(sys.modules, "tensorflow_addons", None)
     finding = doctor._try(name, check, fix)

@@ -67,6 +67,7 @@ LAYERS = {
     "depthwise": (make(conv.DepthwiseConvNorm, 5, style=STYLE), IMAGES),
     "dense": (make(conv.DenseNorm, 6, style=STYLE), TOKENS),
     "drop_path": (make(conv.DropPath, 0.5), IMAGES),
+    "dropout": (make(conv.Dropout, 0.5), IMAGES),
     "axial_1d": (
         make(attention.AxialAttention1D, 8, 16, style=STYLE, **AXIAL),
         TOKENS,

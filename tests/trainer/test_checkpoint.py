@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import shutil
+import types
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,7 +15,7 @@ import tf_keras
 
 from cmt.errors import InputError, WorkError
 from cmt.trainer.checkpoint import RunCheckpoints
-from cmt.weights.files import find_checkpoint
+from cmt.weights.files import Contents, find_checkpoint, verify
 from cmt.weights.load import check_network, load_weights
 from tests.optimizers import RADAM_LOOKAHEAD, needs_addons
 
@@ -29,13 +35,14 @@ def _run(trainer, dataset, steps):
 
 @pytest.mark.parametrize("kind", ["ADAM", RADAM_LOOKAHEAD])
 def test_continuing_is_exact(tiny, tmp_path, kind):
-    whole = tiny.build(kind=kind)
+    """With what is dropped at random, too."""
+    whole = tiny.build(kind=kind, drop=0.5)
     _run(whole, tiny.data(), 7)
-    first = tiny.build(kind=kind)
+    first = tiny.build(kind=kind, drop=0.5)
     assert RunCheckpoints(tmp_path, first, keep=1).restore_latest() == 0
     _run(first, tiny.data(), 4)
     RunCheckpoints(tmp_path, first, keep=1).save(4)
-    second = tiny.build(kind=kind, seed=8)
+    second = tiny.build(kind=kind, drop=0.5, seed=8)
     assert RunCheckpoints(tmp_path, second, keep=1).restore_latest() == 4
     _run(second, tiny.data(first_step=4), 3)
     for a, b in zip(_state(whole), _state(second), strict=True):
@@ -172,12 +179,13 @@ def test_the_latest_is_gone(tiny, tmp_path, capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_a_full_disk(tiny, tmp_path, monkeypatch):
-    left = tmp_path / "checkpoints" / "step-1_temp"
+def _fill_the_disk(monkeypatch):
+    """Checkpoints are half written, then TensorFlow's error is that of a full disk."""
 
-    def save(self, checkpoint_number):
-        left.mkdir(parents=True)
-        (left / "part-00000-of-00001.tempstate").write_text("half")
+    def write(self, file_prefix):
+        left = Path(file_prefix)
+        left.parent.mkdir(parents=True, exist_ok=True)
+        left.with_name("part-00000-of-00001.tempstate").write_text("half")
         path = "/" + 20 * "long-folder/" + "step-1_temp/part-00000-of-00001"
         raise tf.errors.ResourceExhaustedError(
             None,
@@ -187,13 +195,160 @@ def test_a_full_disk(tiny, tmp_path, monkeypatch):
             "[Op:SaveV2]",
         )
 
-    monkeypatch.setattr(tf.train.CheckpointManager, "save", save)
-    with pytest.raises(WorkError, match=r"\(/long.*; No space left on device\); free"):
-        RunCheckpoints(tmp_path, tiny.build(), keep=1).save(1)
-    assert not left.exists()
+    monkeypatch.setattr(tf.train.Checkpoint, "write", write)
+
+
+def _names(folder):
+    return sorted(p.name for p in (folder / "checkpoints").iterdir())
+
+
+def test_a_full_disk(tiny, tmp_path, monkeypatch):
+    checkpoints = RunCheckpoints(tmp_path, tiny.build(), keep=1)
+    first = checkpoints.save(1)
+    before = _names(tmp_path)
+    with monkeypatch.context() as patch:
+        _fill_the_disk(patch)
+        message = r"step-2 .*\(/long.*; No space left on device\); free"
+        with pytest.raises(WorkError, match=message):
+            checkpoints.save(2)
+    assert _names(tmp_path) == before
+    assert checkpoints.latest == first == find_checkpoint(tmp_path)
+    assert checkpoints.save(2) == find_checkpoint(tmp_path)
 
 
 def test_cannot_write(tiny, tmp_path):
     (tmp_path / "checkpoints").write_text("in the way")
+    checkpoints = RunCheckpoints(tmp_path, tiny.build(), keep=1)
     with pytest.raises(WorkError, match="step-1 cannot be written"):
-        RunCheckpoints(tmp_path, tiny.build(), keep=1).save(1)
+        checkpoints.save(1)
+    with pytest.raises(OSError, match="File exists"):
+        checkpoints.check_folder()
+
+
+def test_a_disk_too_small_for_all_checkpoints(tiny, tmp_path, monkeypatch):
+    trainer = tiny.build()
+    kept = [*trainer.network.variables, trainer.step]
+    kept += [v for o in trainer.optimizers.values() for v in o.weights]
+    size = sum(v.numpy().nbytes for v in kept)
+    assert size > 400
+    usage = types.SimpleNamespace(free=4 * size + 400)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    run_dir = tmp_path / "new" / "run"
+    RunCheckpoints(run_dir, trainer, keep=2).check_folder()
+    with pytest.raises(InputError, match=r"5 checkpoints of .* need .*keep_check") as e:
+        RunCheckpoints(tmp_path / "other", trainer, keep=3).check_folder()
+    assert "keep_checkpoints = 3, the best one, and one that is being" in str(e.value)
+    assert not (tmp_path / "other").exists()
+    # What is there already counts.
+    RunCheckpoints(run_dir, trainer, keep=3).save(1)
+    RunCheckpoints(run_dir, trainer, keep=3).check_folder()
+
+
+def test_every_flipped_byte_is_found(tiny, tmp_path):
+    """Or is of the end of the index, which nobody reads, and changes no value."""
+    _, prefix = _saved(tiny, tmp_path)
+
+    def values():
+        contents = Contents(prefix)
+        return {key: np.array(contents.value(key)) for key in contents.shapes}
+
+    expected = values()
+    for ending in (".index", ".data-00000-of-00001"):
+        file = Path(prefix + ending)
+        whole = file.read_bytes()
+        for place in range(0, len(whole), max(1, len(whole) // 60)):
+            damaged = bytearray(whole)
+            damaged[place] ^= 1 << place % 8
+            file.write_bytes(damaged)
+            if ending == ".index" and place > 0.9 * len(whole):
+                with contextlib.suppress(InputError):
+                    verify(prefix)
+                    np.testing.assert_equal(values(), expected)
+                continue
+            with pytest.raises(InputError, match="damaged or not complete"):
+                verify(prefix)
+        file.write_bytes(whole)
+    verify(prefix)
+
+
+def _damage(prefix):
+    data = Path(f"{prefix}.data-00000-of-00001")
+    content = bytearray(data.read_bytes())
+    content[len(content) // 3] ^= 4
+    data.write_bytes(content)
+
+
+def test_a_damaged_one_is_reported_and_the_one_before_is_used(tiny, tmp_path, caplog):
+    trainer = tiny.build()
+    checkpoints = RunCheckpoints(tmp_path, trainer, keep=3)
+    states = {}
+    for step in (3, 6):
+        _run(trainer, tiny.data(first_step=step - 3), 3)
+        checkpoints.save(step)
+        states[step] = _state(trainer)
+    _damage(tmp_path / "checkpoints" / "step-6")
+    names = _names(tmp_path)
+    again = tiny.build(seed=8)
+    checkpoints = RunCheckpoints(tmp_path, again, keep=3)
+    assert checkpoints.restore_latest() == 3
+    assert _names(tmp_path) == names  # A user may want to see what it is.
+    for a, b in zip(states[3], _state(again), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert "step-6 cannot be read" in caplog.text
+    assert "the one before is used" in caplog.text
+    _run(again, tiny.data(first_step=3), 3)
+    checkpoints.save(6)
+    third = tiny.build(seed=9)
+    assert RunCheckpoints(tmp_path, third, keep=3).restore_latest() == 6
+    for a, b in zip(states[6], _state(third), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for step in (3, 6):
+        _damage(tmp_path / "checkpoints" / f"step-{step}")
+    with pytest.raises(InputError, match="none of the checkpoints .*step-3 cannot"):
+        RunCheckpoints(tmp_path, tiny.build(), keep=3).restore_latest()
+
+
+def test_what_a_kill_leaves_is_no_checkpoint(tiny, tmp_path):
+    """Data without an index, folders of half-written ones, no file `checkpoint`."""
+    trainer = tiny.build()
+    checkpoints = RunCheckpoints(tmp_path, trainer, keep=2)
+    trainer.step.assign(4)
+    prefix = checkpoints.save(4)
+    folder = tmp_path / "checkpoints"
+    (folder / "step-8.data-00000-of-00001").write_bytes(b"whole, but without an index")
+    (folder / ".step-12.partial").mkdir()
+    (folder / ".step-12.partial" / "step-12.index").write_bytes(b"half")
+    (folder / "checkpoint").unlink()
+    again = RunCheckpoints(tmp_path, tiny.build(seed=8), keep=2)
+    assert again.restore_latest() == 4 and again.latest == prefix
+    again.check_folder()
+    assert not (folder / ".step-12.partial").exists()
+    again.save(8)
+    assert load_weights(tiny.build(seed=9).network, find_checkpoint(tmp_path)) == 4
+
+
+def test_the_best_stays_beside_the_latest(tiny, tmp_path):
+    trainer = tiny.build()
+    checkpoints = RunCheckpoints(tmp_path, trainer, keep=2)
+    scores = {2: 10.0, 4: 50.0, 6: float("nan"), 8: 50.0, 10: 49.0}
+    for step in range(1, 11):
+        trainer.step.assign(step)
+        if step % 2:
+            checkpoints.save(step)
+        else:
+            checkpoints.offer(step, scores[step])
+    found = [name for name in _names(tmp_path) if name.endswith(".index")]
+    assert sorted(found) == ["step-4.index", "step-7.index", "step-9.index"]
+    assert checkpoints.best == (4, 50.0)
+    again = RunCheckpoints(tmp_path, tiny.build(), keep=2)
+    assert again.restore_latest() == 9 and again.best == (4, 50.0)
+    trainer.step.assign(12)
+    again.offer(12, 51.0)
+    found = [name for name in _names(tmp_path) if name.endswith(".index")]
+    assert sorted(found) == ["step-12.index", "step-9.index"]
+    text = (tmp_path / "checkpoints" / "best.json").read_text()
+    assert json.loads(text) == {"step": 12, "pq": 51.0}
+    # A run that falls back behind its best evaluates it again.
+    _damage(tmp_path / "checkpoints" / "step-12")
+    again = RunCheckpoints(tmp_path, tiny.build(), keep=2)
+    assert again.restore_latest() == 9 and again.best is None

@@ -21,14 +21,14 @@ from cmt.trainer.callbacks import Intervals, RunCallback
 from cmt.trainer.checkpoint import RunCheckpoints
 from cmt.trainer.finite_guard import NotFinite
 from cmt.trainer.optimizer import build_optimizer
-from cmt.trainer.schedule import PolynomialWithWarmup
+from cmt.trainer.schedule import LearningRate
 from cmt.trainer.trainer import Trainer
-from tests.optimizers import HAS_ADDONS, RADAM_LOOKAHEAD
+from tests.optimizers import HAS_ADDONS, LAMB, RADAM_LOOKAHEAD
 
 BATCH, CHANNELS = 4, 3
 GOOD_STEPS = 7  # Beyond one period of Lookahead.
 BAD_ROW = 2
-KINDS = ("ADAM", "ADAMW", RADAM_LOOKAHEAD)
+KINDS = ("ADAM", "ADAMW", RADAM_LOOKAHEAD, LAMB)
 # What is told of each: the term, and images by their row in the batch. Batch norm
 # spreads a bad input over the images of a replica.
 HARMS = {
@@ -89,7 +89,7 @@ def build(kind: str, harm: str = "") -> Trainer:
     tf_keras.utils.set_random_seed(7)
     network = Network()
     network.build((None, CHANNELS))
-    schedule = PolynomialWithWarmup(base=0.01, steps=100, warmup_steps=0)
+    schedule = LearningRate(base=0.01, steps=100, warmup_steps=0)
     groups = {
         "optimizer": network.other_variables,
         "backbone_optimizer": network.backbone_variables,

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import types
 
 import numpy as np
 import pytest
@@ -18,50 +17,8 @@ from cmt.config import load_experiment
 from cmt.data.panoptic.categories import Category
 from cmt.errors import InputError, WorkError
 from cmt.trainer import factory
-from cmt.trainer import train as train_module
 from cmt.trainer.checkpoint import RunCheckpoints
 from cmt.trainer.finite_guard import NotFinite
-from cmt.trainer.train import train
-
-CATEGORIES = [Category(i, f"c{i}", True, (i, 0, 0)) for i in range(1, 11)]
-
-
-@pytest.fixture
-def run(tiny, tmp_path, monkeypatch):
-    """`run(*overrides)` trains the tiny network in `run.folder`."""
-    options = {"bad_step": -1, "evaluation": lambda step: {"total": 1.0, "pq": 50.0}}
-    folder = tmp_path / "run"
-
-    def trainer(experiment, network, categories):
-        batch = experiment.trainer.global_batch_size
-        return tiny.build(batch=batch, network=network)
-
-    def batches(*, global_batch_size, seed, first_step):
-        return tiny.data(first_step=first_step, bad_step=options["bad_step"])
-
-    split = types.SimpleNamespace(
-        categories=CATEGORIES, batches=batches, names=lambda places: map(str, places)
-    )
-    data = types.SimpleNamespace(train=split)
-
-    monkeypatch.setattr(factory, "build_network", lambda _: tiny.build_network())
-    monkeypatch.setattr(factory, "build_trainer", trainer)
-    monkeypatch.setattr(train_module, "Data", lambda _: data)
-    monkeypatch.setattr(factory, "build_evaluation", lambda *_: options["evaluation"])
-
-    def call(*overrides, smoke=False):
-        base = ("global_batch_size=4", "log_every_steps=2", "checkpoint_every_steps=3")
-        base += ("learning_rate.warmup_steps=0", "learning_rate.base=0.001")
-        overrides = (*(f"trainer.{b}" for b in base), *overrides)
-        return train(load_experiment("scenes/tiny", overrides), folder, smoke=smoke)
-
-    def lines():
-        text = (folder / "metrics.jsonl").read_text()
-        return [json.loads(line) for line in text.splitlines()]
-
-    return types.SimpleNamespace(
-        call=call, folder=folder, lines=lines, options=options, split=split
-    )
 
 
 def test_files_of_a_run(run, capsys):
@@ -91,7 +48,8 @@ def test_files_of_a_run(run, capsys):
 
 def test_the_first_step_of_a_process_has_no_rate(run, capsys):
     for steps in (2, 4):
-        run.call(f"trainer.steps={steps}", "trainer.log_every_steps=1")
+        settings = (f"trainer.steps={steps}", "trainer.log_every_steps=1")
+        run.call(*settings, new_schedule=True)
     known = ["images_per_second" in line for line in run.lines()]
     assert known == [False, True, False, True]
     logged = [x for x in capsys.readouterr().err.splitlines() if x.startswith("step ")]
@@ -105,7 +63,7 @@ def test_continues(run, capsys):
     first = metrics.read_text()
     metrics.write_text(first + '{"step": 5, "total": 0.1}\n{"step": 6, "to')
     summary = run.call("trainer.steps=8", "trainer.evaluate_every_steps=5",
-                       'data.validation.tfrecords="x"')  # fmt: skip
+                       'data.validation.tfrecords="x"', new_schedule=True)  # fmt: skip
     assert summary.step == 8
     assert [line["step"] for line in run.lines()] == [2, 4, 5, 6, 8]
     assert metrics.read_text().startswith(first)
@@ -117,6 +75,45 @@ def test_continues(run, capsys):
     assert "validation at step 5: total 1  pq 50" in shown
     assert run.call("trainer.steps=8").last is None
     assert "raise trainer.steps" in capsys.readouterr().err
+
+
+def test_more_steps_make_the_rate_jump_only_where_it_is_asked_for(run, capsys):
+    run.call("trainer.steps=6")
+    before = (run.folder / "config.textproto").read_text()
+    with pytest.raises(InputError) as error:
+        run.call("trainer.steps=12")
+    message = str(error.value)
+    assert (
+        "has made 6 steps with a learning rate of 0.001 falling to 0 at step 6 "
+        "(POLYNOMIAL), and is at 0; with trainer.steps=12 it would be 0.001 falling to "
+        "0 at step 12 (POLYNOMIAL), and jump to 0.000536: add --new-schedule"
+    ) in message
+    assert 'trainer.initial_checkpoint="' in message and "\n" not in message
+    assert (run.folder / "config.textproto").read_text() == before
+    assert run.call("trainer.steps=12", new_schedule=True).step == 12
+    # The same command again has nothing to ask; it is the schedule of the run now.
+    assert run.call("trainer.steps=12").step == 12
+    assert "all 12 steps are done" in capsys.readouterr().err
+    rates = {line["step"]: line["learning_rate"] for line in run.lines()}
+    assert rates[8] == pytest.approx(0.001 * (4 / 12) ** 0.9)
+
+
+def test_fewer_steps_than_were_made(run):
+    run.call("trainer.steps=6")
+    before = (run.folder / "config.textproto").read_text()
+    with pytest.raises(InputError, match=r"has made 6 steps, and trainer.steps is 4;"):
+        run.call("trainer.steps=4", new_schedule=True)
+    assert (run.folder / "config.textproto").read_text() == before
+
+
+def test_more_steps_that_change_no_rate_need_no_option(run):
+    """In a warm-up the rate is that of the plan, however long the run will be."""
+    warm = "trainer.learning_rate.warmup_steps=9"
+    run.options["bad_step"] = 4
+    with pytest.raises(WorkError):
+        run.call("trainer.steps=10", warm)
+    run.options["bad_step"] = -1
+    assert run.call("trainer.steps=12", warm).step == 12
 
 
 def test_same_losses_as_without_a_break(run):
@@ -136,6 +133,7 @@ def test_same_losses_as_without_a_break(run):
     [
         ("model.num_centers=40", "model.num_centers: 24 -> 40"),
         ("trainer.optimizer.kind=ADAMW", "trainer.optimizer.kind: ADAM -> ADAMW"),
+        ("trainer.optimizer.average_decay=0.5", "average_decay: 0.0 -> 0.5"),
     ],
 )
 def test_another_config(run, override, field):
@@ -178,7 +176,7 @@ def test_initial_checkpoint(run, arrived, tiny, tmp_path, capsys):
     assert report["share"] == report["backbone_share"] == 1.0
 
     shutil.rmtree(tmp_path / "other")
-    assert run.call(override, "trainer.steps=4").step == 4
+    assert run.call(override, "trainer.steps=4", new_schedule=True).step == 4
     shown = capsys.readouterr().err
     assert "continues at step 2" in shown and "initial weights" not in shown
 
@@ -200,10 +198,12 @@ def test_refused_initial_checkpoints(run, tiny, tmp_path, capsys):
 
 def test_other_categories(run):
     run.call("trainer.steps=2")
-    others = [*CATEGORIES[:3], Category(9, "hat", True, (0, 0, 0)), *CATEGORIES[4:]]
+    others = list(run.split.categories)
+    others[3] = Category(9, "hat", True, (0, 0, 0))
     run.split.categories = others
-    with pytest.raises(InputError, match=r"number 4 is 'c4' \(id 4\) there and 'hat'"):
-        run.call("trainer.steps=3")
+    expected = r"number 4 is 'c4' \(id 4, thing\) there and 'hat' \(id 9, thing\)"
+    with pytest.raises(InputError, match=expected):
+        run.call("trainer.steps=2")
 
 
 def test_category_ids_too_large_for_predictions(run):
@@ -238,7 +238,7 @@ def test_stops_on_a_loss_that_is_not_finite(run):
     assert names == {"step-3.index", "step-4.index"}
 
     run.options["bad_step"] = -1
-    assert run.call("trainer.steps=6").step == 6
+    assert run.call("trainer.steps=6", new_schedule=True).step == 6
     assert [line["step"] for line in run.lines()] == [2, 4, 6]
 
 

@@ -13,10 +13,12 @@ import tensorflow as tf
 import tf_keras
 
 from cmt.errors import InputError
+from cmt.factory import build_model
 from cmt.trainer import strategy
-from cmt.trainer.optimizer import build_optimizer
-from cmt.trainer.schedule import PolynomialWithWarmup
+from cmt.trainer.optimizer import build_optimizer, has_weight_decay
+from cmt.trainer.schedule import LearningRate
 from tests.optimizers import HAS_ADDONS, RADAM_LOOKAHEAD, needs_addons
+from tests.test_model import miniature
 
 
 def _fit(trainer, dataset, steps):
@@ -105,9 +107,7 @@ def test_weight_decay_is_of_kernels_only(kind):
     optimizer = build_optimizer(
         kind,
         variables=variables,
-        learning_rate=PolynomialWithWarmup(
-            base=0.5, steps=10, warmup_steps=0, power=0.0
-        ),
+        learning_rate=LearningRate(base=0.5, steps=10, warmup_steps=0, power=0.0),
         weight_decay=0.1,
     )
     zeros = [tf.zeros([2]) for _ in variables]
@@ -116,8 +116,42 @@ def test_weight_decay_is_of_kernels_only(kind):
     np.testing.assert_allclose(decayed, [3.8, 4.0, 4.0, 3.8], rtol=1e-5)
 
 
+def test_weight_decay_spares_norms_biases_and_tables_of_the_network():
+    network = build_model(miniature())
+    network.build((None, 33, 33, 3))
+    decayed = {v.name for v in network.trainable_variables if has_weight_decay(v)}
+    spared = {v.name for v in network.trainable_variables} - decayed
+    ends = {name.rpartition("/")[2].partition(":")[0] for name in spared}
+    tables = {"query_positions", "key_positions", "value_positions"}
+    assert {"gamma", "beta", "bias", "cluster_centers"} | tables <= ends
+    assert all(name.partition(":")[0].endswith("kernel") for name in decayed)
+    assert not any(end.endswith("kernel") for end in ends)
+    assert len(decayed) > 50
+
+
+@needs_addons
+def test_lamb_by_hand():
+    """Steps of a kernel are as long as the rate says of its norm; others are Adam's."""
+    names, rate, decay = ("a/kernel", "a/gamma"), 0.1, 0.5
+    variables = [tf.Variable([3.0, 4.0], name=name) for name in names]
+    schedule = LearningRate(base=rate, steps=10, warmup_steps=0, kind="CONSTANT")
+    optimizer = build_optimizer(
+        "LAMB",
+        variables=variables,
+        learning_rate=schedule,
+        weight_decay=decay,
+        epsilon=1e-9,
+    )
+    gradient = tf.constant([0.2, -7.0])
+    optimizer.apply_gradients([(gradient, v) for v in variables])
+    update = np.array([1 + decay * 3, -1 + decay * 4])
+    kernel = [3, 4] - rate * 5 * update / np.linalg.norm(update)
+    np.testing.assert_allclose(variables[0], kernel, rtol=1e-5)
+    np.testing.assert_allclose(variables[1], [3 - rate, 4 + rate], rtol=1e-5)
+
+
 def test_adamw_is_that_of_keras():
-    schedule = PolynomialWithWarmup(base=0.05, steps=10, warmup_steps=3)
+    schedule = LearningRate(base=0.05, steps=10, warmup_steps=3)
     settings = dict(weight_decay=0.2, beta_2=0.9, epsilon=1e-3)
     start = np.float32([[0.3, -1.2], [2.0, 0.0]])
     theirs = [tf.Variable(start, name="a/kernel")]
@@ -150,10 +184,11 @@ def test_radam_lookahead_trains(tiny):
     assert trainer.validate(dataset, steps=1)["total"] < before
 
 
-def test_missing_tensorflow_addons(monkeypatch):
+@pytest.mark.parametrize("kind", ["RADAM_LOOKAHEAD", "LAMB"])
+def test_missing_tensorflow_addons(monkeypatch, kind):
     monkeypatch.setitem(sys.modules, "tensorflow_addons", None)
-    with pytest.raises(InputError, match="needs tensorflow-addons"):
-        build_optimizer("RADAM_LOOKAHEAD", variables=[], learning_rate=None)
+    with pytest.raises(InputError, match=f"{kind} needs tensorflow-addons"):
+        build_optimizer(kind, variables=[], learning_rate=None)
 
 
 def test_no_tpu():
@@ -227,9 +262,11 @@ _REPLICAS = """
         results = []
         for run in (strategy.build_strategy("ONE_DEVICE", logical_cpus=2), mirrored):
             with run.scope():
-                trainer = tiny.build(kind=kind, clip=0.3)
+                trainer = tiny.build(
+                    kind=kind, clip=0.3, drop=0.5, parts=2, average_decay=0.9)
             trainer.fit(tiny.data(), steps_per_epoch=3, verbose=0)
             weights = [w.numpy() for w in trainer.network.weights]
+            weights += [w.numpy() for w in trainer.averaged.weights]
             means = trainer.loss_meter.means()
             means |= {f"v/{k}": v for k, v in trainer.validate(
                 tiny.data(), steps=2).items()}
