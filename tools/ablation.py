@@ -1,6 +1,6 @@
 """Runs the ablation on generated scenes and writes docs/ablation.md.
 
-    python tools/ablation.py search    three learning rates for the baseline and for CMT
+    python tools/ablation.py search    four learning rates for the baseline and for CMT
     python tools/ablation.py run       every row with every seed
     python tools/ablation.py times     seconds a step of every row, on an idle machine
     python tools/ablation.py text      docs/ablation.md from the results

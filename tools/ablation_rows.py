@@ -44,10 +44,10 @@ COMMON = (
 SCENES, TRAIN_IMAGES, VAL_IMAGES, DATA_SEED = "middle", 4000, 200, 0
 
 # `ablation.py search` tries these for the rows in SEARCHED, with seed 0 and all steps.
-SEARCHED_RATES = (0.003, 0.006, 0.012)
+SEARCHED_RATES = (0.003, 0.006, 0.012, 0.024)
 # The rate chosen for each of them; rows with cross-attention take the baseline's, rows
 # with clustering that of full CMT. Empty: nothing is chosen yet, the base's is taken.
-RATES: dict[str, float] = {"baseline": 0.006, "full": 0.006}
+RATES: dict[str, float] = {"baseline": 0.012, "full": 0.006}
 
 _CROSS = "model.transformer.assignment=CROSS_ATTENTION"
 _KMEANS = "model.transformer.assignment=KMEANS"
