@@ -49,6 +49,7 @@ def test_the_full_size_config_is_the_papers():
         "data.validation.tfrecords",
         "data.crop_height_pixels",
         "data.crop_width_pixels",
+        "data.categories",
         "model.recompute.bottleneck_blocks",
         "model.recompute.axial_blocks",
         "model.recompute.transformer_layers",

@@ -245,6 +245,13 @@ RECIPE: tuple[Setting, ...] = (
         "trainer.optimizer.clip_global_norm",
         "not said; none",
     ),
+    Setting(
+        "moving averages of the weights",
+        "",
+        "",
+        "trainer.optimizer.average_decay",
+        "not said; none",
+    ),
     Setting("momentum of batch norms", "", "", "model.norm.momentum", _PREDECESSOR),
     Setting("epsilon of batch norms", "", "", "model.norm.epsilon", _PREDECESSOR),
     Setting(

@@ -173,12 +173,18 @@ def test_evaluation_begins(root, monkeypatch, tmp_path):
 
     monkeypatch.setattr(trainer_factory, "build_predictor", lambda *_: None)
     trainer = types.SimpleNamespace(
-        network=None, distribute_strategy=tf.distribute.get_strategy()
+        evaluated=None, distribute_strategy=tf.distribute.get_strategy()
     )
     assert callable(
-        trainer_factory.build_evaluation(experiment, trainer, data, tmp_path)
+        trainer_factory.build_evaluation(
+            experiment,
+            trainer,
+            trainer_factory.open_validation(experiment, data),
+            data.train.categories,
+            tmp_path,
+        )
     )
     experiment = experiment_of(root, masks=f"{root}/none")
     data = Data(experiment.data)
     with pytest.raises(InputError, match=f"{root}/none is no folder"):
-        trainer_factory.build_evaluation(experiment, trainer, data, tmp_path)
+        trainer_factory.open_validation(experiment, data)
