@@ -58,6 +58,7 @@ def _trainer(parts: int):
     return factory.build_trainer(experiment, network, categories)
 
 
+@pytest.mark.slow
 def test_parts_of_the_real_network_equal_the_whole():
     """All losses, matching, drop path and sampled pixels; norms are frozen."""
     columns = tf.broadcast_to(tf.range(SIZE), [BATCH, SIZE, SIZE])

@@ -103,7 +103,7 @@ class Run:
     ("kills", "steps", "real"),
     [
         (2, 20, True),
-        (3, 60, False),
+        (2, 40, False),
         pytest.param(20, 300, False, marks=pytest.mark.slow),
     ],
 )
