@@ -44,7 +44,7 @@ test: $(VENV)/installed-test
 	$(PYTEST)
 
 check: lint
-	$(PYTEST) -m check
+	$(PYTEST) -m 'check and not slow'
 
 test-all: $(VENV)/installed-test
 	$(PYTEST) -m ""

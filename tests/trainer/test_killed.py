@@ -102,7 +102,7 @@ class Run:
 @pytest.mark.parametrize(
     ("kills", "steps", "real"),
     [
-        (2, 20, True),
+        pytest.param(2, 20, True, marks=pytest.mark.slow),
         (2, 40, False),
         pytest.param(20, 300, False, marks=pytest.mark.slow),
     ],
