@@ -158,12 +158,25 @@ def _rows_table(results: Results) -> str:
 
 def _difference(results: Results, a: str, b: str, group: str) -> Difference | None:
     """Difference of row b and row a; None where they have no seed in common."""
-    seeds = sorted({*results.by_row.get(a, ())} & {*results.by_row.get(b, ())})
+    seeds = _common_seeds(results, a, b)
     if not seeds:
         return None
     classes = _classes(results, a, group)
     first, second = (results.counts(name, seeds)[:, :, classes] for name in (a, b))
     return paired_difference(first, second)
+
+
+def _common_seeds(results: Results, a: str, b: str) -> list[int]:
+    return sorted({*results.by_row.get(a, ())} & {*results.by_row.get(b, ())})
+
+
+def _verdict_text(
+    results: Results, a: str, b: str, ours: Difference | None, paper: float | None
+) -> str:
+    """The verdict, and how many seeds it rests on where that is not all of them."""
+    seeds = len(_common_seeds(results, a, b))
+    rests = f", {seeds} of {len(rows.SEEDS)} seeds" if seeds < len(rows.SEEDS) else ""
+    return f"**{verdict(ours, paper)}**" + (rests if seeds else "")
 
 
 def _difference_text(difference: Difference | None) -> str:
@@ -221,7 +234,9 @@ def _steps_table(results: Results, steps: Sequence[Row]) -> str:
                 row.step,
                 *map(_difference_text, ours),
                 *_paper(row),
-                f"**{verdict(ours[0], _paper_difference(row))}**",
+                _verdict_text(
+                    results, row.before, row.name, ours[0], _paper_difference(row)
+                ),
             ]
         )
     head = ("rows", "step", f"PQ [{LEVEL}%]", "things", "stuff", "paper", "source")
@@ -246,7 +261,7 @@ def _baseline_table(results: Results) -> str:
                 f"`{name}`",
                 *map(_difference_text, ours),
                 NONE if paper is None else f"{paper:+.1f}",
-                f"**{verdict(ours[0], paper)}**",
+                _verdict_text(results, base, name, ours[0], paper),
                 share,
             ]
         )
