@@ -18,7 +18,7 @@ from cmt.data.panoptic.json import (
 from cmt.data.panoptic.kinds import Kind, Tally
 from cmt.data.panoptic.masks import read_ids
 from cmt.data.panoptic.registry import set_things
-from cmt.data.panoptic.settle import has_stuff_twice, settle
+from cmt.evaluation.settle import has_stuff_twice, settle
 from cmt.errors import InputError
 from cmt.evaluation.bootstrap import LEVEL, RESAMPLES, quality_intervals
 from cmt.evaluation.overlap import (

@@ -15,9 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cmt.data.panoptic.images import decode_rgb
 from cmt.data.panoptic.json import ImageId, load_json
-from cmt.data.panoptic.png import ImageFault
 from cmt.data.panoptic.predictions import (
     MASKS_FOLDER,
     PREDICTIONS_FILE,
@@ -27,6 +25,8 @@ from cmt.data.panoptic.predictions import (
 from cmt.errors import InputError, few
 from cmt.evaluation.evaluate import PREDICTIONS_FOLDER, Predictor
 from cmt.io.files import atomic_write
+from cmt.io.images import decode_rgb
+from cmt.io.png import ImageFault
 from cmt.io.progress import track
 from cmt.io.storage import Location, join, list_files, read_bytes
 

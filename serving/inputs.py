@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cmt.data.panoptic.images import ENDINGS, decode_rgb
 from cmt.errors import InputError
+from cmt.io.images import ENDINGS, decode_rgb
 from cmt.serving.mistaken import recognize
 
 _NOT_IMAGES = (".textproto", ".index", ".data-", ".pb", ".keras", ".h5")

@@ -19,8 +19,8 @@ from orbax.export.validate import ValidationReport, ValidationReportOption
 from orbax.export.validate.validation_job import ValidationSingleJobResult
 from PIL import Image
 
-from cmt.data.input.decode import decode_image
 from cmt.errors import WorkError
+from cmt.io.decode import decode_image
 from cmt.io.png import encode_png
 from cmt.io.storage import plain_path
 from cmt.serving.predictor import PanopticPredictor

@@ -15,8 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.images import FORMATS as IMAGE_FORMATS
-from cmt.data.panoptic.png import ImageFault
 from cmt.data.panoptic.predictions import (
     PredictionWriter,
     Written,
@@ -25,7 +23,9 @@ from cmt.data.panoptic.predictions import (
 )
 from cmt.errors import InputError
 from cmt.io.files import atomic_write
+from cmt.io.images import FORMATS as IMAGE_FORMATS
 from cmt.io.parallel import threaded_map
+from cmt.io.png import ImageFault
 from cmt.io.progress import track
 from cmt.labels import count_values
 from cmt.pictures.overlay import draw_overlay

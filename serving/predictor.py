@@ -12,10 +12,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from cmt.data.input.decode import decode_image
 from cmt.data.input.preprocess import resize_and_pad, resize_labels_back
 from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.predictions import check_category_ids
+from cmt.io.decode import decode_image
 from cmt.labels import CATEGORY_DIVISOR, LABEL_DIVISOR
 from cmt.postprocess import merge_masks
 

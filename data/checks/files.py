@@ -7,15 +7,15 @@ import numpy as np
 from cmt.data.checks.pixels import compare_boxes, compare_segments
 from cmt.data.checks.problems import Found, Kind
 from cmt.data.panoptic import masks
-from cmt.data.panoptic.images import (
+from cmt.data.panoptic.json import PanopticImage
+from cmt.data.panoptic.registry import Paths
+from cmt.io.images import (
     MIRRORED_OR_TURNED,
     SIDES_SWAPPED,
     ImageFile,
     read_image,
 )
-from cmt.data.panoptic.json import PanopticImage
-from cmt.data.panoptic.png import ImageFault
-from cmt.data.panoptic.registry import Paths
+from cmt.io.png import ImageFault
 from cmt.io.storage import join, read_bytes
 
 # Pillow's modes besides RGB, and the note on each; Kind.NOT_RGB on others.

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from cmt.data.checks.files import missing_message
 from cmt.data.checks.problems import Kind, Problem
-from cmt.data.panoptic.images import ENDINGS
 from cmt.data.panoptic.json import PanopticImage
 from cmt.data.panoptic.registry import Paths
+from cmt.io.images import ENDINGS
 from cmt.io.storage import Location, is_file, join, list_files
 
 _ENDINGS = {"image": ENDINGS, "mask": (".png",)}

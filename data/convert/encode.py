@@ -12,13 +12,13 @@ import numpy as np
 from cmt.data.checks.files import FilesCheck
 from cmt.data.checks.problems import Problem
 from cmt.data.panoptic.categories import Category, class_of_id
-from cmt.data.panoptic.images import ImageFile
 from cmt.data.panoptic.json import PanopticImage, Segment, count_masks
 from cmt.data.panoptic.masks import label_values
-from cmt.data.panoptic.png import ImageFault
 from cmt.data.panoptic.registry import Paths
 from cmt.data.records.manifest import Counts, Skipped
 from cmt.data.records.tfrecord import encode_example, frame
+from cmt.io.images import ImageFile
+from cmt.io.png import ImageFault
 from cmt.io.storage import join
 
 # Changes when the same files would give other records, or other notes on them.

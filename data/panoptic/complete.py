@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-from cmt.data.panoptic.png import is_png
 from cmt.data.panoptic.registry import Paths
+from cmt.io.png import is_png
 from cmt.io.storage import join, list_files, read_bytes
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from typing import Any
 
-from cmt.data.panoptic import png
+from cmt.io import png
 
 
 class Kind(str, enum.Enum):
@@ -33,7 +33,7 @@ class Kind(str, enum.Enum):
     DAMAGED = png.DAMAGED
     NO_IMAGE = png.NO_IMAGE
     TOO_LARGE = png.TOO_LARGE
-    NO_MASK = png.NO_MASK
+    NO_MASK = "not a panoptic PNG"
     SIZE = "size"
     ORIENTATION = "orientation"
     DIFFERENT_IDS = "ids that differ"

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from cmt.data.panoptic import png
-from cmt.data.panoptic.images import DECODING_ERRORS, JPEG_HEAD, decoding_fault
 from cmt.data.panoptic.json import MAX_SEGMENT_ID, Segment
-from cmt.data.panoptic.png import ImageFault, Png, read_png
+from cmt.data.panoptic.kinds import Kind
 from cmt.errors import InputError
-from cmt.io.png import encode_png
+from cmt.io.images import DECODING_ERRORS, JPEG_HEAD, decoding_fault
+from cmt.io.png import ImageFault, Png, encode_png, read_png
 from cmt.io.storage import Location, open_file, read_bytes
 from cmt.labels import LABEL_DIVISOR
 
@@ -48,11 +47,11 @@ def check_mask(content: bytes) -> Png:
     """
     if content.startswith(JPEG_HEAD):
         reason = "must be a PNG; got a JPEG, which changes colours, and so destroys ids"
-        raise ImageFault(png.NO_MASK, reason, "give the PNG that the JPEG was made of")
+        raise ImageFault(Kind.NO_MASK, reason, "give the PNG that the JPEG was made of")
     mask = read_png(content)
     if mask.color_type not in _IDS_COLORS or mask.depth != 8:
         raise ImageFault(
-            png.NO_MASK,
+            Kind.NO_MASK,
             "must be an RGB PNG of 8 bits a channel, with id = R + 256 G + 65536 B; "
             f"got {_COLOR_NAMES[mask.color_type]} PNG of {mask.depth} bits",
             'write the ids of "segments_info" so; a map of classes or of instances, as '

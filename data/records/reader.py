@@ -12,12 +12,20 @@ from typing import Any
 
 import tensorflow as tf
 
+from cmt.data.records import tfrecord
 from cmt.data.records.index import RecordIndex
-from cmt.data.records.tfrecord import FRAME_BYTES, Example, decode_example
+from cmt.data.records.tfrecord import FRAME_BYTES, Example
 from cmt.errors import InputError, tensorflow_reason
+from cmt.io.decode import JPEG_DCT, checked
+from cmt.io.images import JPEG_HEAD
+from cmt.io.png import HEAD, MAX_PIXELS, MAX_SIDE
+from cmt.labels import LABEL_DIVISOR, MAX_LABEL_PART
 
 ReadExample = Callable[[tf.Tensor], Example]
 
+_PNG_HEAD = HEAD + b"\0\0\0\rIHDR"  # then width, height, kind
+_PNG_HEADER = len(_PNG_HEAD) + 13
+_GREY_16 = bytes((16, 0))  # bit depth and colour type of a PNG
 # Records tried in place of a damaged one, where damage is skipped.
 _ATTEMPTS = 8
 _SPECS = Example(
@@ -216,3 +224,101 @@ def _unless_damaged(
     """
     found = tf.data.Dataset.from_tensors(number).map(function)
     return found.apply(tf.data.Dataset.ignore_errors)
+
+
+def decode_example(serialized: tf.Tensor, num_classes: int = MAX_LABEL_PART) -> Example:
+    """Decodes a serialised example, of ours or of DeepLab2's, told by its features.
+
+    Headers are compared with the declared size before anything is decoded, so that
+    a few bytes cannot ask for gigabytes. What does not fit fails as an error of
+    TensorFlow when it is run.
+
+    Args:
+      serialized: [] string, a tf.train.Example.
+      num_classes: C; labels of other classes than 0..C do not fit.
+    """
+    text = tf.io.FixedLenFeature([], tf.string)
+    number = tf.io.FixedLenFeature([], tf.int64)
+    features = tf.io.parse_single_example(
+        serialized,
+        {
+            tfrecord.IMAGE: text,
+            tfrecord.IMAGE_FORMAT: tf.io.FixedLenFeature([], tf.string, ""),
+            tfrecord.NAME: text,
+            tfrecord.HEIGHT: number,
+            tfrecord.WIDTH: number,
+            tfrecord.LABELS: text,
+            tfrecord.LABELS_FORMAT: tf.io.FixedLenFeature([], tf.string, "raw"),
+            tfrecord.SOURCE_RECORD: tf.io.FixedLenFeature([], tf.int64, -1),
+        },
+    )
+    size = tf.stack([features[tfrecord.HEIGHT], features[tfrecord.WIDTH]])
+    possible = tf.reduce_all((size >= 1) & (size <= MAX_SIDE))
+    possible &= size[0] * size[1] <= MAX_PIXELS
+    size = checked(size, possible, ["impossible size of a record:", size])
+    size = tf.cast(size, tf.int32)
+    kinds = features[tfrecord.IMAGE_FORMAT], features[tfrecord.LABELS_FORMAT]
+    image = _decode_image(features[tfrecord.IMAGE], kinds[0], size)
+    labels = _decode_labels(features[tfrecord.LABELS], kinds[1], size)
+    largest = (num_classes + 1) * LABEL_DIVISOR - 1
+    known = (tf.reduce_min(labels) >= 0) & (tf.reduce_max(labels) <= largest)
+    labels = checked(labels, known, ["labels must be 0 to", largest])
+    return Example(
+        name=features[tfrecord.NAME],
+        image=tf.reshape(image, [size[0], size[1], 3]),
+        labels=tf.reshape(labels, [size[0], size[1]]),
+        record=features[tfrecord.SOURCE_RECORD],
+    )
+
+
+def _decode_image(encoded: tf.Tensor, form: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """[H, W, 3] uint8 of a JPEG, a PNG, or the RGB bytes of a snapshot."""
+
+    def jpeg() -> tf.Tensor:
+        shape = tf.io.extract_jpeg_shape(encoded)[:2]
+        same = tf.reduce_all(shape == size)
+        content = checked(encoded, same, ["impossible JPEG size:", shape])
+        return tf.io.decode_jpeg(content, channels=3, dct_method=JPEG_DCT)
+
+    def png() -> tf.Tensor:
+        return tf.io.decode_png(_checked_png(encoded, size), channels=3)
+
+    def raw() -> tf.Tensor:
+        return tf.reshape(tf.io.decode_raw(encoded, tf.uint8), [size[0], size[1], 3])
+
+    # Of files the first bytes tell; names of formats are often wrong.
+    is_jpeg = tf.strings.substr(encoded, 0, len(JPEG_HEAD)) == JPEG_HEAD
+    return tf.cond(form == "raw", raw, lambda: tf.cond(is_jpeg, jpeg, png))
+
+
+def _decode_labels(encoded: tf.Tensor, form: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """[H, W] int32 of a 16-bit grey PNG, or of little-endian int32 numbers."""
+
+    def png() -> tf.Tensor:
+        content = _checked_png(encoded, size, _GREY_16)
+        labels = tf.io.decode_png(content, channels=1, dtype=tf.uint16)
+        return tf.cast(labels[..., 0], tf.int32)
+
+    def raw() -> tf.Tensor:
+        labels = tf.io.decode_raw(encoded, tf.int32, little_endian=True)
+        return tf.reshape(labels, size)
+
+    known = (form == "raw") | (form == "png")
+    got = ["impossible label format:", tf.strings.length(form)]
+    form = checked(form, known, got)
+    return tf.cond(form == "raw", raw, png)
+
+
+def _checked_png(encoded: tf.Tensor, size: tf.Tensor, kind: bytes = b"") -> tf.Tensor:
+    """A PNG whose header has this size, and bit depth and colour type if given."""
+    # substr fails where there are fewer bytes.
+    long_enough = tf.strings.length(encoded) > _PNG_HEADER
+    got = ["impossible length of a PNG:", size]
+    encoded = checked(encoded, long_enough, got)
+    head = tf.strings.substr(encoded, 0, len(_PNG_HEAD))
+    shape = tf.io.decode_raw(
+        tf.strings.substr(encoded, len(_PNG_HEAD), 8), tf.int32, little_endian=False
+    )[::-1]
+    found = tf.strings.substr(encoded, len(_PNG_HEAD) + 8, len(kind))
+    same = (head == _PNG_HEAD) & tf.reduce_all(shape == size) & (found == kind)
+    return checked(encoded, same, ["impossible PNG header:", shape])

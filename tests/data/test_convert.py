@@ -16,7 +16,7 @@ from cmt.data.convert import encode as encode_module
 from cmt.data.panoptic.json import Segment, read_annotations
 from cmt.data.panoptic.masks import label_values, read_ids
 from cmt.data.records.manifest import Manifest
-from cmt.data.records.tfrecord import decode_example
+from cmt.data.records.reader import decode_example
 from cmt.errors import InputError
 from tests.data.conversions import convert
 from tests.data.records import read_records

@@ -15,7 +15,7 @@ from cmt.data.checks.report import validate
 from cmt.data.panoptic.masks import write_ids
 from cmt.data.panoptic.registry import Paths
 from cmt.data.records.manifest import Manifest
-from cmt.data.records.tfrecord import decode_example
+from cmt.data.records.reader import decode_example
 from cmt.errors import InputError
 from tests.data.conversions import convert
 from tests.data.records import read_records
@@ -180,7 +180,7 @@ def test_a_jpeg_with_pictures_behind_it_is_kept(tmp_path):
 
 def test_images_that_no_reader_would_take(tmp_path, monkeypatch):
     sources = one_image(tmp_path, saved(photo(40, 60)), (40, 60))
-    monkeypatch.setattr("cmt.data.panoptic.png.MAX_PIXELS", 2399)
+    monkeypatch.setattr("cmt.io.png.MAX_PIXELS", 2399)
     with pytest.raises(
         InputError, match=r"a\.jpg: .*at most 2399 pixels .*; got 40x60"
     ):

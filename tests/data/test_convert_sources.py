@@ -17,7 +17,7 @@ from cmt.data.convert import convert as convert_module
 from cmt.data.panoptic.json import read_annotations
 from cmt.data.panoptic.registry import Paths
 from cmt.data.records.manifest import Manifest
-from cmt.data.records.tfrecord import decode_example
+from cmt.data.records.reader import decode_example
 from cmt.errors import InputError
 from tests.data.conversions import convert
 from tests.data.records import read_records

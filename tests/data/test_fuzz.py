@@ -15,8 +15,7 @@ from cmt.data.input.prepare import Changes, Options, Preparation
 from cmt.data.input.targets import unpack
 from cmt.data.panoptic.categories import Category
 from cmt.data.records.index import index_records
-from cmt.data.records.reader import read_record
-from cmt.data.records.tfrecord import decode_example
+from cmt.data.records.reader import decode_example, read_record
 from cmt.errors import InputError
 from tests.data import mutations
 

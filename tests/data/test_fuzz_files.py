@@ -17,7 +17,7 @@ from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.json import PanopticImage, Segment
 from cmt.data.panoptic.masks import read_ids
 from cmt.data.panoptic.registry import Paths
-from cmt.data.records.tfrecord import decode_example
+from cmt.data.records.reader import decode_example
 from cmt.errors import InputError
 from tests.data import file_mutations as files
 from tests.data import mutations

@@ -14,7 +14,7 @@ import pytest
 from cmt.data.checks.report import validate
 from cmt.data.panoptic.masks import read_ids
 from cmt.data.panoptic.registry import Paths
-from cmt.data.records.tfrecord import decode_example
+from cmt.data.records.reader import decode_example
 from cmt.errors import InputError
 from cmt.labels import LABEL_DIVISOR
 from tests.data import faults

@@ -10,10 +10,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from cmt.data.input.decode import decode_image, jpeg_orientation
-from cmt.data.panoptic.images import ENDINGS, FORMATS, decode_rgb, read_image
-from cmt.data.panoptic.png import ImageFault
-from cmt.data.records.tfrecord import decode_example, encode_example
+from cmt.data.records.reader import decode_example
+from cmt.data.records.tfrecord import encode_example
+from cmt.io.decode import decode_image, jpeg_orientation
+from cmt.io.images import ENDINGS, FORMATS, decode_rgb, read_image
+from cmt.io.png import ImageFault
 from cmt.serving.inputs import decode_file, find_inputs
 
 ORIENTATION = 0x0112

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cmt.data.input.decode import decode_image
 from cmt.data.input.open import Data, find_split
 from cmt.data.input.preprocess import resize_and_pad, resize_labels
 from cmt.data.records.index import index_records
 from cmt.data.records.reader import example_reader
 from cmt.errors import InputError
+from cmt.io.decode import decode_image
 from cmt.protos import data_pb2
 
 

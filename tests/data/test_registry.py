@@ -15,7 +15,7 @@ from cmt.data.panoptic import registry
 from cmt.data.panoptic.json import read_annotations
 from cmt.data.panoptic.masks import read_ids
 from cmt.data.records.manifest import Manifest, find_paths
-from cmt.data.records.tfrecord import decode_example
+from cmt.data.records.reader import decode_example
 from cmt.errors import InputError
 from tests.data.conversions import convert, convert_paths
 from tests.data.records import read_records

@@ -6,7 +6,8 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from cmt.data.records.tfrecord import decode_example, encode_example, frame
+from cmt.data.records.reader import decode_example
+from cmt.data.records.tfrecord import encode_example, frame
 from tests.data.records import read_records
 
 

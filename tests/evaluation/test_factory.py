@@ -19,7 +19,6 @@ from PIL import Image
 from cmt.cli import demo_run
 from cmt.cli.main import main
 from cmt.config import load_experiment, to_text
-from cmt.data.input.decode import decode_image
 from cmt.data.input.open import Data
 from cmt.data.panoptic.categories import write_categories
 from cmt.data.panoptic.masks import read_ids
@@ -29,6 +28,7 @@ from cmt.data.scenes.generate import generate_scenes
 from cmt.errors import InputError
 from cmt.evaluation.factory import open_evaluation
 from cmt.factory import build_model
+from cmt.io.decode import decode_image
 from cmt.serving import factory, predict
 from cmt.serving.predict import predict_files
 from cmt.weights.files import find_checkpoint

@@ -12,10 +12,10 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 import cmt
-from cmt.data.input.decode import decode_image
 from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.masks import check_mask, mask_ids
 from cmt.errors import InputError
+from cmt.io.decode import decode_image
 from cmt.serving import export, predict
 from cmt.serving.inputs import decode_file, find_inputs
 from cmt.serving.predict import predict_files

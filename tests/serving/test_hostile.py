@@ -13,7 +13,7 @@ import tensorflow as tf
 from PIL import Image
 
 from cmt.data.panoptic.masks import mask_ids
-from cmt.data.panoptic.png import MAX_PIXELS
+from cmt.io.png import MAX_PIXELS
 from cmt.serving.inputs import decode_file
 from tests import fakes
 

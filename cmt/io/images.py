@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from cmt.data.panoptic.png import (
+from cmt.io.png import (
     DAMAGED,
     NO_IMAGE,
     TOO_LARGE,

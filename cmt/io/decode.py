@@ -1,6 +1,6 @@
 """Image files -> pixels in graphs, upright as their EXIF orientation says.
 
-Bit for bit the pixels that `cmt.data.panoptic.images` gives, for GRAPH_FORMATS.
+Bit for bit the pixels that `cmt.io.images` gives, for GRAPH_FORMATS.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from cmt.data.panoptic.png import MAX_PIXELS, MAX_SIDE
-from cmt.data.records.tfrecord import JPEG_DCT
+from cmt.io.images import JPEG_HEAD
+from cmt.io.png import HEAD, MAX_PIXELS, MAX_SIDE
 
 # TensorFlow decodes GIF too, but all frames of it, however many: no limit holds there.
 GRAPH_FORMATS = ("JPEG", "PNG")
-_HEADS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+_HEADS = (JPEG_HEAD, HEAD)
+# As Pillow decodes, bit for bit; TensorFlow's default is off by up to 20 grey levels.
+JPEG_DCT = "INTEGER_ACCURATE"
 # After a head, the length and the name of the first chunk come width and height.
 _PNG_SIZE_END = 24
 _APP1, _FILL = 0xE1, 0xFF
@@ -49,23 +51,27 @@ def decode_image(encoded: tf.Tensor, index: tf.Tensor | int = 0) -> tf.Tensor:
     rule = f"an image must be a {' or '.join(GRAPH_FORMATS)} file"
     length = tf.strings.length(encoded)
     got = [f"{rule}; got another at index", index, "with bytes", length]
-    encoded = _checked(encoded, is_jpeg | is_png, got)
+    encoded = checked(encoded, is_jpeg | is_png, got)
     none = tf.zeros([2], tf.int32)
     size = _unless_it_fails(functools.partial(_declared_size, is_jpeg), encoded, none)
     got = [f"{rule} that is whole; got a damaged one at index", index]
-    encoded = _checked(encoded, tf.reduce_all(size > 0), [*got, "with bytes", length])
+    encoded = checked(encoded, tf.reduce_all(size > 0), [*got, "with bytes", length])
     pixels = tf.reduce_prod(tf.cast(size, tf.int64))
     fits = (pixels <= MAX_PIXELS) & (tf.reduce_max(size) <= MAX_SIDE)
     most = f"an image must have at most {MAX_PIXELS} pixels and {MAX_SIDE} a side"
     too_large = [f"{most}; got height and width", size, "at index", index]
-    encoded = _checked(encoded, fits, too_large)
+    encoded = checked(encoded, fits, too_large)
     none = tf.zeros([0, 0, 3], tf.uint8)
     image = _unless_it_fails(functools.partial(_decode, is_jpeg), encoded, none)
-    return _checked(image, tf.size(image) > 0, [*got, "with bytes", length])
+    return checked(image, tf.size(image) > 0, [*got, "with bytes", length])
 
 
-def _checked(value: tf.Tensor, condition: tf.Tensor, told: list[Any]) -> tf.Tensor:
-    """`value`, once the condition is found to hold."""
+def checked(value: tf.Tensor, condition: tf.Tensor, told: list[Any]) -> tf.Tensor:
+    """`value`, or an error at run time that quotes `told` unless the condition holds.
+
+    It quotes numbers only: TensorFlow cannot raise errors that quote arbitrary bytes.
+    """
+    # What depends on the result waits for the check; none is made where it holds now.
     check = tf.debugging.Assert(condition, told)
     with tf.control_dependencies([] if check is None else [check]):
         return tf.identity(value)
