@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cmt.data.panoptic.categories import Category
+from cmt.data.panoptic.complete import set_things
 from cmt.data.panoptic.json import (
     ImageId,
     PanopticImage,
@@ -17,8 +18,6 @@ from cmt.data.panoptic.json import (
 )
 from cmt.data.panoptic.kinds import Kind, Tally
 from cmt.data.panoptic.masks import read_ids
-from cmt.data.panoptic.registry import set_things
-from cmt.evaluation.settle import has_stuff_twice, settle
 from cmt.errors import InputError
 from cmt.evaluation.bootstrap import LEVEL, RESAMPLES, quality_intervals
 from cmt.evaluation.overlap import (
@@ -33,6 +32,7 @@ from cmt.evaluation.overlap import (
 from cmt.evaluation.panoptic_quality import count_segments, quality
 from cmt.evaluation.per_image import ImageCounts, write_images
 from cmt.evaluation.semantic import add_confusion, mean_iou
+from cmt.evaluation.settle import has_stuff_twice, settle
 from cmt.io.parallel import num_workers
 from cmt.io.progress import track
 from cmt.io.storage import Location, is_folder, join

@@ -17,7 +17,6 @@ import numpy as np
 from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.predictions import (
     PredictionWriter,
-    Written,
     segment_scores,
     write_predictions,
 )
@@ -169,7 +168,6 @@ def _predict_all(
             f"none of {len(files)} files is an image that can be read{''.join(named)}; "
             f"give images of the formats {', '.join(IMAGE_FORMATS)}"
         )
-    results.finish()
     return Outcome([entries[number] for number in sorted(entries)], reasons)
 
 
@@ -242,7 +240,6 @@ class _Results:
         self._coco = coco
         self._names = output_names(files)
         self._image_ids = image_ids(self._names)
-        self._written: dict[int, Written] = {}
 
     def write(self, found: _Found) -> tuple[int, dict[str, Any]]:
         """Writes one image's files; returns its number and entry."""
@@ -263,18 +260,12 @@ class _Results:
                 np.savez_compressed(stream, **outputs)
             entry["arrays"] = path.as_posix()
         if self._coco is not None:
-            # Kept at the end, in the order of the files.
             scores = segment_scores(outputs["segment_ids"], outputs["scores"])
             file_name = f"{name}{file.suffix}"
-            written = self._coco.write(image_id, file_name, panoptic, scores)
-            self._written[number] = written
+            # Listed in the order of the files.
+            self._coco.add(image_id, file_name, panoptic, scores, place=number)
         entry["segments"] = list(_segments(outputs, self._categories))
         return number, entry
-
-    def finish(self) -> None:
-        """Lists the COCO panoptic files in the order of the inputs."""
-        for number in sorted(self._written):
-            self._coco.keep(self._written[number])
 
 
 def _segments(

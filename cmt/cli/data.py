@@ -173,13 +173,8 @@ def validate(
     from cmt.data.checks.report import validate as check
 
     paths = _paths(images, annotations, masks, dataset, root, split, category_offset)
-    paths = _with_reading(paths, things, strict)
-    found = check(
-        paths,
-        workers=workers,
-        exif=exif.value if exif else None,
-        num_centers=num_centers,
-    )
+    paths = _with_reading(paths, exif, things, strict)
+    found = check(paths, workers=workers, num_centers=num_centers)
     if as_json:
         print(json.dumps(found.to_json(), indent=2))
     else:
@@ -225,8 +220,12 @@ def _paths(
     return paths
 
 
-def _with_reading(paths: Paths, things: str | None, strict: bool) -> Paths:
-    """The paths with what --things and --strict say of reading them."""
+def _with_reading(
+    paths: Paths, exif: Exif | None, things: str | None, strict: bool
+) -> Paths:
+    """The paths with what --exif, --things and --strict say of reading them."""
+    if exif is not None:
+        paths = paths._replace(exif=exif.value)
     if things is not None:
         paths = paths._replace(things=things_named(things))
     return paths._replace(strict=strict)
@@ -276,12 +275,11 @@ def convert(
     from cmt.data.convert import convert as conversion
 
     paths = _paths(images, annotations, masks, dataset, root, split, category_offset)
-    paths = _with_reading(paths, things, strict)
+    paths = _with_reading(paths, exif, things, strict)
     options = conversion.ConvertOptions(
         shards=shards,
         limit=limit,
         keep_crowd=keep_crowd,
-        exif=exif.value if exif else None,
         max_bad=max_bad,
         resume=resume,
         overwrite=overwrite,

@@ -69,8 +69,17 @@ def _result(future: Future, pool: ProcessPoolExecutor) -> Any:
     return future.result()
 
 
+def _map(function: Callable[[Item], Result], items: list[Item]) -> list[Result]:
+    """`map` as a process does it."""
+    return [function(item) for item in items]
+
+
 def parallel_map(
-    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    workers: int,
+    chunk: int = 1,
 ) -> Iterator[Result]:
     """The results of `function`, in the order of the items.
 
@@ -79,8 +88,10 @@ def parallel_map(
 
     Args:
       function: defined at the top of a module, so that processes find it.
-      items: only a few more than `workers` are taken ahead.
+      items: only a few more chunks than `workers` are taken ahead.
       workers: number of processes; 0 for one a processor.
+      chunk: items that a process works on before it hands the results over: enough
+        that handing over is cheap, few enough that none waits for the last one.
 
     Raises:
       WorkError: a process died. Else whatever `function` raises, for the first item
@@ -93,10 +104,12 @@ def parallel_map(
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_worker)
     try:
-        submitted = (pool.submit(function, item) for item in items)
+        left = iter(items)
+        chunks = iter(lambda: list(itertools.islice(left, chunk)), [])
+        submitted = (pool.submit(_map, function, some) for some in chunks)
         futures = collections.deque(itertools.islice(submitted, 2 * workers))
         while futures:
-            yield _result(futures.popleft(), pool)
+            yield from _result(futures.popleft(), pool)
             futures.extend(itertools.islice(submitted, 1))
     except BrokenProcessPool as error:
         raise WorkError(

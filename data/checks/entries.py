@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import posixpath
 from pathlib import PurePosixPath
 from typing import Any
 
 from cmt.data.checks.problems import Cause, Found, Kind
 from cmt.data.panoptic.categories import Category
+from cmt.data.panoptic.complete import is_below
 from cmt.data.panoptic.json import MAX_CATEGORY_ID, ImageId, shown
 from cmt.io.terminal import is_printable
 from cmt.labels import CATEGORY_DIVISOR, MAX_LABEL_PART
@@ -89,8 +89,7 @@ def _name_fault(name: str) -> tuple[str, str] | None:
         return "have no control characters", "rename the file, and correct the json"
     if "\\" in name:
         return "have no \\ (a path of Windows)", "write / between its folders"
-    plain = posixpath.normpath(name)
-    if posixpath.isabs(name) or "://" in name or plain.split("/")[0] == "..":
+    if not is_below(name):
         rule = "lie below the folder of the images or masks"
         return rule, "make it relative to that folder"
     if sum(parts) + len(parts) > _LONGEST_NAME or max(parts) > _LONGEST_PART:

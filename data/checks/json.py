@@ -10,6 +10,7 @@ from typing import Any
 from cmt.data.checks.entries import EntryCheck, check_categories, id_of, is_of
 from cmt.data.checks.problems import Cause, Kind
 from cmt.data.panoptic.categories import Category
+from cmt.data.panoptic.complete import objects
 from cmt.data.panoptic.json import (
     MAX_SEGMENT_ID,
     ImageId,
@@ -206,7 +207,7 @@ class JsonCheck(EntryCheck):
         used = [
             info["category_id"]
             for entry in annotations
-            for info in _segments_of(entry)
+            for info in objects(entry, "segments_info")
             if is_of(info.get("category_id"), int)
         ]
         unlisted = [number for number in used if number not in self.is_thing]
@@ -316,10 +317,3 @@ class JsonCheck(EntryCheck):
             self.mend(Kind.STUFF_TWICE, message, _ONE_SEGMENT, image, number)
         if is_thing is False:
             stuff.add(category)
-
-
-def _segments_of(annotation: Any) -> list[dict[str, Any]]:
-    """What can be read of the "segments_info" of an annotation."""
-    infos = annotation.get("segments_info") if isinstance(annotation, dict) else None
-    infos = infos if isinstance(infos, list) else []
-    return [info for info in infos if isinstance(info, dict)]

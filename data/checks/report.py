@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,9 +19,10 @@ from cmt.data.panoptic.registry import Paths, image_path
 from cmt.io.parallel import parallel_map
 from cmt.io.progress import track
 
+# What a process works on before it hands over, and what is not worth starting one.
 _CHUNK_IMAGES = 8
-_Checked = tuple[list[Problem], list[Problem], Tally]
 _ALONE_IMAGES = 50
+_Checked = tuple[list[Problem], list[Problem], Tally]
 # Masks an image, in the report: 0 to 8, 9 to 16, 17 to 32, ...
 FIRST_MASKS = 8
 # The most that model.num_centers and data.max_masks may be.
@@ -108,7 +108,6 @@ def validate(
     paths: Paths,
     *,
     workers: int = 0,
-    exif: str | None = None,
     num_centers: int = 128,
 ) -> Validation:
     """Checks a data set: the json by itself, then each image and mask against it.
@@ -117,14 +116,13 @@ def validate(
 
     Args:
       workers: number of processes; 0 for one a processor.
-      exif: in place of that of `paths`.
       num_centers: of the model to be trained.
 
     Raises:
       InputError: the json or a folder is missing.
     """
     try:
-        source = open_source(paths, exif)
+        source = open_source(paths)
     except JsonFault as fault:
         return _unreadable(paths, fault, num_centers)
     check, found = source.check, Found(paths.annotations)
@@ -176,18 +174,15 @@ def _unreadable(paths: Paths, fault: JsonFault, num_centers: int) -> Validation:
 
 def _check_all(source: Source, workers: int) -> Iterator[_Checked]:
     """Yields the problems, the notes and what was mended of every image."""
-    entries, step = source.check.images, _CHUNK_IMAGES
-    chunks = [entries[start : start + step] for start in range(0, len(entries), step)]
-    check = functools.partial(_check_images, source.paths)
+    entries, check = source.check.images, functools.partial(_check_image, source.paths)
     workers = workers if len(entries) > _ALONE_IMAGES else 1
-    found = parallel_map(check, chunks, workers=workers)
-    flat = itertools.chain.from_iterable(found)
-    return track(flat, description="validate", total=len(entries))
+    found = parallel_map(check, entries, workers=workers, chunk=_CHUNK_IMAGES)
+    return track(found, description="validate", total=len(entries))
 
 
-def _check_images(paths: Paths, entries: Sequence[PanopticImage]) -> list[_Checked]:
-    checked = (FilesCheck(paths, entry, boxes=True) for entry in entries)
-    return [(one.problems, one.notes, one.mended) for one in checked]
+def _check_image(paths: Paths, entry: PanopticImage) -> _Checked:
+    found = FilesCheck(paths, entry, boxes=True)
+    return found.problems, found.notes, found.mended
 
 
 def _note_crowded(found: Found, image: str, count: int, num_centers: int) -> None:

@@ -7,19 +7,17 @@ from typing import NamedTuple
 
 from cmt.data.checks.json import JsonCheck
 from cmt.data.checks.problems import Kind
-from cmt.data.panoptic.complete import fill_sizes, find_images, list_images
-from cmt.data.panoptic.json import parse_json
-from cmt.data.panoptic.registry import (
-    LAYOUTS,
-    Paths,
-    image_path,
+from cmt.data.panoptic.complete import (
+    fill_sizes,
+    find_images,
+    list_images,
     set_things,
     shift_categories,
 )
+from cmt.data.panoptic.json import parse_json
+from cmt.data.panoptic.registry import LAYOUTS, Paths, image_path
 from cmt.errors import InputError
 from cmt.io.storage import is_file, is_folder, read_bytes
-
-EXIF_CHOICES = ("auto", "apply", "ignore")
 
 
 class Source(NamedTuple):
@@ -35,17 +33,14 @@ class Source(NamedTuple):
     annotations_sha256: str
 
 
-def open_source(paths: Paths, exif: str | None = None) -> Source:
-    """Reads and checks the json of a data set; `exif` is in place of that of `paths`.
+def open_source(paths: Paths) -> Source:
+    """Reads and checks the json of a data set.
 
     Raises:
       JsonFault: the file holds no json object.
-      InputError: the json or a folder is missing, or `exif` is no choice.
+      InputError: the json or a folder is missing.
     """
     _check_paths(paths)
-    paths = paths._replace(exif=exif or paths.exif)
-    if paths.exif not in EXIF_CHOICES:
-        raise InputError(f"--exif must be one of {EXIF_CHOICES}; got {paths.exif!r}")
     data = read_bytes(paths.annotations)
     digest = hashlib.sha256(data).hexdigest()
     content = parse_json(paths.annotations, data)

@@ -21,7 +21,7 @@ from cmt.data.convert import shards
 from cmt.data.convert.encode import (
     RECORD_VERSION,
     EncodingOptions,
-    encode_images,
+    encode_image,
     left_out,
 )
 from cmt.data.convert.shards import Budget, ConvertOptions, MadeShard, ShardTask
@@ -46,8 +46,6 @@ from cmt.io.storage import Location, join
 
 _SHARD_BYTES = 200 * 10**6
 _DISTRIBUTION = "cmt-deeplab"
-# Images a process works on before it hands over: enough that handing over is cheap,
-# few enough that no process waits for the last one.
 _CHUNK_IMAGES = 8
 # Starting processes takes as long as converting so many.
 _ALONE_IMAGES = 32
@@ -83,7 +81,7 @@ def convert(
       InputError: the data has faults (the first is named), or the split exists.
     """
     _check_options(output, split, options)
-    source = open_source(paths, options.exif)
+    source = open_source(paths)
     budget = Budget(options.max_bad)
     entries = _usable(source, budget, options.limit)
     encoding = EncodingOptions(
@@ -262,25 +260,14 @@ def make_shards(
     *,
     workers: int = 0,
 ) -> list[MadeShard]:
-    """A `Maker`: makes the shards one after the other, each by all processes.
-
-    Args:
-      workers: number of processes; 0 for one a processor.
-    """
+    """A `Maker`: makes the shards one after the other, each by all processes."""
     if not tasks:
         return []
-    chunks = [
-        task.entries[start : start + _CHUNK_IMAGES]
-        for task in tasks
-        for start in range(0, len(task.entries), _CHUNK_IMAGES)
-    ]
-    total = sum(len(task.entries) for task in tasks)
-    if total < _ALONE_IMAGES:
-        workers = 1
-    encode = functools.partial(encode_images, encoding)
-    results = parallel_map(encode, chunks, workers=workers)
-    flat = itertools.chain.from_iterable(results)
-    encoded = track(flat, description="convert", total=total)
+    entries = [entry for task in tasks for entry in task.entries]
+    workers = workers if len(entries) >= _ALONE_IMAGES else 1
+    encode = functools.partial(encode_image, encoding)
+    results = parallel_map(encode, entries, workers=workers, chunk=_CHUNK_IMAGES)
+    encoded = track(results, description="convert", total=len(entries))
     made = []
     with contextlib.closing(results), contextlib.closing(encoded):
         for task in tasks:

@@ -50,13 +50,6 @@ class Encoded(NamedTuple):
     notes: Mapping[str, list[Any]] = {}
 
 
-def encode_images(
-    options: EncodingOptions, entries: Sequence[PanopticImage]
-) -> list[Encoded]:
-    """The records of some images."""
-    return [encode_image(options, entry) for entry in entries]
-
-
 def encode_image(options: EncodingOptions, entry: PanopticImage) -> Encoded:
     """The record of an image, or what is wrong with its files."""
     files = FilesCheck(options.files, entry)

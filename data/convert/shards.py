@@ -43,8 +43,6 @@ class ConvertOptions:
       shards: number of files; 0 for as many as 200 MB each needs.
       limit: only the first images; 0 for all.
       keep_crowd: crowd is its class with instance 0 instead of void.
-      exif: "auto", "apply" or "ignore", see `Paths`; None for what the data
-        set says.
       max_bad: images with faults that are left out before it is refused.
       resume: keep the finished shards of an earlier run that have not changed.
       overwrite: replace the split if it exists.
@@ -53,7 +51,6 @@ class ConvertOptions:
     shards: int = 0
     limit: int = 0
     keep_crowd: bool = False
-    exif: str | None = None
     max_bad: int = 0
     resume: bool = False
     overwrite: bool = False

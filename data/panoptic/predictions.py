@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import operator
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -101,27 +102,26 @@ def write_predictions(
         raise
 
 
-class Written(NamedTuple):
-    """What the json says of an image whose PNG is written."""
-
-    image: dict[str, Any]
-    annotation: dict[str, Any]
-
-
 class PredictionWriter:
-    """Writes PNGs to a folder; `content` collects what belongs in the json."""
+    """Writes PNGs to a folder, and keeps what the json says of them."""
 
     def __init__(self, folder: Path, categories: Sequence[Category]):
-        """Starts with no image."""
         self._folder = folder
+        self._categories = categories
         self._category_ids = {category.id for category in categories}
         self._lock = threading.Lock()
         self._image_ids: set[ImageId] = set()
         self._png_names: set[str] = set()
-        self.content: dict[str, list[dict[str, Any]]] = {
-            "images": [],
-            "annotations": [],
-            "categories": [category.to_json() for category in categories],
+        self._written: list[tuple[int, dict[str, Any], dict[str, Any]]] = []
+
+    @property
+    def content(self) -> dict[str, list[dict[str, Any]]]:
+        """What belongs in the json."""
+        entries = sorted(self._written, key=operator.itemgetter(0))
+        return {
+            "images": [image for _, image, _ in entries],
+            "annotations": [annotation for _, _, annotation in entries],
+            "categories": [category.to_json() for category in self._categories],
         }
 
     def add(
@@ -130,8 +130,10 @@ class PredictionWriter:
         file_name: str,
         panoptic: np.ndarray,
         scores: Mapping[int, float] | None = None,
+        *,
+        place: int = 0,
     ) -> None:
-        """Writes one image.
+        """Writes one image; threads may do so at the same time.
 
         Args:
           image_id: the data set's own id, once only.
@@ -139,24 +141,11 @@ class PredictionWriter:
           panoptic: [H, W] int32, category id * 1000 + instance, 0 is void.
           scores: how sure the segment of each value is, 0 to 1; mask AP needs them.
             None: nothing is known.
+          place: of the image in the json; those of one place are in the order of calls.
 
         Raises:
           InputError: the image came before, or a value has no category or no colour.
         """
-        self.keep(self.write(image_id, file_name, panoptic, scores))
-
-    def write(
-        self,
-        image_id: ImageId,
-        file_name: str,
-        panoptic: np.ndarray,
-        scores: Mapping[int, float] | None = None,
-    ) -> Written:
-        """Writes the PNG of an image, as `add`; the json lacks it until `keep`.
-
-        Threads may do so at the same time.
-        """
-        height, width = panoptic.shape
         segments = self._segments(panoptic, file_name, scores)
         with self._lock:
             if image_id in self._image_ids:
@@ -165,16 +154,11 @@ class PredictionWriter:
             png = self._png_name(Path(file_name).stem)
             self._png_names.add(png)
         write_ids(self._folder / png, panoptic)
+        height, width = panoptic.shape
         image = {"id": image_id, "file_name": file_name}
-        return Written(
-            {**image, "width": width, "height": height},
-            {"image_id": image_id, "file_name": png, "segments_info": segments},
-        )
-
-    def keep(self, written: Written) -> None:
-        """Appends an image to the json."""
-        self.content["images"].append(written.image)
-        self.content["annotations"].append(written.annotation)
+        image |= {"width": width, "height": height}
+        annotation = {"image_id": image_id, "file_name": png, "segments_info": segments}
+        self._written.append((place, image, annotation))
 
     def _png_name(self, stem: str) -> str:
         name, copies = f"{stem}.png", 1

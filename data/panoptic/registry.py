@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from cmt.errors import InputError, few
 from cmt.io.storage import Location
 
 
@@ -94,46 +93,3 @@ def image_path(dataset: str, file_name: str) -> str:
     """Returns the path, below the images folder, of an image that the json names."""
     pattern, replacement = LAYOUTS[dataset].image_path if dataset else ("", "")
     return re.sub(pattern, replacement, file_name) if pattern else file_name
-
-
-def shift_categories(content: dict, offset: int) -> None:
-    """Adds `offset` to all category ids of a COCO panoptic json.
-
-    What is no list, object or integer is left as it is, for the checks to find.
-    """
-    lists = [(content.get("categories"), "id")]
-    annotations = content.get("annotations")
-    for entry in annotations if isinstance(annotations, list) else ():
-        if isinstance(entry, dict):
-            lists.append((entry.get("segments_info"), "category_id"))
-    for entries, key in lists:
-        for entry in entries if isinstance(entries, list) else ():
-            if isinstance(entry, dict) and isinstance(entry.get(key), int):
-                entry[key] += offset
-
-
-def set_things(content: dict, things: Collection[str]) -> None:
-    """Sets "isthing" of all categories of a json: 1 for those named, 0 for others.
-
-    Args:
-      content: of the json; what is no list or object is left for the checks.
-      things: names of categories, or ids as text.
-
-    Raises:
-      InputError: no category has one of the names.
-    """
-    listed = content.get("categories")
-    listed = listed if isinstance(listed, list) else []
-    categories = [entry for entry in listed if isinstance(entry, dict)]
-    known: set[str] = set()
-    for entry in categories:
-        names = {str(entry.get("id")), str(entry.get("name"))}
-        known |= names
-        entry["isthing"] = int(not names.isdisjoint(things))
-    unknown = [name for name in things if name not in known]
-    if unknown:
-        names = [str(entry.get("name", entry.get("id"))) for entry in categories]
-        raise InputError(
-            f"--things must name categories of the json; got {unknown[0]!r}; there "
-            f"are {few(names, 10)}"
-        )

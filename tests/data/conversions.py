@@ -12,9 +12,16 @@ from cmt.io.storage import Location
 
 
 def convert_paths(
-    paths: Paths, *, output: Location, split: str, workers: int = 0, **options
+    paths: Paths,
+    *,
+    output: Location,
+    split: str,
+    workers: int = 0,
+    exif: str = "",
+    **options,
 ) -> Manifest:
     """The manifest of a data set that is converted with `ConvertOptions`."""
+    paths = paths._replace(exif=exif or paths.exif)
     maker = functools.partial(conversion.make_shards, workers=workers)
     return conversion.convert(
         paths,

@@ -47,9 +47,11 @@ class DataSet:
     def change_ids(self, change: Callable[[np.ndarray], np.ndarray]) -> None:
         write_ids(self.mask(), change(read_ids(self.mask())))
 
-    def found(self, *, strict: bool = False, **options: Any) -> Validation:
+    def found(
+        self, *, strict: bool = False, exif: str = "auto", **options: Any
+    ) -> Validation:
         self.sources["annotations"].write_text(json.dumps(self.content))
-        paths = Paths(**self.sources, strict=strict)
+        paths = Paths(**self.sources, strict=strict, exif=exif)
         return validate(paths, workers=1, **options)
 
 

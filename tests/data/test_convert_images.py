@@ -121,7 +121,7 @@ def test_orientations_that_the_masks_ignore(tmp_path, orientation, exif):
     assert features["image/encoded"].bytes_list.value == [content]
     (note,) = [
         note
-        for note in validate(Paths(**sources), exif=exif).notes
+        for note in validate(Paths(**sources, exif=exif)).notes
         if note.image == "a.jpg"
     ]
     assert note.kind == "orientation" and f"orientation is {orientation}" in note.line

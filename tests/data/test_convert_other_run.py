@@ -110,7 +110,7 @@ def test_a_complete_split_of_the_same_run_stays(broken, tmp_path, monkeypatch):
     options = dict(**broken, output=tmp_path / "out", split="val", workers=1, shards=3)
     convert(**options)
     before = listing(tmp_path / "out")
-    monkeypatch.setattr(convert_module, "encode_images", None)
+    monkeypatch.setattr(convert_module, "encode_image", None)
     convert(**options | {"limit": 6, "workers": 2}, resume=True)
     assert listing(tmp_path / "out") == before
 
@@ -208,7 +208,7 @@ def test_cut_off_at_the_end_no_shard_that_stayed_is_made_again(
         convert(**options, resume=True)
     assert not (tmp_path / "out" / "val.manifest.json").exists()
     monkeypatch.setattr(storage, "move", plain)
-    monkeypatch.setattr(convert_module, "encode_images", None)
+    monkeypatch.setattr(convert_module, "encode_image", None)
     convert(**options, resume=True)
     assert listing(tmp_path / "out") == before
 

@@ -20,14 +20,14 @@ from tests.data.conversions import convert
 # Does as `cmt`, but stays at an image, and makes a file when it is there.
 _SLOW = """
 import pathlib, sys, time
-from cmt.data.convert import convert, encode
-plain = encode.encode_image
+from cmt.data.convert import convert
+plain = convert.encode_image
 def slow(encoding, entry):
     if entry.image_id == int(sys.argv[1]):
         pathlib.Path(sys.argv[2]).touch()
         time.sleep(60)
     return plain(encoding, entry)
-encode.encode_image = slow
+convert.encode_image = slow
 convert._CHUNK_IMAGES = 1
 from cmt.cli.main import main
 main(sys.argv[3:])
@@ -112,13 +112,12 @@ def test_a_full_disk(broken, tmp_path, capsys, monkeypatch):
 def test_a_worker_that_dies(broken, tmp_path, monkeypatch, image):
     """`test_parallel` has one that does; here it is what conversion makes of it."""
 
-    def dies(function, items, *, workers):
+    def dies(function, items, **options):
         for item in items:
-            if any(entry.image_id == image for entry in item):
+            if item.image_id == image:
                 raise WorkError("a worker process died")
             yield function(item)
 
-    monkeypatch.setattr(convert_module, "_CHUNK_IMAGES", 1)
     monkeypatch.setattr(convert_module, "parallel_map", dies)
     output = tmp_path / "out"
     with pytest.raises(WorkError) as caught:

@@ -178,7 +178,7 @@ def test_what_changes_no_record_makes_no_shard_again(
     def none(encoding, entries):
         raise AssertionError("converted again")
 
-    monkeypatch.setattr(convert_module, "encode_images", none)
+    monkeypatch.setattr(convert_module, "encode_image", none)
     assert convert(**sources, **options, resume=True).shards == first.shards
 
 
