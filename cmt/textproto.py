@@ -32,6 +32,14 @@ _FLOATS = (Field.CPPTYPE_FLOAT, Field.CPPTYPE_DOUBLE)
 _BRACKETS = {"{": "}", "<": ">"}
 
 
+class UnknownField(InputError):
+    """A change, `path=value`, of a field that does not exist."""
+
+    def __init__(self, assignment: str, reason: str):
+        super().__init__(f"--set {assignment}: {reason}")
+        self.assignment = assignment
+
+
 def nearest(name: str, choices: Sequence[str]) -> str:
     """Returns "; did you mean 'X'?", or else a list of the choices."""
     close = difflib.get_close_matches(name, choices, n=1, cutoff=0.6)
@@ -259,13 +267,14 @@ def assign(message: message_lib.Message, assignment: str) -> str:
     for parent in parents:
         field = owner.DESCRIPTOR.fields_by_name.get(parent)
         if field is None:
-            raise InputError(f"{says}: {unknown_field(parent, owner.DESCRIPTOR, root)}")
+            reason = unknown_field(parent, owner.DESCRIPTOR, root)
+            raise UnknownField(assignment, reason)
         if not is_message(field):
             raise InputError(f"{says}: '{parent}' is a value and has no fields")
         owner = getattr(owner, parent)
     field = owner.DESCRIPTOR.fields_by_name.get(name)
     if field is None:
-        raise InputError(f"{says}: {unknown_field(name, owner.DESCRIPTOR, root)}")
+        raise UnknownField(assignment, unknown_field(name, owner.DESCRIPTOR, root))
     if is_message(field):
         inside = ", ".join(f"{path}.{leaf.name}" for leaf in field.message_type.fields)
         meant = _meant_inside(path, field.message_type, text)

@@ -70,14 +70,57 @@ def line_meant(words: Sequence[str], usage: Any) -> str | None:
             told.append(f"{name} is set with --set")
             continue
         told.append(_explain(name, meant))
-        for field in meant.fields:
-            text, devices = _value(field, name.strip("-"), value)
-            line += ["--set", f"{field}={text}"]
-            before += devices
-    if not told:
+        changes, devices = _changes(meant, name.strip("-"), value)
+        line += changes
+        before += devices
+    return _answer(told, before, line) if told else None
+
+
+def change_meant(words: Sequence[str], error: Exception) -> str | None:
+    """Explains a `--set` of a field that does not exist, where a habit stands for one.
+
+    Args:
+      words: of the command line, after "cmt".
+      error: what ended the command.
+
+    Returns:
+      As `line_meant`.
+    """
+    from cmt import textproto
+
+    if not isinstance(error, textproto.UnknownField):
         return None
-    typed = " ".join([*before, shlex.join(line)])
-    return f"{'; '.join(told)}; type: {typed}"
+    change = error.assignment
+    name, _, value = (part.strip() for part in change.partition("="))
+    fields = {path.rpartition(".")[2] for path in _leaves()}
+    # A field of this name in another place is what the error names itself.
+    meant = None if name.rpartition(".")[2] in fields else _meant(name)
+    if meant is None:
+        return None
+    changes, devices = _changes(meant, name.rpartition(".")[2], value)
+    line = ["cmt"]
+    for word in words:
+        if word == change and line[-1] == "--set":
+            line[-1:] = changes
+        else:
+            line += changes if word == f"--set={change}" else [word]
+    return _answer([_explain(name, meant)], devices, line)
+
+
+def _changes(
+    meant: _Meant, name: str, value: str | None
+) -> tuple[list[str], list[str]]:
+    """The options that make a change, and what to set in the environment."""
+    changes, before = [], []
+    for field in meant.fields:
+        text, devices = _value(field, name, value)
+        changes += ["--set", f"{field}={text}"]
+        before += devices
+    return changes, before
+
+
+def _answer(told: Sequence[str], before: Sequence[str], line: Sequence[str]) -> str:
+    return f"{'; '.join(told)}; type: {' '.join([*before, shlex.join(line)])}"
 
 
 def _pairs(

@@ -104,7 +104,8 @@ def explain(error: Exception, words: Sequence[str] = ()) -> tuple[int, str]:
       (exit code, message without line breaks).
     """
     if isinstance(error, CmtError):
-        code, message = error.exit_code, str(error)
+        code = error.exit_code
+        message = habits.change_meant(words, error) or str(error)
     elif isinstance(error, _UsageError):
         code, message = 2, _explain_usage(error, words)
     elif isinstance(error, typer.Abort):

@@ -28,12 +28,6 @@ _PNG_HEADER = len(_PNG_HEAD) + 13
 _GREY_16 = bytes((16, 0))  # bit depth and colour type of a PNG
 # Records tried in place of a damaged one, where damage is skipped.
 _ATTEMPTS = 8
-_SPECS = Example(
-    name=tf.TensorSpec([], tf.string),
-    image=tf.TensorSpec([None, None, 3], tf.uint8),
-    labels=tf.TensorSpec([None, None], tf.int32),
-    record=tf.TensorSpec([], tf.int64),
-)
 
 
 def example_reader(
@@ -81,9 +75,7 @@ def example_reader(
         attempts = tf.data.Dataset.range(_ATTEMPTS if skip_damaged else 1)
         examples = attempts.flat_map(attempt)
         failed = tf.data.Dataset.from_tensors(number).map(records.fail)
-        example = examples.concatenate(failed).take(1).get_single_element()
-        pairs = zip(example, _SPECS, strict=True)
-        return Example(*(tf.ensure_shape(value, spec.shape) for value, spec in pairs))
+        return examples.concatenate(failed).take(1).get_single_element()
 
     return read
 
@@ -113,12 +105,10 @@ def read_record(index: RecordIndex, record: int) -> tf.Tensor:
 
 def image_name(index: RecordIndex, record: int) -> str:
     """The name of a record's image; "damaged" where it cannot be read."""
-    features = {"image/filename": tf.io.FixedLenFeature([], tf.string)}
     try:
-        found = tf.io.parse_single_example(read_record(index, record), features)
+        return _name(read_record(index, record)).numpy().decode(errors="replace")
     except tf.errors.OpError:
         return "damaged"
-    return found["image/filename"].numpy().decode(errors="replace")
 
 
 def image_names(index: RecordIndex, count: int) -> list[str]:
@@ -127,15 +117,14 @@ def image_names(index: RecordIndex, count: int) -> list[str]:
     Raises:
       tf.errors.OpError: a record cannot be read.
     """
-    features = {"image/filename": tf.io.FixedLenFeature([], tf.string)}
-    records = _Records(index)
+    records, numbers = _Records(index), tf.data.Dataset.range(count)
+    names = numbers.map(lambda n: _name(records.content(n)), tf.data.AUTOTUNE)
+    return [name.decode(errors="replace") for name in names.as_numpy_iterator()]
 
-    def name(number: tf.Tensor) -> tf.Tensor:
-        example = tf.io.parse_single_example(records.content(number), features)
-        return example["image/filename"]
 
-    numbers = tf.data.Dataset.range(count).map(name, tf.data.AUTOTUNE)
-    return [name.decode(errors="replace") for name in numbers.as_numpy_iterator()]
+def _name(serialized: tf.Tensor) -> tf.Tensor:
+    features = {tfrecord.NAME: tf.io.FixedLenFeature([], tf.string)}
+    return tf.io.parse_single_example(serialized, features)[tfrecord.NAME]
 
 
 def why_damaged(index: RecordIndex, record: int, num_classes: int) -> str:

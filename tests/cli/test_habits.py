@@ -133,6 +133,39 @@ def test_a_message_is_not_guessed_at(change, capsys):
     assert "is a message; set one of: " in err
 
 
+@pytest.mark.parametrize(
+    ("typed", "before", "after"),
+    [
+        ("--set lr=0.1", "", f"--set {RATE}=0.1"),
+        ("--set=batch=8 --smoke", "", f"--set {BATCH}=8 --smoke"),
+        ("--set batch-size=8", "", f"--set {BATCH}=8"),
+        (
+            "--set trainer.seed=3 --set bs=8",
+            "",
+            f"--set trainer.seed=3 --set {BATCH}=8",
+        ),
+        ("--set trainer.lr=0.1 --smoke", "", f"--set {RATE}=0.1 --smoke"),
+        ("--set optim=sgdx", "", "--set trainer.optimizer.kind=..."),
+        ("--set epochs=3", "", "--set trainer.steps=..."),
+        ("--set device=0,1", "CUDA_VISIBLE_DEVICES=0,1 ", f"--set {KIND}=MIRRORED"),
+    ],
+)
+def test_a_habit_that_is_set_is_answered_as_an_option_is(typed, before, after, capsys):
+    start = "train scenes/tiny --output runs/x"
+    code, out, err = run(capsys, *shlex.split(f"{start} {typed}"))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert " means trainer." in err
+    assert err.endswith(f"; type: {before}cmt {start} {after}\n")
+
+
+def test_a_habit_that_is_no_field_stays_what_it_is(capsys):
+    _, _, err = run(capsys, "config", "show", "scenes/tiny", "--set", "resume=true")
+    assert err.startswith("error: there is no resume: the same command continues the")
+    assert err.endswith("; type: cmt config show scenes/tiny\n")
+    _, _, err = run(capsys, "config", "show", "scenes/tiny", "--set", "fruit=3")
+    assert "ExperimentConfig has no field 'fruit'; choose from: name, model" in err
+
+
 def test_a_change_in_the_place_of_the_config(capsys):
     code, _, err = run(capsys, "train", "trainer.steps=5", "--output", "x")
     assert code == 2
