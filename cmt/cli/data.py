@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cmt.cli.data_inspect import inspect
-from cmt.cli.options import Things, things_named
+from cmt.cli.data_paths import named_paths, with_reading
+from cmt.cli.options import Things
 
 if TYPE_CHECKING:
     from cmt.data.convert.convert import Maker
-    from cmt.data.panoptic.registry import Paths
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -172,8 +172,8 @@ def validate(
     from cmt.cli.data_report import print_validation
     from cmt.data.checks.report import validate as check
 
-    paths = _paths(images, annotations, masks, dataset, root, split, category_offset)
-    paths = _with_reading(paths, exif, things, strict)
+    paths = named_paths(images, annotations, masks, dataset, root, split)
+    paths = with_reading(paths, exif and exif.value, category_offset, things, strict)
     found = check(paths, workers=workers, num_centers=num_centers)
     if as_json:
         print(json.dumps(found.to_json(), indent=2))
@@ -181,54 +181,6 @@ def validate(
         print_validation(found, examples)
     if found.problems:
         raise typer.Exit(1)
-
-
-def _paths(
-    images: str | None,
-    annotations: str | None,
-    masks: str | None,
-    dataset: str | None,
-    root: str | None,
-    split: str,
-    category_offset: int | None,
-) -> Paths:
-    """The three paths, or those of a registered data set."""
-    from cmt.data.panoptic.registry import Paths
-    from cmt.data.records.manifest import find_paths
-    from cmt.errors import InputError
-
-    given = {"--images": images, "--annotations": annotations, "--masks": masks}
-    missing = [option for option, path in given.items() if path is None]
-    if dataset is not None and len(missing) < 3:
-        raise InputError(
-            "--dataset names images, annotations and masks itself; leave out those "
-            "three, or --dataset"
-        )
-    if dataset is None and root is not None:
-        raise InputError(f"--root {root} goes with --dataset; give both or neither")
-    if dataset is not None:
-        paths = find_paths(dataset, root, split)
-    elif missing:
-        raise InputError(
-            f"{missing[0]} is missing; give --images, --annotations and --masks, or "
-            "--dataset"
-        )
-    else:
-        paths = Paths(images, annotations, masks)
-    if category_offset is not None:
-        paths = paths._replace(category_offset=category_offset)
-    return paths
-
-
-def _with_reading(
-    paths: Paths, exif: Exif | None, things: str | None, strict: bool
-) -> Paths:
-    """The paths with what --exif, --things and --strict say of reading them."""
-    if exif is not None:
-        paths = paths._replace(exif=exif.value)
-    if things is not None:
-        paths = paths._replace(things=things_named(things))
-    return paths._replace(strict=strict)
 
 
 @app.command()
@@ -274,8 +226,8 @@ def convert(
     from cmt.cli.data_convert import print_conversion, stoppable
     from cmt.data.convert import convert as conversion
 
-    paths = _paths(images, annotations, masks, dataset, root, split, category_offset)
-    paths = _with_reading(paths, exif, things, strict)
+    paths = named_paths(images, annotations, masks, dataset, root, split)
+    paths = with_reading(paths, exif and exif.value, category_offset, things, strict)
     options = conversion.ConvertOptions(
         shards=shards,
         limit=limit,

@@ -13,7 +13,7 @@ from cmt.data.checks.pixels import OF_UNREAD_IDS
 from cmt.data.checks.problems import Found, Kind, Problem, grouped
 from cmt.data.checks.reconcile import FileCounts, reconcile
 from cmt.data.checks.source import Source, open_source
-from cmt.data.panoptic.json import JsonFault, PanopticImage, count_masks
+from cmt.data.panoptic.json import JsonFault, PanopticImage, count_segments
 from cmt.data.panoptic.kinds import Tally
 from cmt.data.panoptic.registry import Paths, image_path
 from cmt.io.parallel import parallel_map
@@ -149,7 +149,10 @@ def validate(
             follows = kind in OF_UNREAD_IDS and problem.image in check.incomplete
             if not (again or follows):
                 found.problems.append(problem)
-    counts = [count_masks(entry.segments, check.is_thing) for entry in check.images]
+    counts = [
+        count_segments(entry.segments, check.is_thing).max_masks
+        for entry in check.images
+    ]
     for entry, count in zip(check.images, counts, strict=True):
         if count > num_centers:
             _note_crowded(found, entry.file_name, count, num_centers)

@@ -25,12 +25,11 @@ from cmt.data.convert.encode import (
     left_out,
 )
 from cmt.data.convert.shards import Budget, ConvertOptions, MadeShard, ShardTask
-from cmt.data.panoptic.json import PanopticImage
+from cmt.data.panoptic.json import Counts, PanopticImage
 from cmt.data.panoptic.kinds import Tally
 from cmt.data.panoptic.registry import Paths
 from cmt.data.records.manifest import (
     Contents,
-    Counts,
     Manifest,
     Origin,
     Shard,

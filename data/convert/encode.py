@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from cmt.data.checks.files import FilesCheck
 from cmt.data.checks.problems import Problem
-from cmt.data.panoptic.categories import Category, class_of_id
-from cmt.data.panoptic.json import PanopticImage, Segment, count_masks
+from cmt.data.panoptic.categories import Category
+from cmt.data.panoptic.json import Counts, PanopticImage, count_segments
 from cmt.data.panoptic.masks import label_values
 from cmt.data.panoptic.registry import Paths
-from cmt.data.records.manifest import Counts, Skipped
+from cmt.data.records.manifest import Skipped
 from cmt.data.records.tfrecord import encode_example, frame
 from cmt.io.images import ImageFile
 from cmt.io.png import ImageFault
@@ -59,13 +59,7 @@ def encode_image(options: EncodingOptions, entry: PanopticImage) -> Encoded:
         segment._replace(area=area)
         for segment, area in zip(entry.segments, files.areas, strict=True)
     ]
-    # The check of the json has refused what no label holds.
-    values = label_values(
-        drawn,
-        class_of_id(options.categories),
-        [category.is_thing for category in options.categories],
-        keep_crowd=options.keep_crowd,
-    )
+    values = label_values(drawn, options.categories, keep_crowd=options.keep_crowd)
     labels = np.array([0, 0, *values], np.uint16).take(files.index)
     try:
         image, image_format = _encoded_rgb(files.image)
@@ -80,21 +74,9 @@ def encode_image(options: EncodingOptions, entry: PanopticImage) -> Encoded:
     )
     source = hashlib.sha256(files.image.content)
     source.update(files.mask)
-    counts = count_segments(
-        [segment for segment in drawn if segment.area], options.categories
-    )
+    is_thing = {category.id: category.is_thing for category in options.categories}
+    counts = count_segments([one for one in drawn if one.area], is_thing)
     return Encoded(frame(record), source.digest(), [], counts, files.mended)
-
-
-def count_segments(
-    segments: Sequence[Segment], categories: Sequence[Category]
-) -> Counts:
-    """Counts the things, stuff classes, crowd and masks of one image."""
-    is_thing = {category.id: category.is_thing for category in categories}
-    crowd = sum(segment.is_crowd for segment in segments)
-    masks = count_masks(segments, is_thing)
-    stuff = {one.category_id for one in segments if not is_thing[one.category_id]}
-    return Counts(masks - len(stuff), len(stuff), crowd, masks)
 
 
 def _encoded_rgb(image: ImageFile) -> tuple[bytes, str]:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cmt.data.convert.encode import Encoded, left_out
-from cmt.data.panoptic.json import PanopticImage
+from cmt.data.panoptic.json import Counts, PanopticImage
 from cmt.data.panoptic.kinds import Tally
-from cmt.data.records.manifest import Counts, Manifest, Shard, Skipped, manifest_path
+from cmt.data.records.manifest import Manifest, Shard, Skipped, manifest_path
 from cmt.data.records.tfrecord import INDEX_SUFFIX
 from cmt.errors import CmtError, InputError
 from cmt.io import storage

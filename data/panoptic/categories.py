@@ -54,11 +54,6 @@ class Category(NamedTuple):
         }
 
 
-def class_of_id(categories: Sequence[Category]) -> dict[int, int]:
-    """Contiguous class, 1..C, of each category id."""
-    return {category.id: index + 1 for index, category in enumerate(categories)}
-
-
 def first_difference(
     one: Sequence[Category], other: Sequence[Category]
 ) -> tuple[int, str, str] | None:

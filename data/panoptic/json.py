@@ -83,6 +83,23 @@ class PanopticImage(NamedTuple):
         return self.path or self.file_name
 
 
+class Counts(NamedTuple):
+    """Segments with pixels: stuff classes and crowd regions of each image, things.
+
+    `things` are instances that are not crowd; one image has `max_masks`, the most.
+    """
+
+    things: int = 0
+    stuff: int = 0
+    crowd: int = 0
+    max_masks: int = 0
+
+    def plus(self, other: Counts) -> Counts:
+        """Returns the counts of both."""
+        sums = (one + more for one, more in zip(self[:3], other[:3], strict=True))
+        return Counts(*sums, max(self.max_masks, other.max_masks))
+
+
 class PanopticAnnotations(NamedTuple):
     """A COCO panoptic json; its images are in the order of "annotations"."""
 
@@ -103,22 +120,23 @@ def record_name(file_name: str) -> str:
     return str(PurePosixPath(file_name).with_suffix("")) if file_name else ""
 
 
-def count_masks(
+def count_segments(
     segments: Iterable[Segment], is_thing: Mapping[int, bool | None]
-) -> int:
-    """Counts the masks that training makes of an image: things less crowd, and stuff.
+) -> Counts:
+    """Counts the segments of an image, and the masks that training makes of them.
 
     Args:
       segments: of the image.
       is_thing: of each category id; unknown ones are counted as things.
     """
-    stuff, things = set(), 0
+    stuff, things, crowd = set(), 0, 0
     for segment in segments:
+        crowd += segment.is_crowd
         if is_thing.get(segment.category_id) is False:
             stuff.add(segment.category_id)
         elif not segment.is_crowd:
             things += 1
-    return things + len(stuff)
+    return Counts(things, len(stuff), crowd, max_masks=things + len(stuff))
 
 
 def parse_json(path: Location, data: bytes) -> dict[str, Any]:

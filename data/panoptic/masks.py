@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.json import MAX_SEGMENT_ID, Segment
 from cmt.data.panoptic.kinds import Kind
 from cmt.errors import InputError
@@ -105,29 +106,23 @@ def segment_index(ids: np.ndarray, segments: Sequence[Segment]) -> np.ndarray:
 
 
 def label_values(
-    segments: Sequence[Segment],
-    classes: dict[int, int],
-    is_thing: Sequence[bool],
-    *,
-    keep_crowd: bool,
+    segments: Sequence[Segment], categories: Sequence[Category], *, keep_crowd: bool
 ) -> list[int]:
     """The label, class * 256 + instance, of each segment of an image.
 
-    Stuff has instance 0; things are numbered 1, 2, ... in each class in the order of
-    the segments, those without pixels (area 0) left out. Crowd is void, or with
-    `keep_crowd` its class with instance 0.
-
-    Args:
-      classes: contiguous class of each category id.
-      is_thing: of class 1..C in order.
+    Classes are 1, 2, ... in the order of the categories. Stuff has instance 0; things
+    are numbered 1, 2, ... in each class in the order of the segments, those without
+    pixels (area 0) left out. Crowd is void, or with `keep_crowd` its class with
+    instance 0.
     """
     # The check of the json refuses more classes or instances than labels hold.
-    counts: dict[int, int] = {}
+    classes = {category.id: index for index, category in enumerate(categories)}
+    counts = [0] * len(categories)
     values = []
     for segment in segments:
-        number, instance = classes[segment.category_id], 0
-        if is_thing[number - 1] and not segment.is_crowd and segment.area != 0:
-            instance = counts[number] = counts.get(number, 0) + 1
+        index, instance = classes[segment.category_id], 0
+        if categories[index].is_thing and not segment.is_crowd and segment.area != 0:
+            instance = counts[index] = counts[index] + 1
         void = segment.is_crowd and not keep_crowd
-        values.append(0 if void else number * LABEL_DIVISOR + instance)
+        values.append(0 if void else (index + 1) * LABEL_DIVISOR + instance)
     return values

@@ -10,31 +10,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.registry import LAYOUTS, Paths
+from cmt.data.panoptic.json import Counts
 from cmt.errors import InputError
 from cmt.io import storage
 from cmt.io.files import atomic_write
 from cmt.io.storage import Location, as_location, is_remote, join
 
 _FORMAT = 1
-_ENDING = ".manifest.json"
-
-
-class Counts(NamedTuple):
-    """Segments with pixels: stuff classes and crowd regions of each image, things.
-
-    `things` are instances that are not crowd; one image has `max_masks`, the most.
-    """
-
-    things: int = 0
-    stuff: int = 0
-    crowd: int = 0
-    max_masks: int = 0
-
-    def plus(self, other: Counts) -> Counts:
-        """Returns the counts of both."""
-        sums = (one + more for one, more in zip(self[:3], other[:3], strict=True))
-        return Counts(*sums, max(self.max_masks, other.max_masks))
+MANIFEST_ENDING = ".manifest.json"
 
 
 class Shard(NamedTuple):
@@ -233,7 +216,7 @@ class Manifest:
 
 def manifest_path(folder: Location, split: str) -> Location:
     """Where the manifest of a split is."""
-    return as_location(join(folder, f"{split}{_ENDING}"))
+    return as_location(join(folder, f"{split}{MANIFEST_ENDING}"))
 
 
 def _relative(path: Location, folder: Location) -> str:
@@ -252,52 +235,3 @@ def _resolved(path: str, folder: Location) -> Location:
     if is_remote(folder):
         return path if path.startswith("/") else join(folder, path)
     return (Path(folder).resolve() / path).resolve()
-
-
-def find_paths(dataset: str, root: Location | None, split: str) -> Paths:
-    """Returns the paths of a registered data set, or those a manifest was made from.
-
-    `dataset` is a name of LAYOUTS, or the path of a manifest; `root` is the folder of a
-    registered data set, and `split` "train", "val", ..., which a manifest needs not.
-
-    Raises:
-      InputError: there is no such data set, or no root.
-    """
-    if dataset.endswith(_ENDING):
-        if root is not None:
-            raise InputError(
-                f"--root {root}: a manifest names its own folders; leave --root out"
-            )
-        manifest = Manifest.read(dataset)
-        origin = manifest.origin
-        if not (origin.images and origin.annotations):
-            raise InputError(
-                f"{dataset}: an older manifest, which does not say where the images "
-                "are; give --images, --annotations and --masks"
-            )
-        return Paths(
-            images=origin.images,
-            annotations=origin.annotations,
-            masks=manifest.masks,
-            dataset=origin.dataset,
-            category_offset=origin.category_offset,
-            exif=origin.exif,
-            things=tuple(origin.things),
-            advice="give --images, --annotations and --masks in place of the manifest",
-        )
-    if dataset not in LAYOUTS:
-        raise InputError(
-            f"--dataset must be one of {', '.join(sorted(LAYOUTS))} or a path ending "
-            f"in {_ENDING}; got {dataset!r}"
-        )
-    if root is None:
-        raise InputError(f"--dataset {dataset} needs --root, the folder it is in")
-    layout = LAYOUTS[dataset]
-    words = {"split": split, "long": layout.long_splits.get(split, split)}
-    folders = (layout.images, layout.annotations, layout.masks)
-    return Paths(
-        *(join(root, place.format(**words)) for place in folders),
-        dataset=dataset,
-        category_offset=layout.category_offset,
-        advice=f"check --root {root} and --split {split}",
-    )

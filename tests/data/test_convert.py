@@ -13,6 +13,7 @@ from PIL import Image
 
 from cmt.data.convert import convert as convert_module
 from cmt.data.convert import encode as encode_module
+from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.json import Segment, read_annotations
 from cmt.data.panoptic.masks import label_values, read_ids
 from cmt.data.records.manifest import Manifest
@@ -235,8 +236,12 @@ def segments(count: int, category: int, *, crowd: int = 0) -> list[Segment]:
     return [Segment(n + 1, category, 1, n < crowd) for n in range(count)]
 
 
+def category(number: int, *, is_thing: bool = True) -> Category:
+    return Category(number, "x", is_thing, (0, 0, 0))
+
+
 def test_labels_by_hand():
-    classes, is_thing = {5: 1, 9: 2, 20: 3}, [True, True, False]
+    classes = [category(5), category(9), category(20, is_thing=False)]
     some = [
         Segment(1, 9, 1, False),
         Segment(2, 5, 1, True),
@@ -244,16 +249,15 @@ def test_labels_by_hand():
         Segment(4, 5, 1, False),
         Segment(5, 9, 1, False),
     ]
-    plain = label_values(some, classes, is_thing, keep_crowd=False)
+    plain = label_values(some, classes, keep_crowd=False)
     assert plain == [2 * 256 + 1, 0, 3 * 256, 256 + 1, 2 * 256 + 2]
-    kept = label_values(some, classes, is_thing, keep_crowd=True)
+    kept = label_values(some, classes, keep_crowd=True)
     assert kept == [2 * 256 + 1, 256, 3 * 256, 256 + 1, 2 * 256 + 2]
 
 
 def test_the_largest_label():
-    values = label_values(
-        segments(256, 5, crowd=1), {5: 255}, [True] * 255, keep_crowd=0
-    )
+    classes = [category(number) for number in range(1, 256)]
+    values = label_values(segments(256, 255, crowd=1), classes, keep_crowd=False)
     assert values[-1] == 65535
 
 

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from cmt.data.panoptic.categories import Category, class_of_id
+from cmt.data.panoptic.categories import Category
 from cmt.data.records.manifest import Contents, Manifest, Shard, Skipped
 from cmt.errors import InputError
 
@@ -57,11 +57,6 @@ def test_a_missing_or_damaged_manifest_is_one_clear_line(tmp_path, content, mess
         Manifest.read(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_classes_are_numbered_from_one_in_order():
-    categories = [Category(9, "b", True, (0, 0, 0)), Category(2, "a", True, (0, 0, 0))]
-    assert class_of_id(categories) == {9: 1, 2: 2}
 
 
 def test_files_of_images_left_out_are_told_from_the_manifest_on(tmp_path):
