@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cmt.cli.data_inspect import inspect
-from cmt.cli.data_paths import named_paths, with_reading
 from cmt.cli.options import Things
 
 if TYPE_CHECKING:
@@ -169,6 +168,7 @@ def validate(
         --masks panoptic_val2017
       cmt data validate --dataset coco --root coco --split val
     """
+    from cmt.cli.data_paths import named_paths, with_reading
     from cmt.cli.data_report import print_validation
     from cmt.data.checks.report import validate as check
 
@@ -224,6 +224,7 @@ def convert(
       cmt data convert --dataset coco --root coco --output tfrecords --split val
     """
     from cmt.cli.data_convert import print_conversion, stoppable
+    from cmt.cli.data_paths import named_paths, with_reading
     from cmt.data.convert import convert as conversion
 
     paths = named_paths(images, annotations, masks, dataset, root, split)

@@ -26,7 +26,6 @@ from cmt.cli import (
     doctor,
     evaluate,
     export,
-    habits,
     model,
     predict,
     score,
@@ -103,6 +102,8 @@ def explain(error: Exception, words: Sequence[str] = ()) -> tuple[int, str]:
     Returns:
       (exit code, message without line breaks).
     """
+    from cmt.cli import habits  # Of no use where nothing goes wrong.
+
     if isinstance(error, CmtError):
         code = error.exit_code
         message = habits.change_meant(words, error) or str(error)
@@ -127,6 +128,8 @@ def _is_help(error: Exception) -> bool:
 
 
 def _explain_usage(error: Exception, words: Sequence[str]) -> str:
+    from cmt.cli import habits
+
     if error.ctx and (meant := habits.line_meant(words, error.ctx)):
         return meant
     command = error.ctx.command_path if error.ctx else "cmt"

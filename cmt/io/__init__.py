@@ -1,1 +1,1 @@
-"""Files, processes and progress: plumbing that knows nothing of panoptic data."""
+"""Files, images, processes and progress: plumbing that knows no panoptic data."""

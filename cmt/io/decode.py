@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from cmt.io.images import JPEG_HEAD
+from cmt.io.images import JPEG_HEAD, ORIENTATION_TAG
 from cmt.io.png import HEAD, MAX_PIXELS, MAX_SIDE
 
 # TensorFlow decodes GIF too, but all frames of it, however many: no limit holds there.
@@ -25,7 +25,7 @@ _APP1, _FILL = 0xE1, 0xFF
 # Markers that may stand before the pixels' header: APP0 to APP15, comments, tables.
 _BEFORE_EXIF = (*range(0xE0, 0xF0), 0xFE, 0xDB, 0xC4, _FILL)
 _EXIF = b"Exif\0\0"
-_ORIENTATION_TAG, _LONG = 0x0112, 4
+_LONG = 4
 _ENTRY_BYTES = 12
 # More than a file has segments in front of its EXIF.
 _MAX_SEGMENTS = 64
@@ -184,7 +184,7 @@ def _orientation_of_exif(exif: tf.Tensor) -> tf.Tensor:
     entries = tf.reshape(_codes(directory), [-1, _ENTRY_BYTES])
     short = number(entries[:, 8:10])
     values = tf.where(number(entries[:, 2:4]) == _LONG, number(entries[:, 8:]), short)
-    is_tag = number(entries[:, :2]) == _ORIENTATION_TAG
+    is_tag = number(entries[:, :2]) == ORIENTATION_TAG
     possible = is_tag & (values >= 1) & (values <= 8)
     return tf.reduce_max(tf.concat([[1], tf.where(possible, values, 1)], axis=0))
 

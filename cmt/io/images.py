@@ -44,10 +44,10 @@ DECODING_ERRORS = (
     struct.error,
     Image.DecompressionBombError,
 )
-_ORIENTATION_TAG = 0x0112
+ORIENTATION_TAG = 0x0112
 # Pillow's modes that can be made RGB, after RGB itself.
-_SIXTEEN_BITS = ("I;16", "I;16B", "I;16L")
-_MODES = ("RGB", "L", "LA", "1", *_SIXTEEN_BITS, "CMYK", "P", "PA", "RGBA", "RGBX")
+SIXTEEN_BITS = ("I;16", "I;16B", "I;16L")
+_MODES = ("RGB", "L", "LA", "1", *SIXTEEN_BITS, "CMYK", "P", "PA", "RGBA", "RGBX")
 _MODES += ("YCbCr", "HSV")
 _EXIF_CHUNKS = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 # Between segments and in the pixels of a JPEG: not stuffing, and no restart.
@@ -137,7 +137,7 @@ def decode_rgb(
             _check_mode(image)
             if turns and _exif_orientation(image) != 1:
                 image = ImageOps.exif_transpose(image)
-            if image.mode not in _SIXTEEN_BITS:
+            if image.mode not in SIXTEEN_BITS:
                 return image.convert("RGB")
             # Pillow would cut values off at 255.
             upper = (np.asarray(image) >> 8).astype(np.uint8)
@@ -183,7 +183,7 @@ def decoding_fault(error: Exception) -> ImageFault:
 def _exif_orientation(image: Image.Image) -> int:
     """What its EXIF says; 1, as stored, where that is damaged or missing."""
     with contextlib.suppress(*DECODING_ERRORS):
-        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+        orientation = image.getexif().get(ORIENTATION_TAG, 1)
         return int(orientation) if orientation in MIRRORED_OR_TURNED else 1
     return 1
 

@@ -12,6 +12,7 @@ from cmt.data.panoptic.registry import Paths
 from cmt.io.images import (
     MIRRORED_OR_TURNED,
     SIDES_SWAPPED,
+    SIXTEEN_BITS,
     ImageFile,
     read_image,
 )
@@ -19,7 +20,7 @@ from cmt.io.png import ImageFault
 from cmt.io.storage import join, read_bytes
 
 # Pillow's modes besides RGB, and the note on each; Kind.NOT_RGB on others.
-_MODES = dict.fromkeys(("L", "LA", "1", "I;16", "I;16B", "I;16L"), Kind.GREY)
+_MODES = dict.fromkeys(("L", "LA", "1", *SIXTEEN_BITS), Kind.GREY)
 _MODES |= {"CMYK": Kind.CMYK}
 
 
