@@ -12,7 +12,6 @@ import tensorflow as tf
 from PIL import Image
 
 from cmt.data.convert import convert as convert_module
-from cmt.data.convert import encode as encode_module
 from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.json import Segment, read_annotations
 from cmt.data.panoptic.masks import label_values, read_ids
@@ -175,7 +174,7 @@ def test_resume_keeps_what_is_current(broken, tmp_path, monkeypatch):
     output = tmp_path / "out"
     options = dict(**broken, output=output, split="val", shards=3, workers=1)
     encoded = []
-    plain = encode_module.encode_image
+    plain = convert_module.encode_image
     monkeypatch.setattr(convert_module, "_CHUNK_IMAGES", 1)
 
     def count(encoding, entry):
@@ -187,12 +186,12 @@ def test_resume_keeps_what_is_current(broken, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return count(encoding, entry)
 
-    monkeypatch.setattr(encode_module, "encode_image", interrupt)
+    monkeypatch.setattr(convert_module, "encode_image", interrupt)
     with pytest.raises(KeyboardInterrupt):
         convert(**options)
     assert not list(output.glob("*.tfrecord"))
 
-    monkeypatch.setattr(encode_module, "encode_image", count)
+    monkeypatch.setattr(convert_module, "encode_image", count)
     encoded.clear()
     convert(**options, resume=True)
     assert encoded == [5, 6]

@@ -9,7 +9,6 @@ import shutil
 import pytest
 
 from cmt.data.convert import convert as convert_module
-from cmt.data.convert import encode as encode_module
 from cmt.data.convert.shards import LOCK
 from cmt.data.panoptic.registry import Paths
 from cmt.data.scenes.generate import generate_scenes
@@ -31,7 +30,7 @@ def listing(folder: pathlib.Path) -> dict[str, str]:
 @pytest.fixture
 def interrupted(monkeypatch):
     """Makes conversions stop at an image, until it is called with None."""
-    plain = encode_module.encode_image
+    plain = convert_module.encode_image
     monkeypatch.setattr(convert_module, "_CHUNK_IMAGES", 1)
 
     def at(number: int | None) -> list[int]:
@@ -43,7 +42,7 @@ def interrupted(monkeypatch):
             seen.append(entry.image_id)
             return plain(encoding, entry)
 
-        monkeypatch.setattr(encode_module, "encode_image", encode)
+        monkeypatch.setattr(convert_module, "encode_image", encode)
         return seen
 
     return at
@@ -178,7 +177,7 @@ def test_without_a_finished_shard_nothing_stays(broken, tmp_path, monkeypatch, f
     def encode(encoding, entry):
         raise fault
 
-    monkeypatch.setattr(encode_module, "encode_image", encode)
+    monkeypatch.setattr(convert_module, "encode_image", encode)
     with pytest.raises(fault):
         convert(**broken, output=tmp_path / "a" / "b", split="val", workers=1)
     assert not (tmp_path / "a").exists()
