@@ -162,7 +162,7 @@ def run(sources: faults.Sources, output: pathlib.Path, count: int, seed: int) ->
 
 
 def test_damaged_jsons(broken, tmp_path):
-    assert 60 < run(broken, tmp_path / "out", 60, seed=0) < 180
+    assert 40 < run(broken, tmp_path / "out", 40, seed=0) < 120
 
 
 @pytest.mark.slow

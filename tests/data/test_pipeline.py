@@ -93,9 +93,8 @@ def test_order_and_augmentation_depend_on_the_seed(config, plain):
     assert not same(plain[:1], batches(config, 1, seed=2))
 
 
-@pytest.mark.parametrize("global_seed", [0, 3])
-def test_the_global_seed_changes_nothing(config, plain, global_seed):
-    tf.random.set_seed(global_seed)
+def test_the_global_seed_changes_nothing(config, plain):
+    tf.random.set_seed(3)
     assert same(plain, batches(config, 3))
 
 
@@ -123,18 +122,19 @@ def everything_of(shards: pathlib.Path) -> data_pb2.DataConfig:
     return config
 
 
-@pytest.mark.parametrize("step", [4, 11, 12])
+@pytest.mark.parametrize("step", [4, 11])
 def test_a_continued_run_sees_what_it_would_have_seen(everything, whole, step):
     """24 images in batches of 5: step 4 is in the first epoch, step 11 in the third."""
     assert same(whole[step:13], batches(everything, 13 - step, first_step=step))
 
 
-@pytest.mark.parametrize("change", ["cache_records", "snapshot_folder"])
-@pytest.mark.parametrize("step", [0, 11])
+@pytest.mark.parametrize(
+    ("change", "step"), [("cache_records", 11), ("snapshot_folder", 0)]
+)
 def test_how_records_are_kept_changes_nothing(
     everything, whole, change, step, tmp_path
 ):
-    """With all random changes, from the first step and from one in the third epoch."""
+    """With all random changes, from the first step, or from one in the third epoch."""
     value = str(tmp_path) if change == "snapshot_folder" else True
     setattr(everything, change, value)
     assert same(whole[step : step + 3], batches(everything, 3, first_step=step))

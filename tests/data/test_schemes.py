@@ -118,11 +118,12 @@ def test_shards_without_manifest(root, local):
 def test_inspection(root, local, tmp_path):
     (expected,) = find_splits([str(local)])
     expected = inspect(expected, picture=tmp_path / "a.png")
-    for pattern in ("out", "out/val-*", "o*/val-0000?-of-00002.tfrecord"):
-        (split,) = find_splits([f"{root}/{pattern}"])
-        found = inspect(split, picture=tmp_path / "b.png")
-        assert found.folder == f"{root}/out"
-        assert found._replace(folder=str(local)) == expected
+    patterns = ("out", "out/val-*", "o*/val-0000?-of-00002.tfrecord")
+    split, *others = (find_splits([f"{root}/{pattern}"])[0] for pattern in patterns)
+    assert others == [split, split]
+    found = inspect(split, picture=tmp_path / "b.png")
+    assert found.folder == f"{root}/out"
+    assert found._replace(folder=str(local)) == expected
     pictures = [(tmp_path / name).read_bytes() for name in ("a.png", "b.png")]
     assert pictures[0] == pictures[1]
     with pytest.raises(InputError, match=f"{root}/none: no TFRecord file"):
