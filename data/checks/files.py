@@ -63,7 +63,8 @@ class FilesCheck(Found):
         if boxes and self.index is not None:
             compare_boxes(self, entry, self.index)
 
-    def _of_image(self, kind: Kind, message: str, fix: str, note: bool = False) -> None:
+    def of_image(self, kind: Kind, message: str, fix: str, note: bool = False) -> None:
+        """Adds a problem of the image file."""
         self.add(kind, message, fix, file=self._places["image"], note=note)
 
     def _read(self, what: str, name: str) -> bytes | None:
@@ -86,13 +87,13 @@ class FilesCheck(Found):
         try:
             image = read_image(content)
         except ImageFault as fault:
-            self._of_image(Kind(fault.kind), fault.reason, fault.fix)
+            self.of_image(Kind(fault.kind), fault.reason, fault.fix)
             return None
         if image.mode != "RGB":
             message = f"its mode is {image.mode}, not RGB"
             fix = "conversion encodes it again as RGB"
             kind = _MODES.get(image.mode, Kind.NOT_RGB)
-            self._of_image(kind, message, fix, note=True)
+            self.of_image(kind, message, fix, note=True)
         orientation = self._orientation(image.size, image.orientation)
         swaps = orientation in SIDES_SWAPPED
         self._sizes["image"] = image.size[::-1] if swaps else image.size
@@ -111,14 +112,14 @@ class FilesCheck(Found):
                 "or as displayed"
             )
             fix = "look at one and give --exif ignore (as stored) or --exif apply"
-            self._of_image(Kind.ORIENTATION, message, fix)
+            self.of_image(Kind.ORIENTATION, message, fix)
             return 1
         message += "which viewers apply and training does not"
         applies = choice == "apply" or (choice == "auto" and upright == self._size)
         fix = "conversion keeps the pixels as stored"
         if applies:
             fix = "conversion turns the pixels and encodes it again"
-        self._of_image(Kind.ORIENTATION, message, fix, note=True)
+        self.of_image(Kind.ORIENTATION, message, fix, note=True)
         return found if applies else 1
 
     def _check_mask(self) -> bytes | None:

@@ -309,7 +309,8 @@ def _finished(
             f"first: {skipped[0].line}"
         )
     listed = [one.shard for one in made]
-    counts, notes = Counts(), Tally(planned.contents.notes)
+    counts, notes = Counts(), Tally()
+    notes.join(planned.contents.notes)
     for shard in listed:
         counts = counts.plus(shard.counts)
         notes.join(shard.notes)

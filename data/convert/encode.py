@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cmt.data.checks.files import FilesCheck
-from cmt.data.checks.problems import Problem
+from cmt.data.checks.problems import Kind, Problem
 from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.json import Counts, PanopticImage, count_segments
 from cmt.data.panoptic.masks import label_values
@@ -19,7 +19,6 @@ from cmt.data.records.manifest import Skipped
 from cmt.data.records.tfrecord import encode_example, frame
 from cmt.io.images import ImageFile
 from cmt.io.png import ImageFault
-from cmt.io.storage import join
 
 # Changes when the same files would give other records, or other notes on them.
 RECORD_VERSION = 3
@@ -64,11 +63,8 @@ def encode_image(options: EncodingOptions, entry: PanopticImage) -> Encoded:
     try:
         image, image_format = _encoded_rgb(files.image)
     except ImageFault as fault:
-        path = join(options.files.images, entry.image_path)
-        problem = Problem(
-            fault.kind, path, None, fault.reason, fault.fix, entry.file_name
-        )
-        return Encoded(None, b"", [problem])
+        files.of_image(Kind(fault.kind), fault.reason, fault.fix)
+        return Encoded(None, b"", files.problems)
     record = encode_example(
         name=entry.name, image=image, image_format=image_format, labels=labels
     )

@@ -72,12 +72,12 @@ def list_images(content: dict[str, Any]) -> bool:
     Returns:
       Whether the list was made; only where the json has annotations and no "images".
     """
-    annotations = content.get("annotations")
-    if content.get("images") is not None or not isinstance(annotations, list):
+    has_annotations = isinstance(content.get("annotations"), list)
+    if content.get("images") is not None or not has_annotations:
         return False
     images = []
-    for entry in annotations:
-        name = entry.get("file_name") if isinstance(entry, dict) else None
+    for entry in objects(content, "annotations"):
+        name = entry.get("file_name")
         if not (isinstance(name, str) and name and "image_id" in entry):
             continue
         sizes = {key: entry[key] for key in ("height", "width") if key in entry}

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.complete import list_images
+from cmt.data.panoptic.complete import list_images, objects
 from cmt.errors import InputError
 from cmt.io.storage import Location, read_bytes
 from cmt.labels import CATEGORY_DIVISOR
@@ -188,11 +188,11 @@ def read_annotations(path: Location) -> PanopticAnnotations:
     list_images(content)
     try:
         # Scoring takes entries of any form: no annotation may need them.
-        listed = _field(content, "the json", "images", list, None) or ()
+        _field(content, "the json", "images", list, None)
         known = {
             entry["id"]: entry
-            for entry in listed
-            if isinstance(entry, dict) and isinstance(entry.get("id"), ImageId)
+            for entry in objects(content, "images")
+            if isinstance(entry.get("id"), ImageId)
         }
         categories = [
             _category(entry, where)
