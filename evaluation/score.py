@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cmt.data.panoptic.amend import set_things
 from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.complete import set_things
 from cmt.data.panoptic.json import (
     ImageId,
     PanopticImage,

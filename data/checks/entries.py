@@ -6,8 +6,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from cmt.data.checks.problems import Cause, Found, Kind
+from cmt.data.panoptic.amend import is_below
 from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.complete import is_below
 from cmt.data.panoptic.json import MAX_CATEGORY_ID, ImageId, shown
 from cmt.io.terminal import is_printable
 from cmt.labels import CATEGORY_DIVISOR, MAX_LABEL_PART

@@ -9,8 +9,8 @@ from typing import Any
 
 from cmt.data.checks.entries import EntryCheck, check_categories, id_of, is_of
 from cmt.data.checks.problems import Cause, Kind
+from cmt.data.panoptic.amend import objects
 from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.complete import objects
 from cmt.data.panoptic.json import (
     MAX_SEGMENT_ID,
     ImageId,

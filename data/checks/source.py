@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from cmt.data.checks.json import JsonCheck
 from cmt.data.checks.problems import Kind
-from cmt.data.panoptic.complete import (
+from cmt.data.panoptic.amend import (
     fill_sizes,
     find_images,
     list_images,

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
+from cmt.data.panoptic.amend import list_images, objects
 from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.complete import list_images, objects
 from cmt.errors import InputError
 from cmt.io.storage import Location, read_bytes
 from cmt.labels import CATEGORY_DIVISOR

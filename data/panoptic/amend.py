@@ -1,4 +1,4 @@
-"""A json before it is read: other ids and kinds, and what it lacks is filled in."""
+"""Amends a json before it is read: other ids and kinds, and what it lacks."""
 
 from __future__ import annotations
 
