@@ -122,10 +122,12 @@ def everything_of(shards: pathlib.Path) -> data_pb2.DataConfig:
     return config
 
 
-@pytest.mark.parametrize("step", [4, 11])
-def test_a_continued_run_sees_what_it_would_have_seen(everything, whole, step):
-    """24 images in batches of 5: step 4 is in the first epoch, step 11 in the third."""
-    assert same(whole[step:13], batches(everything, 13 - step, first_step=step))
+def test_a_continued_run_sees_what_it_would_have_seen(everything, whole):
+    """24 images in batches of 5: step 11 is in the third epoch.
+
+    `test_augmented_pipeline` goes on in the first.
+    """
+    assert same(whole[11:13], batches(everything, 2, first_step=11))
 
 
 @pytest.mark.parametrize(
@@ -163,7 +165,6 @@ def test_nothing_is_read_but_what_is_used(config, shards, tmp_path):
     config.skip_damaged_records = True
     skipped = batches(config, 3)
     assert same(skipped[1:], expected)
-    assert same(skipped, batches(config, 3))
     assert not set(skipped[0][-1]) & set(first)
 
 

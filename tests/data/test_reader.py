@@ -152,6 +152,7 @@ print(snapshot(index_records(sys.argv[2:]), sys.argv[1], num_classes=10).num_rec
 """
 
 
+@pytest.mark.slow
 def test_real_processes_that_need_a_snapshot(files, tmp_path):
     command = [sys.executable, "-c", _SNAPSHOT, tmp_path / "snap", *files]
     started = [
