@@ -52,8 +52,12 @@ def dataset() -> tf.data.Dataset:
 
 
 def unfitted() -> cmt.CMTDeepLab:
-    # Nothing is dropped at random: two networks are compared over a step of training.
-    changes = "backbone { drop_path_rate: 0 } auxiliary_semantic { dropout_rate: 0 }"
+    # Few parts, and nothing is dropped at random: two networks are compared over a step
+    # of training.
+    changes = (
+        "auxiliary_semantic { enabled: false } location { enabled: false }"
+        "backbone { stage4_blocks: 1 drop_path_rate: 0 }"
+    )
     return cmt.build_model(miniature(changes))
 
 
@@ -84,17 +88,15 @@ def test_a_loaded_model_trains_on_as_the_saved_one(fitted, folder):
     fitted.save(folder / "model.keras")
     ((images, _),) = dataset()
     # The file of the callback and that of `save` after it are of the same step.
-    loaded = [
+    of_callback, loaded = (
         tf_keras.models.load_model(folder / name)
-        for name in ("model.keras", "best.keras")
-    ]
+        for name in ("best.keras", "model.keras")
+    )
     expected = fitted(images)
-    expected_loss = fitted.evaluate(dataset(), verbose=0)
-    for model in loaded:
+    for model in (of_callback, loaded):
         found = model(images)
         np.testing.assert_array_equal(found.mask_logits, expected.mask_logits)
         np.testing.assert_array_equal(found.class_logits, expected.class_logits)
-        assert model.evaluate(dataset(), verbose=0) == expected_loss
         assert int(model.optimizer.iterations) == 1
     before = fitted.get_weights()
     # The weights alone, in both formats of the callback.
@@ -106,12 +108,12 @@ def test_a_loaded_model_trains_on_as_the_saved_one(fitted, folder):
             np.testing.assert_array_equal(mine, other)
     state = fitted.optimizer.variables
     # The moments too, or Adam's second step would be another one.
-    for mine, other in zip(state, loaded[0].optimizer.variables, strict=True):
+    for mine, other in zip(state, loaded.optimizer.variables, strict=True):
         np.testing.assert_array_equal(mine, other)
-    histories = [m.fit(dataset(), verbose=0).history for m in (fitted, loaded[0])]
+    histories = [m.fit(dataset(), verbose=0).history for m in (fitted, loaded)]
     assert histories[0] == histories[1]
     weights = fitted.get_weights()
-    for mine, other in zip(weights, loaded[0].get_weights(), strict=True):
+    for mine, other in zip(weights, loaded.get_weights(), strict=True):
         np.testing.assert_allclose(mine, other, rtol=0, atol=1e-6)
     changed = [np.any(a != b) for a, b in zip(before, weights, strict=True)]
     assert np.mean(changed) > 0.5
