@@ -61,14 +61,8 @@ def unfitted() -> cmt.CMTDeepLab:
     return cmt.build_model(miniature(changes))
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> pathlib.Path:
-    return tmp_path_factory.mktemp("keras_users")
-
-
-@pytest.fixture(scope="module")
-def fitted(folder) -> cmt.CMTDeepLab:
-    """Fitted for an epoch, with each kind of checkpoint written in `folder`."""
+def fit_in(folder: pathlib.Path) -> cmt.CMTDeepLab:
+    """A model fitted for an epoch, with each kind of checkpoint written in `folder`."""
     model = unfitted()
     # Eager: to trace a step takes longer than to make it.
     model.compile(
@@ -84,12 +78,14 @@ def fitted(folder) -> cmt.CMTDeepLab:
     return model
 
 
-def test_a_loaded_model_trains_on_as_the_saved_one(fitted, folder):
-    fitted.save(folder / "model.keras")
+def test_a_loaded_model_trains_on_as_the_saved_one(tmp_path):
+    fitted = fit_in(tmp_path)
+    fitted.save(tmp_path / "model.keras")
+    check_the_loss_of(tmp_path / "best.keras")
     ((images, _),) = dataset()
     # The file of the callback and that of `save` after it are of the same step.
     of_callback, loaded = (
-        tf_keras.models.load_model(folder / name)
+        tf_keras.models.load_model(tmp_path / name)
         for name in ("best.keras", "model.keras")
     )
     expected = fitted(images)
@@ -103,7 +99,7 @@ def test_a_loaded_model_trains_on_as_the_saved_one(fitted, folder):
     for name in ("weights.h5", "prefix"):
         model = unfitted()
         model.build((None, SIZE, SIZE, 3))
-        model.load_weights(folder / name)
+        model.load_weights(tmp_path / name)
         for mine, other in zip(model.get_weights(), before, strict=True):
             np.testing.assert_array_equal(mine, other)
     state = fitted.optimizer.variables
@@ -119,10 +115,12 @@ def test_a_loaded_model_trains_on_as_the_saved_one(fitted, folder):
     assert np.mean(changed) > 0.5
 
 
-def test_every_field_of_the_loss_is_in_the_file_as_a_plain_value(fitted, folder):
+def check_the_loss_of(file: pathlib.Path) -> None:
+    """Every field of the loss is in the file, as a plain value."""
     expected = LOSS | {"is_thing": [True, False, True]}
-    with zipfile.ZipFile(folder / "best.keras") as file:
-        stored = json.loads(file.read("config.json"))["compile_config"]["loss"]
+    with zipfile.ZipFile(file) as opened:
+        config = json.loads(opened.read("config.json"))
+    stored = config["compile_config"]["loss"]
     assert stored["config"] == expected
     assert stored["registered_name"] == "cmt>PanopticLoss"
     loss = tf_keras.saving.deserialize_keras_object(stored)
@@ -139,10 +137,10 @@ def test_a_loss_of_build_loss_can_be_serialized():
     assert again.is_thing is None
 
 
-def test_a_format_that_cannot_hold_the_model_names_those_that_can(fitted, folder):
+def test_a_format_that_cannot_hold_the_model_names_those_that_can(tmp_path):
     for name in ("model.h5", "saved_model"):
         with pytest.raises(ValueError, match=r"ends in \.keras.*cmt export"):
-            fitted.save(folder / name)
+            unfitted().save(tmp_path / name)
 
 
 # In a process of its own: once imported, the other Keras changes what tf_keras does.

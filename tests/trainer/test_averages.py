@@ -93,8 +93,11 @@ def test_the_config_makes_them(tiny):
     from cmt.data.panoptic.categories import Category
     from cmt.trainer import factory
 
-    overrides = ["model.backbone.stage4_blocks=1", "data.crop_height_pixels=33"]
-    overrides += ["data.crop_width_pixels=33", "trainer.optimizer.average_decay=0.99"]
+    ones = ("backbone.stage3_blocks", "backbone.stage4_blocks")
+    ones += ("decoder.stage5_layers", "decoder.stage4_layers")
+    overrides = [f"model.{field}=1" for field in ones]
+    overrides += ["data.crop_height_pixels=33", "data.crop_width_pixels=33"]
+    overrides.append("trainer.optimizer.average_decay=0.99")
     experiment = load_experiment("scenes/tiny", overrides)
     categories = [Category(i, f"c{i}", True, (i, 0, 0)) for i in range(1, 11)]
     network = factory.build_network(experiment)
