@@ -1,6 +1,6 @@
 """Runs requests on a SavedModel with TensorFlow alone, as a server would.
 
-`serving/export.py` runs the text of this file in a new Python process; nothing of
+`serving/parity.py` runs the text of this file in a new Python process; nothing of
 this package may be imported here.
 
 Usage: MODEL_DIR REQUESTS.npz RESULTS.npz

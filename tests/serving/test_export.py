@@ -37,11 +37,6 @@ OUTPUTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def predictor():
-    return fakes.make_predictor()
-
-
 def run_export(predictor, directory: Path, samples: list[bytes], **changes) -> Path:
     options = dict(
         samples=samples, step=42, config_name="fake", config_text="name: 'fake'\n"
