@@ -20,11 +20,6 @@ from cmt.serving import export, predict
 from cmt.serving.inputs import decode_file, find_inputs
 from cmt.serving.predict import predict_files
 from cmt.serving.saved_model import load_saved_model
-from cmt.serving.warmup_requests import (
-    Request,
-    prediction_log_class,
-    write_warmup,
-)
 from tests import fakes
 
 OUTPUTS = {
@@ -216,53 +211,6 @@ def test_an_answer_fits_what_a_client_takes(exported):
     }
     assert size["image_bytes"] > 4 * 2**20
     assert size["png_bytes"] < 50_000
-
-
-def read_warmup(folder: Path) -> list[Request]:
-    """The requests of a warm-up file, in order."""
-    path = str(folder / "assets.extra" / "tf_serving_warmup_requests")
-    requests = []
-    for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
-        message = prediction_log_class().FromString(record).predict_log.request
-        inputs = {}
-        for name, content in message.inputs.items():
-            tensor = tf.make_tensor_proto(0)
-            tensor.ParseFromString(content)
-            inputs[name] = tf.convert_to_tensor(tf.make_ndarray(tensor))
-        requests.append(Request(message.model_spec.signature_name, inputs))
-    return requests
-
-
-def test_warmup_requests_fit_the_signatures(exported):
-    requests = read_warmup(exported)
-    names = ["serving_default", "image_bytes", "png_bytes"]
-    assert [r.signature for r in requests] == [n for n in names for _ in range(2)]
-    signatures = tf.saved_model.load(str(exported)).signatures
-    batches = []
-    for request in requests:
-        outputs = signatures[request.signature](**request.inputs)
-        batches.append(len(*request.inputs.values()))
-        assert {value.shape[0] for value in outputs.values()} == {batches[-1]}
-    assert batches == [1, 2] * 3
-
-
-def test_warmup_bytes_are_those_of_the_message(tmp_path):
-    """Field by field, as TensorFlow Serving's PredictionLog numbers them."""
-    images = tf.constant(fakes.make_image(2, 3)[None])
-    request = Request("serving_default", {"images": images})
-    write_warmup(tmp_path, "name", [request])
-    path = tmp_path / "assets.extra" / "tf_serving_warmup_requests"
-    (record,) = tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
-
-    def field(number: int, content: bytes) -> bytes:
-        size = len(content)
-        length = [size] if size < 128 else [size & 127 | 128, size >> 7]
-        return bytes([number << 3 | 2, *length]) + content
-
-    tensor = tf.make_tensor_proto(images).SerializeToString()
-    spec = field(1, field(1, b"name") + field(3, b"serving_default"))
-    entry = field(2, field(1, b"images") + field(2, tensor))
-    assert record == field(6, field(1, spec + entry))
 
 
 def test_no_warmup(tmp_path, predictor, samples, unchecked):

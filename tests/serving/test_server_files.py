@@ -7,12 +7,17 @@ They are no TensorFlow Serving.
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.server
 import json
+import runpy
+import shutil
+import socket
 import subprocess
 import sys
 import threading
-from concurrent import futures
+import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -27,21 +32,11 @@ from google.protobuf import (
 from PIL import Image
 
 from cmt.data.panoptic.masks import read_ids
-from cmt.serving import export
+from cmt.serving.saved_model import SIGNATURES
+from cmt.serving.warmup_requests import WARMUP_FILE
 from tests import fakes
 
 Field = descriptor_pb2.FieldDescriptorProto
-
-
-@pytest.fixture(scope="module")
-def model(predictor, samples, tmp_path_factory):
-    """The signatures of an exported model."""
-    directory = tmp_path_factory.mktemp("served") / "panoptic"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "check_parity", lambda *_: {})
-        saved = dict(samples=samples, step=1, config_name="fake", config_text="")
-        folder = export.export_model(predictor, directory, **saved)
-    return tf.saved_model.load(str(folder))
 
 
 @pytest.fixture
@@ -52,29 +47,76 @@ def photos(samples, tmp_path) -> list[Path]:
     return paths
 
 
-def run_client(
-    checkout: Path, name: str, *words: str | Path
-) -> subprocess.CompletedProcess:
-    script = checkout / "docs" / "serving" / name
-    return subprocess.run(
-        [sys.executable, script, *words], capture_output=True, text=True, timeout=120
+@pytest.fixture
+def run_client(checkout, capsys, monkeypatch):
+    """Runs an example as `python NAME WORDS` does; returns its lines.
+
+    Raises SystemExit as it does.
+    """
+
+    def run(name: str, *words: str | Path) -> list[str]:
+        script = str(checkout / "docs" / "serving" / name)
+        monkeypatch.setattr(sys, "argv", [script, *map(str, words)])
+        runpy.run_path(script, run_name="__main__")
+        return capsys.readouterr().out.splitlines()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def model_server(served):
+    """The real server, where it is: its gRPC address and its REST URL."""
+    program = shutil.which("tensorflow_model_server")
+    if program is None:
+        pytest.skip("NOT VERIFIED: there is no tensorflow_model_server on the PATH")
+    with socket.socket() as first, socket.socket() as second:
+        for one in (first, second):
+            one.bind(("localhost", 0))
+        port, rest_port = (one.getsockname()[1] for one in (first, second))
+    name = served.parent.name
+    process = subprocess.Popen(
+        [program, f"--port={port}", f"--rest_api_port={rest_port}"]
+        + [f"--model_name={name}", f"--model_base_path={served.parent}"]
     )
+    url = f"http://localhost:{rest_port}"
+    try:
+        until = time.monotonic() + 120
+        while True:
+            assert process.poll() is None and time.monotonic() < until
+            status = f"{url}/v1/models/{name}"
+            with contextlib.suppress(OSError), urllib.request.urlopen(status) as answer:
+                if b"AVAILABLE" in answer.read():
+                    break
+            time.sleep(0.1)
+        yield f"localhost:{port}", url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+SERVERS = pytest.mark.parametrize(
+    "server", ["loopback", pytest.param("model_server", marks=pytest.mark.slow)]
+)
 
 
 @pytest.fixture
-def rest_url(model):
+def rest_url(server, request):
     """A server that reads and writes json as the REST API describes it."""
+    if server == "model_server":
+        yield request.getfixturevalue("model_server")[1]
+        return
+    signatures = request.getfixturevalue("signatures")
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self):
             assert self.path == "/v1/models/panoptic:predict"
-            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             inputs = {
                 name: tf.constant([base64.b64decode(v["b64"]) for v in values])
-                for name, values in request["inputs"].items()
+                for name, values in asked["inputs"].items()
             }
             try:
-                outputs = model.signatures[request["signature_name"]](**inputs)
+                outputs = signatures[asked["signature_name"]](**inputs)
                 found = {k: v.numpy().tolist() for k, v in outputs.items()}
                 code, answer = 200, {"outputs": found}
             except tf.errors.InvalidArgumentError as error:
@@ -110,65 +152,36 @@ def listed(predictor, files: list[bytes]) -> list[list[str]]:
     return lines
 
 
-def test_the_rest_client(rest_url, predictor, samples, photos, checkout):
-    done = run_client(checkout, "rest_client.py", *photos, "--url", rest_url)
-    assert done.returncode == 0, done.stderr
+@SERVERS
+def test_the_rest_client(rest_url, predictor, samples, photos, run_client):
+    lines = run_client("rest_client.py", *photos, "--url", rest_url)
     first, second = listed(predictor, samples)
     assert first and second
-    assert done.stdout.splitlines() == [
-        f"{photos[0]}: 70 x 50",
-        *first,
-        f"{photos[1]}: 40 x 90",
-        *second,
-    ]
+    assert lines == [f"{photos[0]}: 70 x 50", *first, f"{photos[1]}: 40 x 90", *second]
     photos[1].write_text("no image")
-    done = run_client(checkout, "rest_client.py", *photos, "--url", rest_url)
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "refused: " in done.stderr and "at index] [1]" in done.stderr
+    with pytest.raises(SystemExit, match=r"(?s)refused: .*at index\] \[1\]"):
+        run_client("rest_client.py", *photos, "--url", rest_url)
 
 
 @pytest.fixture
-def grpc_address(model):
+def grpc_address(server, request, serving_api):
     """The official stub's servicer on a loopback port."""
-    reason = "NOT VERIFIED: tensorflow-serving-api is not installed"
-    pytest.importorskip("tensorflow_serving", reason=reason)
-    import grpc
-    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+    if server == "model_server":
+        yield request.getfixturevalue("model_server")[0]
+        return
+    from tests.serving.loopback import start_server
 
-    class Servicer(prediction_service_pb2_grpc.PredictionServiceServicer):
-        def Predict(self, request, context):
-            inputs = {
-                name: tf.constant(tf.make_ndarray(value))
-                for name, value in request.inputs.items()
-            }
-            signature = model.signatures[request.model_spec.signature_name]
-            try:
-                outputs = signature(**inputs)
-            except tf.errors.InvalidArgumentError as error:
-                context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
-            answer = predict_pb2.PredictResponse()
-            for name, value in outputs.items():
-                proto = tf.make_tensor_proto(value.numpy(), value.dtype)
-                answer.outputs[name].CopyFrom(proto)
-            return answer
-
-    server = grpc.server(futures.ThreadPoolExecutor(1))
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-        Servicer(), server
-    )
-    port = server.add_insecure_port("localhost:0")
-    server.start()
+    grpc_server, port = start_server(request.getfixturevalue("signatures"))
     yield f"localhost:{port}"
-    server.stop(None)
+    grpc_server.stop(None)
 
 
-def test_the_grpc_client(grpc_address, predictor, samples, photos, checkout):
+@SERVERS
+def test_the_grpc_client(grpc_address, predictor, samples, photos, run_client):
     large = photos[0].with_name("large.jpg")
     Image.fromarray(fakes.make_image(960, 1280)).save(large)
     files = [*photos, large]  # Its integers would take more than gRPC's 4 MiB.
-    done = run_client(checkout, "grpc_client.py", *files, "--address", grpc_address)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    lines = run_client("grpc_client.py", *files, "--address", grpc_address)
     expected = listed(predictor, [*samples, large.read_bytes()])
     segments = [line for line in lines if line.startswith("  ")]
     assert segments == [line for of_file in expected for line in of_file]
@@ -177,68 +190,68 @@ def test_the_grpc_client(grpc_address, predictor, samples, photos, checkout):
         found = predictor.predict_bytes([content])["panoptic"][0]
         np.testing.assert_array_equal(ids, found)
     photos[0].write_text("no image")
-    done = run_client(checkout, "grpc_client.py", *photos, "--address", grpc_address)
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "refused, INVALID_ARGUMENT: " in done.stderr
-    assert "at index] [0]" in done.stderr
+    told = r"(?s)refused, INVALID_ARGUMENT: .*at index\] \[0\]"
+    with pytest.raises(SystemExit, match=told):
+        run_client("grpc_client.py", *photos, "--address", grpc_address)
 
 
-def message_class(messages: dict[str, list[tuple]]) -> type:
-    """The class of the last message; fields are (name, number, type, many)."""
-    file = descriptor_pb2.FileDescriptorProto(
-        name=f"{next(iter(messages))}.proto", package="asked", syntax="proto3"
-    )
-    for name, fields in messages.items():
-        message = file.message_type.add(name=name)
-        for field, number, kind, many in fields:
-            added = message.field.add(name=field, number=number, label=3 if many else 1)
-            if isinstance(kind, str):
-                added.type, added.type_name = Field.TYPE_MESSAGE, f".asked.{kind}"
-            else:
-                added.type = kind
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"asked.{name}"))
+@SERVERS
+def test_warmup_requests_are_answered(grpc_address, served):
+    """Each as the file has it, sent with the official stub."""
+    import grpc
+    from tensorflow_serving.apis import prediction_log_pb2, prediction_service_pb2_grpc
+
+    records = tf.data.TFRecordDataset(str(served / WARMUP_FILE)).as_numpy_iterator()
+    asked = []
+    with grpc.insecure_channel(grpc_address) as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        for record in records:
+            request = prediction_log_pb2.PredictionLog.FromString(record)
+            request = request.predict_log.request
+            assert request.model_spec.name == "panoptic"
+            name = request.model_spec.signature_name
+            (value,) = request.inputs.values()
+            number = value.tensor_shape.dim[0].size
+            outputs = stub.Predict(request, timeout=60).outputs
+            assert set(outputs) == set(SIGNATURES[name].outputs)
+            assert {o.tensor_shape.dim[0].size for o in outputs.values()} == {number}
+            asked.append((name, number))
+    assert asked == [(name, number) for name in SIGNATURES for number in (1, 2)]
 
 
 def test_batching_parameters(checkout):
-    """By the fields of tensorflow/serving's session_bundle_config.proto."""
-    parameters = message_class(
-        {
-            "Int64Value": [("value", 1, Field.TYPE_INT64, False)],
-            "BatchingParameters": [
-                ("max_batch_size", 1, "Int64Value", False),
-                ("batch_timeout_micros", 2, "Int64Value", False),
-                ("max_enqueued_batches", 3, "Int64Value", False),
-                ("num_batch_threads", 4, "Int64Value", False),
-                ("allowed_batch_sizes", 6, Field.TYPE_INT64, True),
-                ("pad_variable_length_inputs", 7, Field.TYPE_BOOL, False),
-            ],
-        }
+    """By the fields of tensorflow/serving's session_bundle_config.proto.
+
+    tensorflow-serving-api does not have it.
+    """
+    file = descriptor_pb2.FileDescriptorProto(name="batching.proto", syntax="proto3")
+    number = file.message_type.add(name="Int64Value")
+    number.field.add(name="value", number=1, label=1, type=Field.TYPE_INT64)
+    parameters = file.message_type.add(name="BatchingParameters")
+    names = "max_batch_size batch_timeout_micros max_enqueued_batches num_batch_threads"
+    for place, name in enumerate(names.split(), 1):
+        field = parameters.field.add(name=name, number=place, label=1)
+        field.type, field.type_name = Field.TYPE_MESSAGE, ".Int64Value"
+    parameters.field.add(
+        name="pad_variable_length_inputs", number=7, label=1, type=Field.TYPE_BOOL
+    )
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    message = message_factory.GetMessageClass(
+        pool.FindMessageTypeByName("BatchingParameters")
     )
     text = (checkout / "docs" / "serving" / "batching.config").read_text()
-    found = text_format.Parse(text, parameters())
+    found = text_format.Parse(text, message())
     assert found.max_batch_size.value == 8
     # Images of different sizes are refused without it.
     assert found.pad_variable_length_inputs
 
 
-def test_models_config_and_compose_file_agree(checkout):
+def test_models_config_and_compose_file_agree(checkout, serving_api):
+    from tensorflow_serving.config import model_server_config_pb2
+
     folder = checkout / "docs" / "serving"
-    models = message_class(
-        {
-            "Latest": [("num_versions", 1, Field.TYPE_UINT32, False)],
-            "Policy": [("latest", 100, "Latest", False)],
-            "ModelConfig": [
-                ("name", 1, Field.TYPE_STRING, False),
-                ("base_path", 2, Field.TYPE_STRING, False),
-                ("model_platform", 4, Field.TYPE_STRING, False),
-                ("model_version_policy", 7, "Policy", False),
-            ],
-            "ModelConfigList": [("config", 1, "ModelConfig", True)],
-            "ModelServerConfig": [("model_config_list", 1, "ModelConfigList", False)],
-        }
-    )
+    models = model_server_config_pb2.ModelServerConfig
     found = text_format.Parse((folder / "models.config").read_text(), models())
     (config,) = found.model_config_list.config
     assert config.model_version_policy.latest.num_versions == 1
