@@ -190,7 +190,9 @@ def export_checkpoint(
         data = Data(experiment.data)
         predictor, step = load_predictor(experiment, data, checkpoint)
         try:
-            examples = list(data.validation.examples(_SAMPLE_IMAGES))
+            split = data.validation
+            number = min(_SAMPLE_IMAGES, split.num_images)
+            examples = list(split.examples(range(number)))
         except InputError:
             examples = []  # The data set need not be where a model is exported.
         samples = [tf.io.encode_png(example.image).numpy() for example in examples]
