@@ -22,6 +22,7 @@ setuptools.setup(
         for inner in ("", *setuptools.find_packages(folder))
     ],
     package_data={
+        "cmt.evaluation": ["templates/*"],
         "cmt.configs": ["**/*.textproto", "**/*.json"],
         "cmt.protos": ["*.proto", "*.pyi"],
     },

@@ -53,6 +53,8 @@ def quality_intervals(
 ) -> dict[str, list[float]]:
     """Intervals, [low, high], of the PQ of groups of classes, in percent.
 
+    Resamples in which no class of a group occurs say nothing of it.
+
     Args:
       counts: [I, C, 4], IoU sum, TP, FP and FN of each class in each image.
       groups: by name [C] bool, the classes of a group.
@@ -60,10 +62,13 @@ def quality_intervals(
       seed: of the drawing.
     """
     (sums,) = _resampled_sums([counts], np.random.default_rng(seed), resamples)
-    return {
-        name: _interval(panoptic_quality(sums[:, members]))
-        for name, members in groups.items()
-    }
+    intervals = {}
+    for name, members in groups.items():
+        of_group = sums[:, members]
+        occurs = of_group.any((1, 2))
+        known = of_group[occurs] if occurs.any() else of_group
+        intervals[name] = _interval(panoptic_quality(known))
+    return intervals
 
 
 def paired_difference(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol
 
@@ -21,7 +21,8 @@ from cmt.data.panoptic.predictions import (
     write_predictions,
 )
 from cmt.errors import InputError
-from cmt.evaluation.score import PanopticFile, score
+from cmt.evaluation.pairs import Pairs, PanopticFile
+from cmt.evaluation.score import measure
 from cmt.io.files import atomic_write
 from cmt.io.progress import track
 from cmt.io.storage import Location
@@ -29,6 +30,7 @@ from cmt.io.storage import Location
 PREDICTIONS_FOLDER = "predictions"
 METRICS_FILE = "metrics.json"
 PER_IMAGE_FILE = "per_image.csv"
+REPORT_FILE = "report.html"
 
 
 class Predictor(Protocol):
@@ -104,12 +106,13 @@ def evaluate(
     config_name: str,
     num_images: int | None = None,
     pattern: str = "the TFRecords",
+    read_photos: Callable[[Sequence[int]], Iterable[np.ndarray]] | None = None,
 ) -> dict[str, Any]:
     """Predicts all images, writes the predictions and scores the files.
 
     Below `output`: `predictions/panoptic.json`, `predictions/panoptic/*.png`,
-    `per_image.csv` (see `write_images`) and `metrics.json`, each replaced as a whole if
-    it was there.
+    `per_image.csv` (see `write_images`), `metrics.json` and, with `read_photos`,
+    `report.html` (see `write_report`), each replaced as a whole if it was there.
 
     Args:
       predictor: network and categories.
@@ -120,10 +123,13 @@ def evaluate(
       config_name: name of the config, for metrics.json.
       num_images: how many there will be, for the progress bar.
       pattern: of the files the batches are read from, for messages.
+      read_photos: places in `batches` -> [H, W, 3] uint8 of each image; None for no
+        report.
 
     Returns:
       The content of metrics.json: "config", "step", "num_images",
-      "images_per_second" (predicting and writing) and "panoptic", see `score`.
+      "images_per_second" (predicting and writing) and "panoptic", see
+      `Measurement.result`.
 
     Raises:
       InputError: the ground truth lacks an image, its PNGs are missing or damaged, a
@@ -134,34 +140,44 @@ def evaluate(
     predictor.predict(np.zeros([1, *predictor.crop_size, 3], np.uint8))
     start = time.monotonic()
     predictions = output / PREDICTIONS_FOLDER
-    done: set[ImageId] = set()
+    done: dict[ImageId, int] = {}
     with write_predictions(predictions, predictor.categories) as writer:
         results = _predict_batches(predictor, _readable(batches, pattern))
         results = track(results, description="evaluating", total=num_images)
         for name, panoptic, of_segments in results:
             image = find(name, ground_truth)
             writer.add(image.image_id, image.file_name, panoptic, of_segments)
-            done.add(image.image_id)
+            done[image.image_id] = len(done)
         if not done:
             raise InputError("there is no image to evaluate")
     seconds = time.monotonic() - start
-    scores = score(
+    pairs = Pairs(
         ground_truth.file.only(done),
         ground_truth.masks,
         PanopticFile.read(predictions / PREDICTIONS_FILE),
         predictions / MASKS_FOLDER,
-        per_image=output / PER_IMAGE_FILE,
     )
+    measurement = measure(pairs, per_image=output / PER_IMAGE_FILE)
     metrics = {
         "config": config_name,
         "step": int(step),
         "num_images": len(done),
         "images_per_second": round(len(done) / max(seconds, 1e-9), 3),
-        "panoptic": scores,
+        "panoptic": measurement.result(),
     }
     with atomic_write(output / METRICS_FILE, "w") as file:
         json.dump(metrics, file, indent=1)
         file.write("\n")
+    if read_photos is not None:
+        from cmt.evaluation.report import write_report  # Matplotlib, Jinja2.
+
+        write_report(
+            output / REPORT_FILE,
+            metrics,
+            measurement,
+            pairs,
+            lambda ids: read_photos([done[image_id] for image_id in ids]),
+        )
     return metrics
 
 

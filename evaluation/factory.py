@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from cmt.data.input.pipeline import Split
 from cmt.data.panoptic.categories import Category, first_difference
@@ -63,7 +65,12 @@ class Evaluation:
             )
 
     def run(
-        self, predictor: Predictor, output: Path | str, *, step: int
+        self,
+        predictor: Predictor,
+        output: Path | str,
+        *,
+        step: int,
+        report: bool = False,
     ) -> dict[str, Any]:
         """Evaluates a predictor; see `evaluate`.
 
@@ -71,7 +78,12 @@ class Evaluation:
           predictor: of the classes the evaluation was opened for.
           output: the folder of the results.
           step: training step of the weights.
+          report: write report.html, too.
         """
+
+        def read_photos(records: Sequence[int]) -> Iterator[np.ndarray]:
+            return (example.image for example in self.split.examples(records))
+
         options = self.experiment.evaluation
         return evaluate(
             predictor,
@@ -84,6 +96,7 @@ class Evaluation:
             config_name=self.experiment.name,
             num_images=self.num_images,
             pattern=self.experiment.data.validation.tfrecords,
+            read_photos=read_photos if report else None,
         )
 
 

@@ -7,7 +7,7 @@ of the COCO panoptic task.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,28 @@ from cmt.evaluation.overlap import Overlap, PanopticMap, measure_overlap, shorte
 _MIN_IOU = 0.5  # exclusive; makes the match of a segment unique
 _MAX_IGNORED_SHARE = 0.5  # a false positive lies in void or crowd by at most this
 _IOU_SUM, _TP, _FP, _FN = range(4)
+
+
+class Matches(NamedTuple):
+    """Which segments of an image are found: M matches, G of the truth, P predicted.
+
+    Attributes:
+      gt: [M] int, the matched segments of the ground truth.
+      pred: [M] int, the predicted segment of each.
+      iou: [M] float64, of each pair.
+      is_missed: [G] bool, the false negatives.
+      is_false: [P] bool, the false positives.
+      gt_area: [G] float64, pixels.
+      pred_area: [P] float64, pixels.
+    """
+
+    gt: np.ndarray
+    pred: np.ndarray
+    iou: np.ndarray
+    is_missed: np.ndarray
+    is_false: np.ndarray
+    gt_area: np.ndarray
+    pred_area: np.ndarray
 
 
 def count_image(
@@ -35,22 +57,19 @@ def count_image(
     Raises:
       InputError: see `shorten` and `measure_overlap`.
     """
-    return count_segments(measure_overlap(*shorten(gt, pred), rows), len(rows))
+    overlap = measure_overlap(*shorten(gt, pred), rows)
+    return count_matches(
+        match_segments(overlap), overlap.gt_class, overlap.pred_class, len(rows)
+    )
 
 
-def count_segments(
-    overlap: Overlap, num_classes: int, *, areas_of_pixels: bool = False
-) -> np.ndarray:
-    """Counts IoU sum, TP, FP and FN of each category from what segments share.
+def match_segments(overlap: Overlap, *, areas_of_pixels: bool = False) -> Matches:
+    """Matches the segments of an image.
 
     Args:
-      overlap: of one image.
-      num_classes: C, of the data set.
+      overlap: of the image.
       areas_of_pixels: count the areas of the ground truth. Otherwise they are those of
         its json where it has them, as in the official evaluation.
-
-    Returns:
-      [C, 4] float64.
     """
     gt_class, pred_class = overlap.gt_class, overlap.pred_class
     is_crowd = overlap.is_crowd
@@ -78,13 +97,29 @@ def count_segments(
             ignored[segment] += shared[last_crowd[category], segment]
     is_false = ~matched.any(axis=0) & ~(ignored / pred_area > _MAX_IGNORED_SHARE)
     is_missed = ~matched.any(axis=1) & ~is_crowd
+    pairs = np.nonzero(matched)
+    return Matches(*pairs, iou[pairs], is_missed, is_false, gt_area, pred_area)
 
-    counts = np.zeros([num_classes, 4])
-    gt_matched, _ = np.nonzero(matched)
-    np.add.at(counts[:, _IOU_SUM], gt_class[gt_matched], iou[matched])
-    np.add.at(counts[:, _TP], gt_class[gt_matched], 1)
-    np.add.at(counts[:, _FP], pred_class[is_false], 1)
-    np.add.at(counts[:, _FN], gt_class[is_missed], 1)
+
+def count_matches(
+    matches: Matches, gt_row: np.ndarray, pred_row: np.ndarray, num_rows: int
+) -> np.ndarray:
+    """Counts IoU sum, TP, FP and FN of each row.
+
+    Args:
+      matches: of an image.
+      gt_row: [G] int, where each segment of the ground truth counts, such as its class.
+      pred_row: [P] int, where each false positive counts.
+      num_rows: R, how many there are.
+
+    Returns:
+      [R, 4] float64.
+    """
+    counts = np.zeros([num_rows, 4])
+    np.add.at(counts[:, _IOU_SUM], gt_row[matches.gt], matches.iou)
+    np.add.at(counts[:, _TP], gt_row[matches.gt], 1)
+    np.add.at(counts[:, _FP], pred_row[matches.is_false], 1)
+    np.add.at(counts[:, _FN], gt_row[matches.is_missed], 1)
     return counts
 
 

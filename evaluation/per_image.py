@@ -36,6 +36,14 @@ class ImageCounts(NamedTuple):
     rows: np.ndarray
     counts: np.ndarray
 
+    @property
+    def qualities(self) -> np.ndarray:
+        """[K, 3], PQ, SQ and RQ of each class, in percent."""
+        iou_sum, tp, fp, fn = self.counts.T
+        size = tp + 0.5 * fp + 0.5 * fn
+        sq = np.divide(iou_sum, tp, out=np.zeros_like(tp), where=tp > 0)
+        return 100 * np.stack([iou_sum / size, sq, tp / size], axis=-1)
+
 
 def write_images(
     path: Location, categories: Sequence[Category], images: Iterable[ImageCounts]
@@ -50,7 +58,7 @@ def write_images(
     writer.writerow(FIELDS)
     for image in images:
         named = (image.image_id, image.file_name)
-        qualities = [_qualities(counts) for counts in image.counts]
+        qualities = image.qualities.tolist()
         means = np.mean(qualities, axis=0).tolist() if qualities else ["", "", ""]
         writer.writerow([*named, ALL, "", *means, *_sums(image.counts.sum(axis=0))])
         for row, counts, quality in zip(
@@ -60,13 +68,6 @@ def write_images(
             writer.writerow([*named, *category, *quality, *_sums(counts)])
     with atomic_write(path) as file:
         file.write(text.getvalue().encode("utf-8"))
-
-
-def _qualities(counts: np.ndarray) -> list[float]:
-    """PQ, SQ and RQ of one class, in percent."""
-    iou_sum, tp, fp, fn = counts.tolist()
-    size = tp + 0.5 * fp + 0.5 * fn
-    return [100 * iou_sum / size, 100 * iou_sum / tp if tp else 0.0, 100 * tp / size]
 
 
 def _sums(counts: np.ndarray) -> list[float | int]:

@@ -54,7 +54,8 @@ class SheetRow(NamedTuple):
 
     Attributes:
       image: [H, W, 3] uint8.
-      ground_truth: a picture [*, *, 3] uint8, from `draw_overlay`.
+      ground_truth: a picture [*, *, 3] uint8, from `draw_overlay`; None where it is not
+        known.
       prediction: a picture [*, *, 3] uint8, from `draw_overlay`.
       affinity_logits: for each layer [h, w, N] float.
       reference_points: for each layer [K, M, 2] float, (h, w) in [0, 1], of the
@@ -64,22 +65,25 @@ class SheetRow(NamedTuple):
         there is no thing; None where no center is confident.
       valid_share: (height, width) in (0, 1]: the coordinates of the last row and
         column that are image and not padding, in [0, 1] like the reference points.
+      mask_logits: [H / 4, W / 4, N] float, of the final masks; None for sheets that do
+        not show them.
     """
 
     image: np.ndarray
-    ground_truth: np.ndarray
+    ground_truth: np.ndarray | None
     prediction: np.ndarray
     affinity_logits: Sequence[np.ndarray]
     reference_points: Sequence[np.ndarray]
     centers: np.ndarray
     focus: Focus | None = None
     valid_share: tuple[float, float] = (1.0, 1.0)
+    mask_logits: np.ndarray | None = None
 
 
 def make_row(
     image: np.ndarray,
     *,
-    ground_truth: np.ndarray,
+    ground_truth: np.ndarray | None,
     panoptic: np.ndarray,
     predictions: Predictions,
     categories: Sequence[Category],
@@ -91,7 +95,8 @@ def make_row(
 
     Args:
       image: [H, W, 3] uint8.
-      ground_truth: [H, W] int, category_id * 1000 + instance, 0 where void.
+      ground_truth: [H, W] int, category_id * 1000 + instance, 0 where void; None where
+        it is not known.
       panoptic: [H, W] int, the same of the prediction.
       predictions: the network's output for the image in a crop, B = 1, of inference.
       categories: the classes.
@@ -101,9 +106,11 @@ def make_row(
     """
     centers = np.flatnonzero(confident_centers(predictions.class_logits, confidence)[0])
     last_row, last_column = np.maximum(size - 1, 1) / (np.array(crop_size) - 1)
+    if ground_truth is not None:
+        ground_truth = draw_overlay(image, ground_truth, categories)
     return SheetRow(
         image=image,
-        ground_truth=draw_overlay(image, ground_truth, categories),
+        ground_truth=ground_truth,
         prediction=draw_overlay(image, panoptic, categories),
         affinity_logits=[
             layer.affinity_logits[0].numpy()
@@ -118,6 +125,7 @@ def make_row(
         centers=centers,
         focus=_focus(predictions, centers, [item.is_thing for item in categories]),
         valid_share=(float(last_row), float(last_column)),
+        mask_logits=predictions.mask_logits[0].numpy(),
     )
 
 
@@ -194,26 +202,83 @@ def attention_sheet(rows: Sequence[SheetRow]) -> np.ndarray:
     Returns:
       [H, W, 3] uint8; a white sheet where no image has a focus.
     """
-    pictures, captions, num_layers = [], [], 0
+    pictures, captions = [], []
     for row in rows:
         if row.focus is None:
             continue
-        image = np.asarray(Image.fromarray(row.image).resize(_drawn_size(row)[::-1]))
-        mask = _resample(row.focus.mask, row) > 0.5
-        first = [("a center's mask", outline(image, mask))]
-        first.append(("prediction", row.prediction))
-        for name in ("attention", "assignment"):
-            layers = getattr(row.focus, name)
-            if not layers:
-                continue
-            caption, picture = first.pop(0)
-            maps = [draw_heat(image, _resample(layer, row), mask) for layer in layers]
-            pictures.append([picture, *maps])
-            counts = [_count(layer, row.focus.pixels) for layer in layers]
-            captions.append([caption, *(f"{name} {count}" for count in counts)])
-            num_layers = max(num_layers, len(layers))
+        lines = _focus_lines(row)
+        for (maps, texts), first in zip(lines, _focus_pictures(row), strict=False):
+            pictures.append([first[0], *maps])
+            captions.append([first[1], *texts])
+    num_layers = max((len(line) - 1 for line in pictures), default=0)
     titles = ["image", *_layer_titles(num_layers)]
     return contact_sheet(pictures or [[]], titles, captions=captions)
+
+
+def explanation_sheet(row: SheetRow) -> np.ndarray:
+    """Shows how the network came to the prediction of an image (Fig. 5 and Fig. 1).
+
+    The columns are the layers. Line 1: the assignment of all centers, each in its
+    colour; before it the image and the prediction. Line 2: the attention of the center
+    of the largest thing; before it the final masks in the colours of their centers with
+    the last layer's reference points, and that center's mask. Line 3: that center's
+    assignment. What the network has not, such as attention in k-means, is left out.
+
+    Args:
+      row: with `mask_logits`.
+
+    Returns:
+      [H, W, 3] uint8.
+    """
+    colors = center_colors(row.mask_logits.shape[-1])
+    masks = softmax(_resample(row.mask_logits, row), axis=-1)  # over centers
+    final = draw_assignment(row.image, masks, colors)
+    final_caption = "final masks"
+    if row.reference_points:
+        final = _draw_points(row, row.reference_points[-1], colors, final)
+        final_caption += ", reference points"
+    blank = np.full([1, 1, 3], 255, np.uint8)
+    assignments = _draw_assignments(row, colors)
+    pictures = [[row.image, row.prediction, *assignments]]
+    captions = [["image", "prediction", *["all centers"] * len(assignments)]]
+    lines = [] if row.focus is None else _focus_lines(row)
+    pictures.append([final])
+    captions.append([final_caption])
+    for number, (maps, texts) in enumerate(lines):
+        if number:
+            pictures.append([blank, blank, *maps])
+            captions.append(["", "", *texts])
+        else:
+            center, caption = _focus_pictures(row)[0]
+            pictures[-1] += [center, *maps]
+            captions[-1] += [caption, *texts]
+    titles = ["", "", *_layer_titles(max(len(line) - 2 for line in pictures))]
+    return contact_sheet(pictures, titles, captions=captions, cell_pixels=300)
+
+
+def _focus_lines(row: SheetRow) -> list[tuple[list[np.ndarray], list[str]]]:
+    """Maps and captions, layer by layer, of a center's attention and assignment."""
+    image, mask = _image_and_mask(row)
+    lines = []
+    for name in ("attention", "assignment"):
+        layers = getattr(row.focus, name)
+        if layers:
+            maps = [draw_heat(image, _resample(layer, row), mask) for layer in layers]
+            counts = [_count(layer, row.focus.pixels) for layer in layers]
+            lines.append((maps, [f"{name} {count}" for count in counts]))
+    return lines
+
+
+def _focus_pictures(row: SheetRow) -> list[tuple[np.ndarray, str]]:
+    """What stands before the lines of a center, with captions."""
+    center = outline(*_image_and_mask(row))
+    return [(center, "a center's mask"), (row.prediction, "prediction")]
+
+
+def _image_and_mask(row: SheetRow) -> tuple[np.ndarray, np.ndarray]:
+    """The image and the mask of its center, in the size that is drawn."""
+    image = np.asarray(Image.fromarray(row.image).resize(_drawn_size(row)[::-1]))
+    return image, _resample(row.focus.mask, row) > 0.5
 
 
 def _layer_titles(num_layers: int) -> list[str]:
@@ -228,14 +293,20 @@ def _count(weights: np.ndarray, mask: np.ndarray) -> str:
 
 def _clustering_row(row: SheetRow, colors: np.ndarray) -> list[np.ndarray]:
     pictures = [row.image, row.ground_truth, row.prediction]
-    for logits in row.affinity_logits:
-        # Logits are interpolated, as the network does with those of its masks: between
-        # two sure pixels is then a line and no wide strip that looks unsure.
-        assignment = softmax(_resample(logits, row), axis=-1)  # over centers
-        pictures.append(draw_assignment(row.image, assignment, colors))
+    pictures += _draw_assignments(row, colors)
     if row.reference_points:
-        pictures.append(_draw_points(row, row.reference_points[-1], colors))
+        faded = row.image // 2 + 96
+        pictures.append(_draw_points(row, row.reference_points[-1], colors, faded))
     return pictures
+
+
+def _draw_assignments(row: SheetRow, colors: np.ndarray) -> list[np.ndarray]:
+    # Logits are interpolated, as the network does with those of its masks: between
+    # two sure pixels is then a line and no wide strip that looks unsure.
+    return [
+        draw_assignment(row.image, softmax(_resample(logits, row), axis=-1), colors)
+        for logits in row.affinity_logits
+    ]
 
 
 def _drawn_size(row: SheetRow) -> tuple[int, int]:
@@ -248,16 +319,20 @@ def _resample(values: np.ndarray, row: SheetRow) -> np.ndarray:
     return resample(values, _drawn_size(row), valid_share=row.valid_share)
 
 
-def _draw_points(row: SheetRow, points: np.ndarray, colors: np.ndarray) -> np.ndarray:
+def _draw_points(
+    row: SheetRow, points: np.ndarray, colors: np.ndarray, picture: np.ndarray
+) -> np.ndarray:
+    """Draws the points [K, M, 2] of the confident centers over a picture."""
     factor = enlargement(row.image.shape[:2])
     height, width = (side * factor for side in row.image.shape[:2])
-    faded = Image.fromarray(row.image // 2 + 96).resize((width, height))
-    draw = ImageDraw.Draw(faded)
+    drawn = Image.fromarray(picture).resize((width, height))
+    draw = ImageDraw.Draw(drawn)
     size = np.array([height - 1, width - 1]) / np.array(row.valid_share)
     for center, center_points in zip(row.centers.tolist(), points, strict=True):
         color = tuple(colors[center].tolist())
         for y, x in (center_points * size).tolist():
             draw.ellipse((x - 7, y - 7, x + 7, y + 7), color, (0, 0, 0))
         y, x = (center_points.mean(0) * size).tolist()
+        draw.ellipse((x - 14, y - 14, x + 14, y + 14), None, (0, 0, 0), 6)
         draw.ellipse((x - 13, y - 13, x + 13, y + 13), None, color, 4)
-    return np.asarray(faded)
+    return np.asarray(drawn)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.resources
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import tensorflow as tf
 import tf_keras
@@ -132,14 +133,40 @@ def open_model(path: Path | str, checkpoint: Path | str | None = None) -> Segmen
     Raises:
       InputError: it is none of these.
     """
-    if checkpoint is not None:
-        return _segmenter(load_experiment(str(path)), checkpoint)
-    path = Path(path)
-    saved_model = find_saved_model(path)
-    if saved_model is not None:
+    if checkpoint is None and (saved_model := find_saved_model(path)) is not None:
         return load_saved_model(saved_model)
-    if (path / CONFIG_FILE).is_file():
-        return _segmenter(load_experiment(path / CONFIG_FILE), path)
+    _, predictor = open_network(path, checkpoint)
+    return Segmenter(predictor.predict, predictor.categories, predictor.crop_size)
+
+
+def open_network(
+    path: Path | str, checkpoint: Path | str | None = None
+) -> tuple[experiment_pb2.ExperimentConfig, PanopticPredictor]:
+    """Opens a MODEL whose layers can be looked at: the config, and the predictor.
+
+    Args:
+      path: a run directory; with a checkpoint a config.
+      checkpoint: see `open_model`.
+
+    Raises:
+      InputError: it is none of these.
+    """
+    if checkpoint is not None:
+        experiment = load_experiment(str(path))
+    elif (Path(path) / CONFIG_FILE).is_file():
+        experiment, checkpoint = load_experiment(Path(path) / CONFIG_FILE), path
+    else:
+        _refuse_model(Path(path))
+    predictor, _ = load_predictor(experiment, Data(experiment.data), checkpoint)
+    return experiment, predictor
+
+
+def _refuse_model(path: Path) -> NoReturn:
+    if find_saved_model(path) is not None:
+        raise InputError(
+            f"{path} is a SavedModel, which gives panoptic maps and no layers; give "
+            "the run directory it was exported from, or a config and its --checkpoint"
+        )
     mistaken = recognize(path)
     if mistaken is not None:
         raise InputError(
@@ -152,13 +179,6 @@ def open_model(path: Path | str, checkpoint: Path | str | None = None) -> Segmen
         f"{path}: neither a SavedModel of `cmt export` (saved_model.pb, or folders "
         f"1, 2, ... with one) nor a run directory of `cmt train` ({CONFIG_FILE})"
     )
-
-
-def _segmenter(
-    experiment: experiment_pb2.ExperimentConfig, checkpoint: Path | str
-) -> Segmenter:
-    predictor, _ = load_predictor(experiment, Data(experiment.data), checkpoint)
-    return Segmenter(predictor.predict, predictor.categories, predictor.crop_size)
 
 
 def export_checkpoint(
@@ -190,7 +210,9 @@ def export_checkpoint(
         data = Data(experiment.data)
         predictor, step = load_predictor(experiment, data, checkpoint)
         try:
-            examples = list(data.validation.examples(_SAMPLE_IMAGES))
+            split = data.validation
+            number = min(_SAMPLE_IMAGES, split.num_images)
+            examples = list(split.examples(range(number)))
         except InputError:
             examples = []  # The data set need not be where a model is exported.
         samples = [tf.io.encode_png(example.image).numpy() for example in examples]

@@ -174,12 +174,17 @@ def _predict_all(
 def _read(numbered: tuple[int, Path]) -> tuple[int, np.ndarray | str]:
     """Reads and decodes a file: its number, and the image or why there is none."""
     number, file = numbered
+    return number, read_image(file)
+
+
+def read_image(file: Path) -> np.ndarray | str:
+    """Reads an image, [H, W, 3] uint8, or says why it is none."""
     try:
-        return number, decode_file(file.read_bytes())
+        return decode_file(file.read_bytes())
     except OSError as error:
-        return number, error.strerror or str(error)
+        return error.strerror or str(error)
     except ImageFault as fault:
-        return number, fault.reason
+        return fault.reason
 
 
 def _readable(

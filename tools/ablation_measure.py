@@ -30,8 +30,8 @@ from cmt.data.panoptic.predictions import MASKS_FOLDER, PREDICTIONS_FILE
 from cmt.evaluation.evaluate import PREDICTIONS_FOLDER
 from cmt.evaluation.factory import Evaluation, open_evaluation
 from cmt.evaluation.overlap import PanopticMap, category_rows
+from cmt.evaluation.pairs import PanopticFile
 from cmt.evaluation.panoptic_quality import count_image
-from cmt.evaluation.score import PanopticFile
 from cmt.io.files import atomic_write
 from cmt.serving.factory import load_predictor
 from cmt.zoo.cost import count_multiply_adds, count_parameters

@@ -256,7 +256,8 @@ def draw_clustering(
     data = Data(experiment.data)
     predictor, _ = load_predictor(experiment, data, checkpoint)
     rows = []
-    for example in data.validation.examples(_DRAWN_IMAGES):
+    number = min(_DRAWN_IMAGES, data.validation.num_images)
+    for example in data.validation.examples(range(number)):
         inputs = predictor.prepare(example.image[np.newaxis])
         outputs = predictor.restore(predictor.segment(inputs))
         rows.append(

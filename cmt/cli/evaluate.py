@@ -35,7 +35,7 @@ def evaluate(
         typer.Option(
             parser=local_path,
             metavar="DIR",
-            help="Gets predictions/, metrics.json and per_image.csv.",
+            help="Gets report.html, metrics.json, per_image.csv and predictions/.",
         ),
     ],
     split: Annotated[
@@ -81,7 +81,8 @@ def evaluate(
     else:
         evaluation = open_evaluation(experiment, data.validation, predictor.categories)
         name = set_name(evaluation.ground_truth.file.path)
-        print_metrics(evaluation.run(predictor, output, step=step), output)
+        metrics = evaluation.run(predictor, output, step=step, report=True)
+        print_metrics(metrics, output)
     if packs:
         print(f"submission   {write_submission(output, name, experiment.name)}")
 
@@ -95,6 +96,7 @@ def print_metrics(metrics: dict[str, Any], output: Path) -> None:
         f"{metrics['num_images']} images at {metrics['images_per_second']:.2f} images/s"
         f", step {metrics['step']}"
     )
+    print(f"report       {output / 'report.html'}")
     print(f"scores       {output / 'metrics.json'}")
     print(f"by image     {output / 'per_image.csv'}")
     print(f"predictions  {output / 'predictions' / 'panoptic.json'}")

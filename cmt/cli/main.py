@@ -31,6 +31,7 @@ from cmt.cli import (
     score,
     train,
 )
+from cmt.cli.explain import explain_images
 from cmt.cli.quiet import quiet_tensorflow
 from cmt.errors import CmtError
 from cmt.io.terminal import accept_all_text, printable, require_unicode_paths
@@ -50,6 +51,7 @@ app.command()(score.score)
 app.command()(compare.compare)
 app.command()(export.export)
 app.command()(predict.predict)
+app.command("explain")(explain_images)
 app.command()(doctor.doctor)
 
 # Of any wrong usage; typer exports no more than this child of it.

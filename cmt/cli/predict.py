@@ -16,12 +16,21 @@ if TYPE_CHECKING:
 
 _ROWS_SHOWN = 20
 
-_Inputs = Annotated[
+Inputs = Annotated[
     list[str],
     typer.Argument(
         metavar="INPUTS...",
         help="Images (JPEG, PNG and others), folders of them, patterns; - reads their "
         "paths from standard input, one a line.",
+    ),
+]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(
+        parser=local_path,
+        metavar="DIR_OR_PREFIX",
+        help="The weights, of this package or of DeepLab2 (MaX-DeepLab-S), where MODEL "
+        "is a config.",
     ),
 ]
 _Formats = Annotated[
@@ -48,22 +57,14 @@ def predict(
             "--checkpoint, a config.",
         ),
     ],
-    inputs: _Inputs,
+    inputs: Inputs,
     output: Annotated[
         Path,
         typer.Option(
             parser=local_path, metavar="DIR", help="Gets pictures and json files."
         ),
     ],
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(
-            parser=local_path,
-            metavar="DIR_OR_PREFIX",
-            help="The weights, of this package or of DeepLab2 (MaX-DeepLab-S), where "
-            "MODEL is a config.",
-        ),
-    ] = None,
+    checkpoint: Checkpoint = None,
     formats: _Formats = "overlay,coco",
     page: Annotated[
         bool,
@@ -100,10 +101,15 @@ def predict(
         print(json.dumps(outcome.to_json(), indent=1))
     else:
         _print_table(outcome, output)
-    _report_unreadable(outcome)
+    report_unreadable(outcome)
 
 
-def _report_unreadable(outcome: Outcome) -> None:
+def report_unreadable(outcome: Outcome) -> None:
+    """Names the files that are no images.
+
+    Raises:
+      WorkError: there are some.
+    """
     from cmt.errors import WorkError
 
     unreadable = outcome.unreadable

@@ -103,6 +103,7 @@ def draw_overlay(
     *,
     names: bool = True,
     enlarge: bool = True,
+    colors: Mapping[int, Color] | None = None,
 ) -> np.ndarray:
     """Draws segments over an image: colours, contours, class names.
 
@@ -112,6 +113,7 @@ def draw_overlay(
       categories: the classes.
       names: write class names inside the segments.
       enlarge: enlarge small images by a whole factor first.
+      colors: of the segments and others; None for those of `segment_colors`.
 
     Returns:
       [kH, kW, 3] uint8, k = 1 without `enlarge`.
@@ -119,11 +121,11 @@ def draw_overlay(
     factor = enlargement(image.shape[:2]) if enlarge else 1
     height, width = image.shape[:2]
     size = width * factor, height * factor
-    colors = segment_colors(panoptic, categories)
+    colors = segment_colors(panoptic, categories) if colors is None else colors
     # Each segment's place in a list of colours, of which the first is for void.
-    numbers = np.array([0, *colors])
+    numbers = np.array([0, *sorted(colors)])
     places = np.searchsorted(numbers, panoptic)
-    palette = np.array([(0, 0, 0), *colors.values()], np.uint8)
+    palette = np.array([(0, 0, 0), *(colors[n] for n in sorted(colors))], np.uint8)
     picture = Image.fromarray(image).resize(size)
     painted = Image.fromarray(palette[places]).resize(size, _NEAREST)
     is_segment = Image.fromarray(np.uint8(255) * (places > 0)).resize(size, _NEAREST)

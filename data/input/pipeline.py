@@ -7,6 +7,7 @@ import functools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from cmt.data.input import preprocess, service
@@ -174,25 +175,26 @@ class Split:
         dataset = numbers.map(prepare, options.parallel_calls or tf.data.AUTOTUNE)
         return dataset.batch(batch_size).prefetch(options.prefetch_batches)
 
-    def examples(self, number: int = -1) -> Iterator[Example]:
-        """Decoded records as NumPy arrays, in the order of the shards.
+    def examples(self, records: Sequence[int] | None = None) -> Iterator[Example]:
+        """Decoded records as NumPy arrays.
 
         Args:
-          number: stop after these; -1 for all.
+          records: their numbers in the order of the shards; None for all.
 
         Raises:
           InputError: a shard is cut off, or a record is damaged; it is named.
         """
         index, num_classes = self.index, len(self.categories)
         read = example_reader(index, num_classes=num_classes)
-        numbers = tf.data.Dataset.range(index.num_records).take(number)
+        records = range(index.num_records) if records is None else records
+        numbers = tf.data.Dataset.from_tensor_slices(np.array(records, np.int64))
         num_read = 0
         try:
             for example in numbers.map(read, tf.data.AUTOTUNE).as_numpy_iterator():
                 yield example
                 num_read += 1
         except tf.errors.OpError as error:
-            for record in range(num_read, index.num_records):
+            for record in records[num_read:]:
                 if reason := why_damaged(index, record, num_classes):
                     raise InputError(
                         f"{index.describe(record)}: {reason}; convert the split again"

@@ -168,7 +168,7 @@ def test_evaluation_begins(root, monkeypatch, tmp_path):
     data = Data(experiment.data)
     trainer_factory.check_categories(experiment, data.train.categories)
     assert trainer_factory.validation_steps(experiment, data.validation.num_images) == 3
-    examples = data.validation.examples(2)
+    examples = data.validation.examples(range(2))
     assert [example.image.shape for example in examples] == [(65, 65, 3)] * 2
     assert len(read_annotations(f"{root}/train.json").images) == 24
 

@@ -135,7 +135,7 @@ def test_evaluation_and_prediction_agree(
 def test_examples_have_the_ids_of_the_ground_truth(experiment, scenes):
     split = Data(experiment.data).validation
     annotations = json.loads((scenes / "annotations" / "panoptic_val.json").read_text())
-    examples = list(split.examples(2))
+    examples = list(split.examples(range(2)))
     assert len(examples) == 2
     for example, entry in zip(examples, annotations["annotations"], strict=False):
         assert example.image.shape == (65, 65, 3) and example.image.dtype == np.uint8
@@ -158,6 +158,41 @@ def test_sheet(experiment, run_dir, tmp_path, monkeypatch):
     picture = Image.open(tmp_path / "s.png")
     # Image, ground truth, prediction, two layers, reference points; two rows.
     assert picture.size == (6 + 6 * 246, 24 + 6 + 2 * 246)
+
+
+def test_a_served_model_has_no_layers_to_explain(tmp_path):
+    (tmp_path / "saved_model.pb").touch()
+    with pytest.raises(InputError, match="is a SavedModel.* and no layers"):
+        factory.open_network(tmp_path)
+    with pytest.raises(InputError, match="no such model"):
+        factory.open_network(tmp_path / "missing")
+
+
+@pytest.mark.slow
+def test_explanation_of_any_images(run_dir, tmp_path, capsys):
+    for number, size in enumerate([(50, 70), (90, 40)]):
+        image = Image.new("RGB", size, (90, 40 * number, 10))
+        image.save(tmp_path / f"photo{number}.jpg")
+    (tmp_path / "no.jpg").write_bytes(b"no image")
+    output = tmp_path / "out"
+    with pytest.raises(SystemExit) as ended:
+        main(["explain", str(run_dir), str(tmp_path), "--output", str(output)])
+    assert ended.value.code == 1  # for the file that is no image
+    printed = capsys.readouterr()
+    assert "no.jpg" in printed.err and "layer" in printed.out
+    found = json.loads((output / "explanation.json").read_text())
+    files = [str(tmp_path / f"photo{number}.jpg") for number in range(2)]
+    assert [entry["file"] for entry in found["images"]] == files
+    assert len(found["skipped"]) == 1
+    for entry in found["images"]:
+        # Image, prediction and two layers.
+        width, _ = Image.open(output / entry["picture"]).size
+        assert width == 6 + 4 * 306
+    layers = found["attention_density"]
+    assert len(layers) == 2
+    for layer in layers:
+        assert 1 <= layer["attention"] <= layer["pixels"]
+        assert 0 <= layer["update_on_mask"] <= 1
 
 
 def test_categories_come_from_the_run_or_the_manifest(experiment, run_dir, tmp_path):

@@ -254,6 +254,45 @@ def test_attention_sheet_without_clustering_and_in_kmeans():
     assert (pictures.attention_sheet([sheet_row()])[24:] == 255).all()
 
 
+def test_an_explanation_has_layers_beside_each_other_and_points_over_masks():
+    masks = np.zeros([24, 24, 3])
+    masks[:, :12, 0] = masks[:, 12:, 2] = 20
+    whole = {"focus": focus(), "valid_share": (1.0, 1.0), "mask_logits": masks}
+    row = sheet_row(ground_truth=None, **whole)
+    sheet = pictures.explanation_sheet(row)
+    assert sheet.shape == (24 + 6 + 3 * 326, 6 + 4 * 306, 3)
+
+    def cell(line, column):
+        top, left = 30 + line * 326, 6 + column * 306
+        return sheet[top : top + 300, left : left + 300].astype(int)
+
+    colors, shadow = pictures.center_colors(3), 0.15 * (255 - 0.45 * 205)
+    for line, column in ((0, 2), (1, 0)):  # of the layer, and the final masks
+        for x, center in ((30, 0), (270, 2)):
+            expected = 0.85 * colors[center] + shadow
+            np.testing.assert_allclose(cell(line, column)[20, x], expected, atol=2)
+    # A reference point and its dark edge; the mask's colour is around both.
+    point = cell(1, 0)[75 - 8 : 75 + 9, 75 - 8 : 75 + 9]
+    np.testing.assert_allclose(point[8, 8], colors[2], atol=30)
+    assert point.sum(-1).min() < 150
+    hot = [cell(line, 2).sum(-1).argmax() for line in (1, 2)]
+    places = [np.unravel_index(place, [300, 300]) for place in hot]
+    np.testing.assert_allclose(places, [(60, 60), (240, 240)], atol=3)
+    assert (cell(2, 0) == 255).all()
+
+
+def test_an_explanation_shows_what_a_network_has():
+    masks = np.zeros([24, 24, 3])
+    for changes, lines, columns in (
+        ({"focus": focus(attention=[])}, 2, 4),  # k-means
+        ({"focus": focus(assignment=[]), "affinity_logits": []}, 2, 4),
+        ({"reference_points": []}, 2, 3),  # no center is confident
+    ):
+        row = sheet_row(mask_logits=masks, **changes)
+        sheet = pictures.explanation_sheet(row)
+        assert sheet.shape == (24 + 6 + lines * 326, 6 + columns * 306, 3)
+
+
 def layers_of_a_network(height: int, width: int, centers: int) -> LayerPredictions:
     rng = np.random.default_rng(3)
     return LayerPredictions(
