@@ -201,11 +201,12 @@ def _multi_worker_strategy() -> tf.distribute.Strategy:
     text = os.environ.get(_TF_CONFIG, "")
     try:
         found = json.loads(text)
-        workers = found["cluster"]["worker"]
-        number = int(found["task"]["index"])
-        if set(found["cluster"]) != {"worker"} or found["task"]["type"] != "worker":
+        cluster, task = found["cluster"], found["task"]
+        if not set(cluster) | {task["type"]} <= {"chief", "worker"}:
             raise ValueError
-        address = workers[number]
+        name = f"{task['type']} {task['index']}"
+        address = cluster[task["type"]][int(task["index"])]
+        number = sum(map(len, cluster.values()))
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise InputError(
             "trainer.strategy.kind MULTI_WORKER_MIRRORED needs the variable TF_CONFIG "
@@ -214,12 +215,12 @@ def _multi_worker_strategy() -> tf.distribute.Strategy:
             '"task": {"type": "worker", "index": 0}}, with workers and nothing else; '
             f"got {text!r}"
         ) from error
-    _logger.warning("worker %d of %d waits for the others", number, len(workers))
+    _logger.warning("%s of %d processes waits for the others", name, number)
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
     except (RuntimeError, tf.errors.OpError) as error:
         raise InputError(
-            f"worker {number} cannot be {address} ({tensorflow_reason(error)}); in "
+            f"{name} cannot be {address} ({tensorflow_reason(error)}); in "
             "TF_CONFIG it needs an address of this machine with a free port, and all "
             "workers have to be started, in new processes, within an hour"
         ) from error

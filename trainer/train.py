@@ -118,6 +118,12 @@ def _check(experiment: Message, run_dir: Path, new_schedule: bool) -> _Plan | No
     before, changes = run_directory.check_config(run_dir, experiment)
     learning_rate = factory.build_schedule(experiment.trainer)
     step = max(checkpoint_steps(run_dir), default=0)
+    if step == learning_rate.steps:
+        return None
+    # TensorFlow splits a CPU, limits threads and connects processes only before its
+    # first use, which even a learning rate is.
+    strategy = factory.build_strategy(experiment.trainer.strategy)
+    config.check(experiment, num_replicas=strategy.num_replicas_in_sync)
     if before is not None:
         run_directory.check_steps(
             run_dir,
@@ -126,12 +132,6 @@ def _check(experiment: Message, run_dir: Path, new_schedule: bool) -> _Plan | No
             now=learning_rate,
             new_schedule=new_schedule,
         )
-    if step == learning_rate.steps:
-        return None
-    # Before the data: TensorFlow splits a CPU, limits threads and connects processes
-    # only before its first use.
-    strategy = factory.build_strategy(experiment.trainer.strategy)
-    config.check(experiment, num_replicas=strategy.num_replicas_in_sync)
     data = Data(experiment.data)
     categories = data.train.categories
     factory.check_categories(experiment, categories)
