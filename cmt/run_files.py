@@ -9,3 +9,4 @@ METRICS_FILE = "metrics.jsonl"  # the numbers of each log step
 CHECKPOINTS_FOLDER = "checkpoints"
 LOGS_FOLDER = "logs"  # for TensorBoard
 EVALUATION_FOLDER = "eval"  # a folder for each evaluated step
+EVALUATION_PICTURE = "clustering.png"  # in each: images, truth, prediction, clusters

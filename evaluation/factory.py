@@ -21,7 +21,10 @@ from cmt.evaluation.evaluate import (
 )
 from cmt.evaluation.submission import TestSet, read_test_set
 from cmt.io import storage
+from cmt.pictures.sheet import save_picture
 from cmt.protos import experiment_pb2
+
+_DRAWN_IMAGES = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +101,26 @@ class Evaluation:
             pattern=self.experiment.data.validation.tfrecords,
             read_photos=read_photos if report else None,
         )
+
+    def draw(self, predictor: Any, path: Path | str) -> None:
+        """Draws the first images, the truth, the prediction and the clustering.
+
+        Args:
+          predictor: a `PanopticPredictor` of the classes the evaluation was opened for.
+          path: the PNG file to write.
+        """
+        # Drawing needs Matplotlib, which takes long to import.
+        from cmt.evaluation.pictures import clustering_sheet, rows_of
+
+        experiment = self.experiment
+        rows = rows_of(
+            predictor,
+            self.split,
+            _DRAWN_IMAGES,
+            confidence=experiment.evaluation.thing_confidence,
+        )
+        sheet = clustering_sheet(rows, num_centers=experiment.model.num_centers)
+        save_picture(path, sheet)
 
 
 def open_test_set(experiment: experiment_pb2.ExperimentConfig) -> TestSet:

@@ -6,14 +6,15 @@ Everything works on NumPy arrays; images are [H, W, 3] uint8 RGB.
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
 from scipy.special import softmax
 
 from cmt.data.panoptic.categories import Category
+from cmt.data.panoptic.predictions import panoptic_ids
 from cmt.evaluation.attention import (
     center_weights,
     confident_centers,
@@ -21,6 +22,7 @@ from cmt.evaluation.attention import (
     final_masks,
     share_on_mask,
 )
+from cmt.labels import LABEL_DIVISOR
 from cmt.pictures.heat import draw_assignment, draw_heat, outline, resample
 from cmt.pictures.overlay import GOLDEN_RATIO, draw_overlay, enlargement
 from cmt.pictures.sheet import contact_sheet
@@ -127,6 +129,37 @@ def make_row(
         valid_share=(float(last_row), float(last_column)),
         mask_logits=predictions.mask_logits[0].numpy(),
     )
+
+
+def rows_of(
+    predictor: Any, split: Any, number: int, *, confidence: float
+) -> list[SheetRow]:
+    """Predicts the first images of a split and collects what the sheets show of them.
+
+    Args:
+      predictor: a `PanopticPredictor`, in whose room this may not be.
+      split: a `Split`.
+      number: how many images, at most.
+      confidence: probability of its class from which on a center is confident.
+    """
+    rows = []
+    for example in split.examples(range(min(number, split.num_images))):
+        inputs = predictor.prepare(example.image[np.newaxis])
+        outputs = predictor.restore(predictor.segment(inputs))
+        labels = np.divmod(example.labels, LABEL_DIVISOR)
+        rows.append(
+            make_row(
+                example.image,
+                ground_truth=panoptic_ids(*labels, predictor.categories),
+                panoptic=outputs["panoptic"][0].numpy(),
+                categories=predictor.categories,
+                predictions=predictor.network(inputs["crops"], training=False),
+                confidence=confidence,
+                size=inputs["resized_sizes"][0].numpy(),
+                crop_size=predictor.crop_size,
+            )
+        )
+    return rows
 
 
 def _focus(

@@ -28,6 +28,7 @@ class Strategy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ONE_DEVICE: _ClassVar[Strategy]
     MIRRORED: _ClassVar[Strategy]
     TPU: _ClassVar[Strategy]
+    MULTI_WORKER_MIRRORED: _ClassVar[Strategy]
 SCHEDULE_UNSPECIFIED: Schedule
 POLYNOMIAL: Schedule
 COSINE: Schedule
@@ -42,9 +43,10 @@ AUTO: Strategy
 ONE_DEVICE: Strategy
 MIRRORED: Strategy
 TPU: Strategy
+MULTI_WORKER_MIRRORED: Strategy
 
 class TrainerConfig(_message.Message):
-    __slots__ = ("steps", "global_batch_size", "seed", "learning_rate", "optimizer", "strategy", "log_every_steps", "checkpoint_every_steps", "keep_checkpoints", "evaluate_every_steps", "initial_checkpoint", "allow_partial_backbone", "go_on_unsaved", "accumulation_steps")
+    __slots__ = ("steps", "global_batch_size", "seed", "learning_rate", "optimizer", "strategy", "log_every_steps", "checkpoint_every_steps", "keep_checkpoints", "evaluate_every_steps", "initial_checkpoint", "allow_partial_backbone", "go_on_unsaved", "accumulation_steps", "steps_per_execution", "stall_seconds")
     STEPS_FIELD_NUMBER: _ClassVar[int]
     GLOBAL_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
@@ -59,6 +61,8 @@ class TrainerConfig(_message.Message):
     ALLOW_PARTIAL_BACKBONE_FIELD_NUMBER: _ClassVar[int]
     GO_ON_UNSAVED_FIELD_NUMBER: _ClassVar[int]
     ACCUMULATION_STEPS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_PER_EXECUTION_FIELD_NUMBER: _ClassVar[int]
+    STALL_SECONDS_FIELD_NUMBER: _ClassVar[int]
     steps: int
     global_batch_size: int
     seed: int
@@ -73,7 +77,9 @@ class TrainerConfig(_message.Message):
     allow_partial_backbone: bool
     go_on_unsaved: bool
     accumulation_steps: int
-    def __init__(self, steps: _Optional[int] = ..., global_batch_size: _Optional[int] = ..., seed: _Optional[int] = ..., learning_rate: _Optional[_Union[LearningRateConfig, _Mapping]] = ..., optimizer: _Optional[_Union[OptimizerConfig, _Mapping]] = ..., strategy: _Optional[_Union[StrategyConfig, _Mapping]] = ..., log_every_steps: _Optional[int] = ..., checkpoint_every_steps: _Optional[int] = ..., keep_checkpoints: _Optional[int] = ..., evaluate_every_steps: _Optional[int] = ..., initial_checkpoint: _Optional[str] = ..., allow_partial_backbone: bool = ..., go_on_unsaved: bool = ..., accumulation_steps: _Optional[int] = ...) -> None: ...
+    steps_per_execution: int
+    stall_seconds: int
+    def __init__(self, steps: _Optional[int] = ..., global_batch_size: _Optional[int] = ..., seed: _Optional[int] = ..., learning_rate: _Optional[_Union[LearningRateConfig, _Mapping]] = ..., optimizer: _Optional[_Union[OptimizerConfig, _Mapping]] = ..., strategy: _Optional[_Union[StrategyConfig, _Mapping]] = ..., log_every_steps: _Optional[int] = ..., checkpoint_every_steps: _Optional[int] = ..., keep_checkpoints: _Optional[int] = ..., evaluate_every_steps: _Optional[int] = ..., initial_checkpoint: _Optional[str] = ..., allow_partial_backbone: bool = ..., go_on_unsaved: bool = ..., accumulation_steps: _Optional[int] = ..., steps_per_execution: _Optional[int] = ..., stall_seconds: _Optional[int] = ...) -> None: ...
 
 class LearningRateConfig(_message.Message):
     __slots__ = ("base", "power", "warmup_steps", "backbone_multiplier", "kind")

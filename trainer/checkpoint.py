@@ -52,6 +52,11 @@ def checkpoint_steps(run_dir: Path) -> list[int]:
     return sorted(int(step) for step in steps if step.isdecimal())
 
 
+def checkpoint_prefix(run_dir: Path, step: int) -> str:
+    """Returns the prefix of the checkpoint of a step."""
+    return str(run_dir / CHECKPOINTS_FOLDER / f"{_NAME}-{step}")
+
+
 class RunCheckpoints:
     """The checkpoints of a run directory, `checkpoints/step-N`.
 
@@ -60,14 +65,23 @@ class RunCheckpoints:
       best: the best evaluation; None before the first.
     """
 
-    def __init__(self, run_dir: Path, trainer: Trainer, *, keep: int):
+    def __init__(
+        self,
+        run_dir: Path,
+        trainer: Trainer,
+        *,
+        keep: int,
+        writes: bool = True,
+    ):
         """Finds the checkpoints; writes nothing.
 
         Args:
           run_dir: the run directory.
           trainer: its network, optimizers and step are saved and restored.
           keep: how many checkpoints stay: the latest ones, and besides the best one.
+          writes: False for a process that leaves the run directory to another one.
         """
+        self._writes = writes
         self._folder = run_dir / CHECKPOINTS_FOLDER
         self._trainer = trainer
         parts = {files.MODEL_KEY: trainer.network, files.STEP_KEY: trainer.step}
@@ -87,6 +101,8 @@ class RunCheckpoints:
             one, and one that is being written.
           OSError: the folder cannot be made or written to.
         """
+        if not self._writes:
+            return
         variables = [*self._trainer.network.variables, self._trainer.step]
         if self._trainer.averaged is not None:
             variables += self._trainer.averaged.variables
@@ -179,6 +195,12 @@ class RunCheckpoints:
         prefix = self._prefix(step)
         if self.latest == prefix:
             return prefix
+        if not self._writes:
+            # Means over replicas are read together with the process that writes.
+            with tempfile.TemporaryDirectory() as folder:
+                self._checkpoint.write(str(Path(folder, _NAME)))
+            self.latest = prefix
+            return prefix
         partial = self._folder / f".{_NAME}-{step}.partial"
         try:
             partial.mkdir(parents=True, exist_ok=True)
@@ -215,6 +237,8 @@ class RunCheckpoints:
             return
         self.save(step)
         self.best = Best(step, pq)
+        if not self._writes:
+            return
         write_json(self._folder / _BEST_FILE, self.best._asdict())
         self._tidy(removes_old=True)  # The best one before may go.
 
@@ -246,7 +270,7 @@ class RunCheckpoints:
         self._steps = kept
 
     def _prefix(self, step: int) -> str:
-        return str(self._folder / f"{_NAME}-{step}")
+        return checkpoint_prefix(self._folder.parent, step)
 
     def _read_best(self) -> Best | None:
         try:

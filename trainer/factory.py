@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,11 +18,12 @@ from cmt.data.panoptic.predictions import check_category_ids
 from cmt.errors import InputError
 from cmt.evaluation.factory import Evaluation, open_evaluation
 from cmt.factory import build_loss, build_model
-from cmt.protos import experiment_pb2, trainer_pb2
-from cmt.run_files import EVALUATION_FOLDER
+from cmt.protos import experiment_pb2, model_pb2, trainer_pb2
+from cmt.run_files import EVALUATION_FOLDER, EVALUATION_PICTURE
 from cmt.serving.factory import build_predictor
 from cmt.trainer import optimizer, strategy
 from cmt.trainer.callbacks import Intervals
+from cmt.trainer.reporting import panoptic_scores
 from cmt.trainer.schedule import LearningRate
 from cmt.trainer.trainer import Trainer
 
@@ -41,6 +44,7 @@ class Settings(NamedTuple):
       initial_checkpoint: gives a new run its first weights; "" for random ones.
       allow_partial_backbone: accept one that holds little of the backbone.
       intervals: steps between logs, checkpoints and evaluations.
+      stall_seconds: how long a run stands still before it says where.
     """
 
     name: str
@@ -53,6 +57,7 @@ class Settings(NamedTuple):
     initial_checkpoint: str
     allow_partial_backbone: bool
     intervals: Intervals
+    stall_seconds: int
 
 
 def read_settings(experiment: experiment_pb2.ExperimentConfig) -> Settings:
@@ -74,6 +79,7 @@ def read_settings(experiment: experiment_pb2.ExperimentConfig) -> Settings:
             checkpoint=trainer.checkpoint_every_steps,
             evaluate=trainer.evaluate_every_steps,
         ),
+        stall_seconds=trainer.stall_seconds,
     )
 
 
@@ -180,6 +186,40 @@ def build_trainer(
         accumulation_steps=experiment.trainer.accumulation_steps,
         averaged=averaged,
         average_decay=rule.average_decay,
+        steps_per_execution=experiment.trainer.steps_per_execution,
+    )
+
+
+def memory_advice(
+    experiment: experiment_pb2.ExperimentConfig, num_replicas: int
+) -> str:
+    """Says how much was tried at a time, and which settings need less memory.
+
+    Args:
+      experiment: the config.
+      num_replicas: devices that share a batch.
+    """
+    trainer, model, data = experiment.trainer, experiment.model, experiment.data
+    parts = trainer.accumulation_steps
+    images = trainer.global_batch_size // (num_replicas * parts)
+    more = next((n for n in range(2, images + 1) if images % n == 0), 1)
+    kept = [
+        field.name
+        for field in model.recompute.DESCRIPTOR.fields
+        if not getattr(model.recompute, field.name)
+    ]
+    precision = model_pb2.Precision.Name(model.precision)
+    advice = []
+    if more > 1:
+        advice.append(f"set trainer.accumulation_steps={parts * more}")
+    advice += [f"set model.recompute.{name}=true" for name in kept]
+    if precision != "MIXED_BFLOAT16":
+        advice.append("set model.precision=MIXED_BFLOAT16")
+    advice.append("lower data.crop_height_pixels and data.crop_width_pixels")
+    return (
+        f"a device had {images} images of {data.crop_height_pixels} x "
+        f"{data.crop_width_pixels} pixels at a time, {precision}; any of these needs "
+        f"less: {'; '.join(advice)}"
     )
 
 
@@ -238,7 +278,7 @@ def build_evaluation(
     trainer: Trainer,
     evaluation: Evaluation,
     categories: Sequence[Category],
-    run_dir: Path,
+    run_dir: Path | None,
 ) -> Callable[[int], dict[str, float]]:
     """Builds the function that evaluates the network of a trainer at a step.
 
@@ -251,7 +291,8 @@ def build_evaluation(
       trainer: whose network is evaluated.
       evaluation: from `open_validation`.
       categories: the classes of the training data.
-      run_dir: each evaluation writes `eval/<step>/` in this folder.
+      run_dir: each evaluation writes `eval/<step>/` in this folder; None for a process
+        that leaves that to another one.
 
     Returns:
       step -> losses on the validation split and "pq", "pq_things", "pq_stuff" in
@@ -271,11 +312,12 @@ def build_evaluation(
 
     def evaluate(step: int) -> dict[str, float]:
         losses = trainer.validate(batches, steps=steps)
-        folder = run_dir / EVALUATION_FOLDER / str(step)
-        metrics = evaluation.run(predictor, folder, step=step)
-        groups = {"pq": "all", "pq_things": "things", "pq_stuff": "stuff"}
-        scores = {k: metrics["panoptic"][g]["pq"] for k, g in groups.items()}
-        return losses | scores
+        with contextlib.ExitStack() as stack:
+            folder = run_dir or stack.enter_context(tempfile.TemporaryDirectory())
+            folder = Path(folder, EVALUATION_FOLDER, str(step))
+            metrics = evaluation.run(predictor, folder, step=step)
+            evaluation.draw(predictor, folder / EVALUATION_PICTURE)
+        return losses | panoptic_scores(metrics)
 
     return evaluate
 

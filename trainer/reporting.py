@@ -8,15 +8,20 @@ import json
 import math
 import os
 import sys
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
 
 from cmt.errors import tensorflow_reason
 from cmt.io.terminal import console
+from cmt.run_files import EVALUATION_FOLDER, EVALUATION_PICTURE, LOGS_FOLDER
 from cmt.trainer.finite_guard import GRADIENT_NORM, TOTAL
+
+MEMORY = "memory_gigabytes"
 
 
 class LogRecord(NamedTuple):
@@ -26,16 +31,22 @@ class LogRecord(NamedTuple):
       step: updates so far.
       losses: means since the last log step: each term, the total, the gradient norm.
       learning_rate: of the next update, without the backbone's multiplier.
+      validation: losses and scores, where there was an evaluation at this step.
       images_per_second: over all replicas, since the last log step; without the first
         step of a process, which builds the graph, and None where that is all.
-      validation: losses and scores, where there was an evaluation at this step.
+      input_share: of that time, how much the devices waited for a batch, from 0 to 1;
+        None where it is not known.
+      state: further numbers of this moment: the backbone's learning rate, norms of
+        weights, gigabytes of memory.
     """
 
     step: int
     losses: dict[str, float]
     learning_rate: float
-    images_per_second: float | None
     validation: dict[str, float]
+    images_per_second: float | None = None
+    input_share: float | None = None
+    state: Mapping[str, float] = MappingProxyType({})
 
 
 class Report(Protocol):
@@ -91,13 +102,57 @@ class MetricsFile:
         self._file.close()
 
 
-class TensorBoardLogs:
-    """TensorBoard event files, one folder for training, one for validation."""
+class ScalarLogs:
+    """TensorBoard event files in a folder: numbers, pictures and text."""
 
     def __init__(self, folder: Path):
         """Takes the folder; files are made when there is something to write."""
-        self._train = tf.summary.create_file_writer(str(folder / "train"))
-        self._validation = tf.summary.create_file_writer(str(folder / "validation"))
+        self._writer = tf.summary.create_file_writer(str(folder))
+
+    def write(
+        self,
+        step: int,
+        values: Mapping[str, float],
+        *,
+        picture: Path | None = None,
+        config_text: str = "",
+    ) -> None:
+        """Writes numbers, a PNG file if it is there, and the text of a config.
+
+        Raises:
+          OSError: they cannot be written.
+        """
+        try:
+            with self._writer.as_default(step):
+                for name, value in values.items():
+                    tf.summary.scalar(name, value)
+                if picture is not None and picture.exists():
+                    image = tf.io.decode_png(picture.read_bytes(), channels=3)
+                    tf.summary.image("clustering", image[tf.newaxis])
+                if config_text:  # Four spaces are Markdown's sign of code.
+                    tf.summary.text("config", textwrap.indent(config_text, "    "))
+            self._writer.flush()
+        except tf.errors.OpError as error:
+            raise OSError(f"TensorBoard logs: {tensorflow_reason(error)}") from error
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class TensorBoardLogs:
+    """TensorBoard event files, one folder for training, one for validation."""
+
+    def __init__(self, run_dir: Path, *, config_text: str):
+        """Takes a run directory; files are made when there is something to write.
+
+        Args:
+          run_dir: gets the files; the pictures of its evaluations go into them.
+          config_text: is shown beside the numbers.
+        """
+        self._train = ScalarLogs(run_dir / LOGS_FOLDER / "train")
+        self._validation = ScalarLogs(run_dir / LOGS_FOLDER / "validation")
+        self._pictures = run_dir / EVALUATION_FOLDER
+        self._config = config_text
 
     def step(self, step: int) -> None:
         """Writes nothing."""
@@ -106,21 +161,12 @@ class TensorBoardLogs:
         """Is not on the console."""
 
     def log(self, record: LogRecord) -> None:
-        for writer, values in (
-            (self._train, record.losses | rates(record)),
-            (self._validation, record.validation),
-        ):
-            if not values:
-                continue
-            try:
-                with writer.as_default():
-                    for name, value in values.items():
-                        tf.summary.scalar(name, value, step=record.step)
-                writer.flush()
-            except tf.errors.OpError as error:
-                raise OSError(
-                    f"TensorBoard logs: {tensorflow_reason(error)}"
-                ) from error
+        values = record.losses | rates(record)
+        self._train.write(record.step, values, config_text=self._config)
+        self._config = ""
+        if record.validation:
+            picture = self._pictures / str(record.step) / EVALUATION_PICTURE
+            self._validation.write(record.step, record.validation, picture=picture)
 
     def close(self) -> None:
         self._train.close()
@@ -149,6 +195,10 @@ class LogLines:
         images = (self._steps - record.step) * self._global_batch_size
         if record.images_per_second:
             line += f"  {record.images_per_second:.1f} images/s"
+            if record.input_share is not None:
+                line += f"  input {record.input_share:.0%}"
+            if MEMORY in record.state:
+                line += f"  {record.state[MEMORY]:.2f} GB"
             if images > 0:
                 seconds = round(images / record.images_per_second)
                 line += f"  {datetime.timedelta(seconds=seconds)} left"
@@ -199,11 +249,19 @@ class ProgressBar:
 
 
 def rates(record: LogRecord) -> dict[str, float]:
-    """Returns learning rate and images per second, the latter where it is known."""
-    known = {"learning_rate": record.learning_rate}
-    if record.images_per_second:
-        known["images_per_second"] = record.images_per_second
-    return known
+    """Returns learning rates, speed, norms and memory, those that are known."""
+    known = {
+        "learning_rate": record.learning_rate,
+        "images_per_second": record.images_per_second,
+        "input_share": record.input_share,
+    }
+    return {k: v for k, v in known.items() if v is not None} | dict(record.state)
+
+
+def panoptic_scores(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Returns PQ of all classes, things and stuff, in percent, from `metrics.json`."""
+    groups = {"pq": "all", "pq_things": "things", "pq_stuff": "stuff"}
+    return {name: metrics["panoptic"][group]["pq"] for name, group in groups.items()}
 
 
 def losses_text(losses: Mapping[str, float]) -> str:

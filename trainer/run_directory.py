@@ -137,26 +137,33 @@ def write_weights(run_dir: Path, report: LoadReport) -> None:
         file.write(report.to_json())
 
 
-def drop_metrics_after(run_dir: Path, step: int) -> bool:
-    """Removes lines of metrics.jsonl beyond a step, and a last one cut short.
+def has_evaluation(run_dir: Path, step: int) -> bool:
+    """Whether metrics.jsonl has an evaluation of this step."""
+    return any(
+        _step_of(line) == step and '"validation/' in line
+        for line in _metrics_lines(run_dir)
+    )
 
-    Returns:
-      Whether an evaluation of this step is among the lines that stay.
-    """
+
+def drop_metrics_after(run_dir: Path, step: int) -> None:
+    """Removes lines of metrics.jsonl beyond a step, and a last one cut short."""
+    lines = _metrics_lines(run_dir)
+    kept = [line for line in lines if _step_of(line) <= step]
+    if len(kept) == len(lines):
+        return
+    path = run_dir / METRICS_FILE
+    _logger.info(
+        "%s: removed %d lines after step %d", path, len(lines) - len(kept), step
+    )
+    with atomic_write(path, "w") as file:
+        file.writelines(kept)
+
+
+def _metrics_lines(run_dir: Path) -> list[str]:
     path = run_dir / METRICS_FILE
     if not path.exists():
-        return False
-    kept, dropped = [], 0
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if _step_of(line) <= step:
-            kept.append(line)
-        else:
-            dropped += 1
-    if dropped:
-        _logger.info("%s: removed %d lines after step %d", path, dropped, step)
-        with atomic_write(path, "w") as file:
-            file.writelines(kept)
-    return any(_step_of(line) == step and '"validation/' in line for line in kept)
+        return []
+    return path.read_text(encoding="utf-8").splitlines(keepends=True)
 
 
 def _step_of(line: str) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,15 +16,16 @@ from google.protobuf.message import Message
 from cmt import config
 from cmt.data.input.open import Data
 from cmt.data.panoptic.categories import Category
-from cmt.errors import WorkError, tensorflow_reason
+from cmt.errors import InputError, WorkError, tensorflow_reason
 from cmt.evaluation.factory import Evaluation
 from cmt.io.terminal import LABEL, TEXT, print_table
-from cmt.run_files import LOGS_FOLDER, METRICS_FILE
+from cmt.run_files import METRICS_FILE
 from cmt.trainer import factory, reporting, run_directory
+from cmt.trainer import strategy as strategies
 from cmt.trainer.callbacks import RunCallback, stop_on_signals
 from cmt.trainer.checkpoint import Best, RunCheckpoints, checkpoint_steps
+from cmt.trainer.monitor import StallWatch
 from cmt.trainer.schedule import LearningRate
-from cmt.trainer.strategy import dataset_of_hosts, describe
 from cmt.trainer.trainer import Trainer
 from cmt.weights.files import find_checkpoint
 from cmt.weights.load import LoadReport, load_initial_checkpoint
@@ -55,21 +56,21 @@ class _Plan(NamedTuple):
 
     Attributes:
       settings: its plain numbers.
+      strategy: the devices.
       data: its splits.
       categories: the classes of the training data, in order.
       evaluation: of the validation split; None where the run evaluates nothing.
       learning_rate: over the steps.
       changes: what the config changes of a run that is continued, in words.
-      step: updates that a run has made which is continued, by its newest checkpoint.
     """
 
     settings: factory.Settings
+    strategy: tf.distribute.Strategy
     data: Data
     categories: Sequence[Category]
     evaluation: Evaluation | None
     learning_rate: LearningRate
     changes: list[str]
-    step: int
 
 
 def train(
@@ -107,12 +108,22 @@ def train(
         return _train(factory.smoke_experiment(experiment), Path(folder), False)
 
 
-def _check(experiment: Message, run_dir: Path, new_schedule: bool) -> _Plan:
-    """Checks all that can be checked before the network is built."""
+def _check(experiment: Message, run_dir: Path, new_schedule: bool) -> _Plan | None:
+    """Checks all that can be checked before the network is built; finds the devices.
+
+    Returns:
+      What it found; None where all steps are made.
+    """
     settings = factory.read_settings(experiment)
     before, changes = run_directory.check_config(run_dir, experiment)
     learning_rate = factory.build_schedule(experiment.trainer)
     step = max(checkpoint_steps(run_dir), default=0)
+    if step == learning_rate.steps:
+        return None
+    # TensorFlow splits a CPU, limits threads and connects processes only before its
+    # first use, which even a learning rate is.
+    strategy = factory.build_strategy(experiment.trainer.strategy)
+    config.check(experiment, num_replicas=strategy.num_replicas_in_sync)
     if before is not None:
         run_directory.check_steps(
             run_dir,
@@ -128,84 +139,145 @@ def _check(experiment: Message, run_dir: Path, new_schedule: bool) -> _Plan:
     evaluation = None
     if settings.intervals.evaluate:
         evaluation = factory.open_validation(experiment, data)
-    return _Plan(settings, data, categories, evaluation, learning_rate, changes, step)
+    return _Plan(
+        settings, strategy, data, categories, evaluation, learning_rate, changes
+    )
 
 
 def _train(experiment: Message, run_dir: Path, new_schedule: bool) -> Summary:
     plan = _check(experiment, run_dir, new_schedule)
-    settings, data, categories = plan.settings, plan.data, plan.categories
-    steps = settings.intervals.steps
-    if plan.step == steps:
+    if plan is None:
+        steps = experiment.trainer.steps
         _print(
             f"all {steps} steps are done; to go on, raise trainer.steps and add "
             "--new-schedule"
         )
         return Summary(steps, steps, find_checkpoint(run_dir), None, "")
+    settings, strategy = plan.settings, plan.strategy
+    replicas, steps = strategy.num_replicas_in_sync, settings.intervals.steps
     trainer, weights = _build_trainer(experiment, plan, run_dir)
-    strategy = trainer.distribute_strategy
-    checkpoints = RunCheckpoints(run_dir, trainer, keep=settings.keep_checkpoints)
-    first_step = checkpoints.restore_latest()
-    batches = functools.partial(
-        data.train.batches,
-        global_batch_size=settings.global_batch_size,
-        seed=settings.seed,
-        first_step=first_step,
+    is_chief = strategies.is_chief(strategy)
+    checkpoints = RunCheckpoints(
+        run_dir, trainer, keep=settings.keep_checkpoints, writes=is_chief
     )
-    dataset = dataset_of_hosts(strategy, batches)
+    first_step = checkpoints.restore_latest()
+    _check_processes(strategy, run_dir, first_step)
+    dataset = _dataset(plan, first_step)
     evaluate = None
     if plan.evaluation is not None:
         evaluate = factory.build_evaluation(
-            experiment, trainer, plan.evaluation, categories, run_dir
+            experiment,
+            trainer,
+            plan.evaluation,
+            plan.categories,
+            run_dir if is_chief else None,
         )
     checkpoints.check_folder()
-    run_directory.write_head(run_dir, experiment, categories)
-    evaluated = run_directory.drop_metrics_after(run_dir, first_step)
-    _print_banner(settings, trainer, strategy, plan.learning_rate)
-    if weights is not None:
-        run_directory.write_weights(run_dir, weights)
-        _print("\n".join(weights.summary_lines()))
-    if first_step:
-        _print(f"continues at step {first_step} from {checkpoints.latest}")
-    for change in plan.changes:
-        _print(f"changed since the run began: {change}")
-    callback = RunCallback(
-        trainer,
-        first_step=first_step,
-        intervals=settings.intervals,
-        global_batch_size=settings.global_batch_size,
-        learning_rate=lambda step: float(plan.learning_rate(step)),
-        checkpoints=checkpoints,
-        reports=_reports(run_dir, settings, first_step),
-        evaluate=evaluate,
-        image_names=data.train.names,
-        go_on_unsaved=settings.go_on_unsaved,
-    )
+    evaluated = run_directory.has_evaluation(run_dir, first_step)
+    callback = _make_callback(plan, trainer, checkpoints, evaluate, first_step)
     callback.owes_evaluation = first_step > 0 and not evaluated
-    signal = _fit(trainer, dataset, callback, steps - first_step)
+    if is_chief:
+        run_directory.write_head(run_dir, experiment, plan.categories)
+        run_directory.drop_metrics_after(run_dir, first_step)
+        _print_banner(plan, trainer)
+        if weights is not None:
+            run_directory.write_weights(run_dir, weights)
+            _print("\n".join(weights.summary_lines()))
+        if first_step:
+            _print(f"continues at step {first_step} from {checkpoints.latest}")
+        callback.reports = _reports(
+            run_dir, settings, first_step, config.to_text(experiment)
+        )
+    callback.watch = StallWatch(settings.stall_seconds, doing="the first step's graph")
+    _fit(
+        trainer,
+        dataset,
+        callback,
+        steps=steps - first_step,
+        memory_advice=factory.memory_advice(experiment, replicas),
+    )
     return Summary(
         callback.step,
         steps,
         checkpoints.latest,
         callback.last,
-        signal,
+        callback.signal,
         checkpoints.best,
     )
+
+
+def _make_callback(
+    plan: _Plan,
+    trainer: Trainer,
+    checkpoints: RunCheckpoints,
+    evaluate: Callable[[int], dict[str, float]] | None,
+    first_step: int,
+) -> RunCallback:
+    """Makes the callback of a run, without reports."""
+    settings = plan.settings
+
+    def learning_rates(step: int) -> tuple[float, float]:
+        rate = float(plan.learning_rate(step))
+        return rate * settings.backbone_multiplier, rate
+
+    return RunCallback(
+        trainer,
+        first_step=first_step,
+        intervals=settings.intervals,
+        global_batch_size=settings.global_batch_size,
+        learning_rates=learning_rates,
+        checkpoints=checkpoints,
+        evaluate=evaluate,
+        image_names=plan.data.train.names,
+        go_on_unsaved=settings.go_on_unsaved,
+    )
+
+
+def _dataset(
+    plan: _Plan, first_step: int
+) -> tf.data.Dataset | tf.distribute.DistributedDataset:
+    """The batches of all steps from `first_step` on."""
+    return strategies.dataset_of_hosts(
+        plan.strategy,
+        functools.partial(
+            plan.data.train.batches,
+            global_batch_size=plan.settings.global_batch_size,
+            seed=plan.settings.seed,
+            first_step=first_step,
+        ),
+    )
+
+
+def _check_processes(
+    strategy: tf.distribute.Strategy, run_dir: Path, first_step: int
+) -> None:
+    """Checks that all processes of a run found the same checkpoint.
+
+    Raises:
+      InputError: this one did not.
+    """
+    ours = float(first_step)
+    from_chief = ours if strategies.is_chief(strategy) else 0.0
+    (chiefs,) = strategies.sum_over_processes(strategy, [from_chief])
+    if chiefs != ours:
+        raise InputError(
+            f"the first worker continues from step {chiefs:.0f}, this one found step "
+            f"{first_step} in {run_dir}; --output must be a folder that all workers see"
+        )
 
 
 def _build_trainer(
     experiment: Message, plan: _Plan, run_dir: Path
 ) -> tuple[Trainer, LoadReport | None]:
-    """Finds the devices, and builds network, loss and optimizers on them.
+    """Builds network, loss and optimizers on the devices.
 
     Returns:
       The trainer; and what was loaded of an initial checkpoint, None where there is
       none, or a run is continued.
     """
     settings, weights = plan.settings, None
-    strategy = factory.build_strategy(experiment.trainer.strategy)
-    config.check(experiment, num_replicas=strategy.num_replicas_in_sync)
     tf_keras.utils.set_random_seed(settings.seed)
-    with strategy.scope():
+    with plan.strategy.scope():
         network = factory.build_network(experiment)
         if settings.initial_checkpoint and not checkpoint_steps(run_dir):
             weights = load_initial_checkpoint(
@@ -220,16 +292,22 @@ def _fit(
     trainer: Trainer,
     dataset: tf.data.Dataset | tf.distribute.DistributedDataset,
     callback: RunCallback,
+    *,
     steps: int,
-) -> str:
-    """Makes the steps; returns the name of the signal that ended them, or ""."""
+    memory_advice: str,
+) -> None:
+    """Makes the steps, until the last one or a signal, and writes a checkpoint.
+
+    Raises:
+      WorkError: memory, another process or something else failed.
+    """
     callbacks = tf_keras.callbacks.CallbackList(
         [callback], add_history=True, model=trainer, steps=steps
     )
     # Or Keras warns that evaluations and checkpoints take longer than a step.
     callbacks._check_timing = False
     try:
-        with stop_on_signals(trainer, callback) as signals:
+        with stop_on_signals(callback):
             trainer.fit(
                 dataset,
                 epochs=1,
@@ -240,21 +318,23 @@ def _fit(
         callback.save()  # Unless that of this step is written.
     except tf.errors.ResourceExhaustedError as error:
         raise WorkError(
-            f"out of memory at step {callback.step + 1} ({tensorflow_reason(error)}); "
-            "raise trainer.accumulation_steps, or lower trainer.global_batch_size or "
-            "the crop size"
+            f"out of memory at step {callback.step + 1} ({tensorflow_reason(error)}): "
+            + memory_advice
         ) from error
     except tf.errors.OpError as error:
+        reason = tensorflow_reason(error)
+        if strategies.num_processes(trainer.distribute_strategy) > 1:
+            reason += "; unless it is this one's, another worker has ended: its output "
+            reason += "says why; start the same command on all of them to go on"
         raise WorkError(
-            f"training stopped at step {callback.step + 1}: {tensorflow_reason(error)}"
+            f"training stopped at step {callback.step + 1}: {reason}"
         ) from error
     finally:
         callback.close()
-    return signals[0] if signals else ""
 
 
 def _reports(
-    run_dir: Path, settings: factory.Settings, first_step: int
+    run_dir: Path, settings: factory.Settings, first_step: int, config_text: str
 ) -> list[reporting.Report]:
     steps = settings.intervals.steps
     if sys.stderr.isatty():
@@ -266,16 +346,12 @@ def _reports(
     return [
         console,
         reporting.MetricsFile(run_dir / METRICS_FILE),
-        reporting.TensorBoardLogs(run_dir / LOGS_FOLDER),
+        reporting.TensorBoardLogs(run_dir, config_text=config_text),
     ]
 
 
-def _print_banner(
-    settings: factory.Settings,
-    trainer: Trainer,
-    strategy: tf.distribute.Strategy,
-    learning_rate: LearningRate,
-) -> None:
+def _print_banner(plan: _Plan, trainer: Trainer) -> None:
+    settings, strategy = plan.settings, plan.strategy
     replicas = strategy.num_replicas_in_sync
     batch, steps = settings.global_batch_size, settings.intervals.steps
     parts = settings.accumulation_steps
@@ -283,10 +359,10 @@ def _print_banner(
     parameters = sum(v.shape.num_elements() for v in trainer.network.trainable_weights)
     rows = {
         "model": f"{trainer.network.name}, {parameters:,} trainable parameters",
-        "devices": describe(strategy),
+        "devices": strategies.describe(strategy),
         "batch": f"{batch} images, {batch // replicas} a replica{in_parts}",
         "steps": f"{steps:,}, {steps * batch:,} images in all",
-        "learning rate": learning_rate.describe(),
+        "learning rate": plan.learning_rate.describe(),
         "backbone": f"learning rate x {settings.backbone_multiplier:g}",
     }
     print_table(
@@ -296,6 +372,8 @@ def _print_banner(
         show_header=False,
         stderr=True,
     )
+    for change in plan.changes:
+        _print(f"changed since the run began: {change}")
 
 
 def _print(line: str) -> None:

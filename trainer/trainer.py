@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -21,7 +22,11 @@ from cmt.trainer.finite_guard import (
     NotFinite,
     update_each,
 )
+from cmt.trainer.loss_meter import LossMeter
 from cmt.trainer.optimizer import change_nothing_while
+
+# In what a call of the train function returns.
+INPUT_SECONDS = "input_seconds"
 
 _logger = logging.getLogger(__name__)
 
@@ -34,56 +39,6 @@ class Objective(Protocol):
 
     def total(self, terms: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Returns the weighted sum [B]."""
-
-
-class LossMeter:
-    """Means over images, replicas and steps, in one vector on the device.
-
-    Which values there are is known when a step is traced, so the vector has room for
-    more. Reading it is the only thing that waits for the device.
-    """
-
-    _ROOM = 256
-
-    def __init__(self) -> None:
-        """Makes the vector, in the scope of the strategy."""
-        self._places: dict[str, int] = {}
-        self._sums = tf.Variable(
-            tf.zeros([self._ROOM]),
-            trainable=False,
-            synchronization=tf.VariableSynchronization.ON_READ,
-            aggregation=tf.VariableAggregation.SUM,
-            name="loss_sums",
-        )
-
-    def add(
-        self, values: Mapping[str, tf.Tensor], *, unless: tf.Tensor | bool = False
-    ) -> None:
-        """Adds values [B] of a replica's images, in the graph of a step.
-
-        Args:
-          values: by name.
-          unless: [] bool, whether to leave all as it is.
-        """
-        for name in values:
-            self._places.setdefault(name, len(self._places) + 1)
-        names = sorted(self._places, key=self._places.__getitem__)
-        images = tf.cast(tf.size(next(iter(values.values()))), tf.float32)
-        zero = tf.zeros([])
-        sums = [tf.reduce_sum(values[n]) if n in values else zero for n in names]
-        vector = tf.where(unless, zero, tf.stack([images, *sums]))
-        self._sums.assign_add(tf.pad(vector, [[0, self._ROOM - vector.shape[0]]]))
-
-    def means(self) -> dict[str, float]:
-        """Returns the means since the last reset; empty if nothing was added."""
-        images, *sums = self._sums.read_value().numpy().tolist()
-        if not images:
-            return {}
-        return {name: sums[i - 1] / images for name, i in self._places.items()}
-
-    def reset(self) -> None:
-        """Forgets what was added."""
-        self._sums.assign(tf.zeros([self._ROOM]))
 
 
 class Trainer(tf_keras.Model):
@@ -116,6 +71,7 @@ class Trainer(tf_keras.Model):
         accumulation_steps: int = 1,
         averaged: tf_keras.Model | None = None,
         average_decay: float = 0.0,
+        steps_per_execution: int = 1,
     ):
         """Wraps a network that is built, in the scope of the strategy.
 
@@ -134,6 +90,7 @@ class Trainer(tf_keras.Model):
           averaged: a network as `network` with the same weights, which become moving
             averages of its weights; None for no averages.
           average_decay: of these averages, from 0 to below 1.
+          steps_per_execution: steps that devices make before `fit` calls callbacks.
         """
         super().__init__(name="trainer")
         self.network = network
@@ -161,13 +118,17 @@ class Trainer(tf_keras.Model):
         )
         self.loss_meter = LossMeter()
         self._validation_meter = LossMeter()
+        self._norms: Callable | None = None
         self._guard = FiniteGuard(global_batch_size)
         self._restored = [*network.non_trainable_variables, self.step]
         for name, group in self._groups.items():
             self._restored += change_nothing_while(
                 self._guard.stopped, self.optimizers[name], group
             )
-        self.compile(optimizer=[optimizer, backbone_optimizer])
+        self.compile(
+            optimizer=[optimizer, backbone_optimizer],
+            steps_per_execution=steps_per_execution,
+        )
 
     @property
     def evaluated(self) -> tf_keras.Model:
@@ -208,6 +169,56 @@ class Trainer(tf_keras.Model):
         # The bad step itself is added: its sums show which value was not finite.
         self.loss_meter.add(values, unless=had_stopped)
         return {}
+
+    def make_train_function(self, force: bool = False) -> Callable:
+        """As Keras's, but the function returns how long it waited for batches.
+
+        NaN where TensorFlow runs deterministic operations alone: it then has no clock.
+        """
+        if self.train_function is None or force:
+            self.train_function = tf.function(self._execute, autograph=False)
+        return self.train_function
+
+    def _execute(self, iterator: Iterator) -> dict[str, tf.Tensor]:
+        """Makes the steps of one execution, in all replicas."""
+
+        def step(number: tf.Tensor, seconds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            before = now()
+            with tf.control_dependencies([before]):
+                data = next(iterator)
+            with tf.control_dependencies(tf.nest.flatten(data, expand_composites=True)):
+                after = now()
+            self.distribute_strategy.run(self.train_step, args=(data,))
+            return number + 1, seconds + tf.cast(after - before, tf.float32)
+
+        with tf.init_scope():
+            is_single = int(self._steps_per_execution.numpy()) == 1
+            try:
+                tf.timestamp()
+                now = tf.timestamp
+            except tf.errors.FailedPreconditionError:  # Only deterministic operations.
+                now = functools.partial(tf.constant, float("nan"), tf.float64)
+        # Keras lowers this variable where fewer steps are left.
+        steps = self._steps_per_execution.read_value()
+        first = tf.zeros([], steps.dtype), tf.zeros([])
+        if is_single:
+            _, seconds = step(*first)
+        else:
+            _, seconds = tf.while_loop(lambda number, _: number < steps, step, first)
+        return {INPUT_SECONDS: seconds}
+
+    def weight_norms(self) -> dict[str, float]:
+        """Returns the norm of the weights of each optimizer's group, by its name."""
+        if self._norms is None:
+            self._norms = tf.function(
+                lambda: {
+                    name: tf.linalg.global_norm([v.read_value() for v in group])
+                    for name, group in self._groups.items()
+                    if group
+                },
+                autograph=False,
+            )
+        return {name: float(norm) for name, norm in self._norms().items()}
 
     @tf.autograph.experimental.do_not_convert
     def test_step(self, data: tuple[tf.Tensor, Targets]) -> dict[str, tf.Tensor]:

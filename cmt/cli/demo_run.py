@@ -19,13 +19,12 @@ from cmt import run_files
 from cmt.config import load_experiment
 from cmt.data.input.open import Data
 from cmt.data.panoptic.masks import read_ids
-from cmt.data.panoptic.predictions import MASKS_FOLDER, panoptic_ids
+from cmt.data.panoptic.predictions import MASKS_FOLDER
 from cmt.errors import InputError, WorkError
 from cmt.evaluation.curves import plot_learning_curve
 from cmt.evaluation.evaluate import METRICS_FILE, PREDICTIONS_FOLDER
-from cmt.evaluation.pictures import attention_sheet, clustering_sheet, make_row
+from cmt.evaluation.pictures import attention_sheet, clustering_sheet, rows_of
 from cmt.io.files import atomic_write
-from cmt.labels import LABEL_DIVISOR
 from cmt.pictures.sheet import save_picture
 from cmt.serving.factory import load_predictor
 
@@ -255,25 +254,12 @@ def draw_clustering(
     """
     data = Data(experiment.data)
     predictor, _ = load_predictor(experiment, data, checkpoint)
-    rows = []
-    number = min(_DRAWN_IMAGES, data.validation.num_images)
-    for example in data.validation.examples(range(number)):
-        inputs = predictor.prepare(example.image[np.newaxis])
-        outputs = predictor.restore(predictor.segment(inputs))
-        rows.append(
-            make_row(
-                example.image,
-                ground_truth=panoptic_ids(
-                    *np.divmod(example.labels, LABEL_DIVISOR), predictor.categories
-                ),
-                panoptic=outputs["panoptic"][0].numpy(),
-                categories=predictor.categories,
-                predictions=predictor.network(inputs["crops"], training=False),
-                confidence=experiment.evaluation.thing_confidence,
-                size=inputs["resized_sizes"][0].numpy(),
-                crop_size=predictor.crop_size,
-            )
-        )
+    rows = rows_of(
+        predictor,
+        data.validation,
+        _DRAWN_IMAGES,
+        confidence=experiment.evaluation.thing_confidence,
+    )
     num_centers = experiment.model.num_centers
     save_picture(clustering, clustering_sheet(rows, num_centers=num_centers))
     focused = [row for row in rows if row.focus is not None]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cmt.cli.options import Config, Overrides
+from cmt.cli.options import Overrides, config_argument
 from cmt.cli.paths import local_path
 
 
@@ -20,24 +20,34 @@ class Split(str, enum.Enum):
 
 
 def evaluate(
-    config: Config,
+    config: Annotated[str | None, config_argument("[CONFIG]")] = None,
     checkpoint: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             parser=local_path,
             metavar="DIR_OR_PREFIX",
             help="A run directory, a folder of checkpoints (the latest is taken), or "
             "the prefix of one; of this package or of DeepLab2 (MaX-DeepLab-S).",
         ),
-    ],
+    ] = None,
     output: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             parser=local_path,
             metavar="DIR",
             help="Gets report.html, metrics.json, per_image.csv and predictions/.",
         ),
-    ],
+    ] = None,
+    watched: Annotated[
+        Path | None,
+        typer.Option(
+            "--watch",
+            parser=local_path,
+            metavar="RUN",
+            help="Instead of CONFIG, --checkpoint and --output: follow a training to "
+            "its end, and evaluate each new checkpoint into RUN/eval/STEP.",
+        ),
+    ] = None,
     split: Annotated[
         Split,
         typer.Option(
@@ -61,7 +71,35 @@ def evaluate(
       cmt eval runs/r50/config.textproto --checkpoint runs/r50 --output runs/r50/test \\
         --split test --zip --set 'data.test.images="coco/test2017"' \\
         --set 'data.test.list="coco/annotations/image_info_test-dev2017.json"'
+      cmt eval --watch runs/r50
     """
+    if watched is not None:
+        if config or checkpoint or output or packs or split is not Split.VAL:
+            raise typer.BadParameter(
+                "--watch RUN takes config and checkpoints from RUN and writes there; "
+                "it goes with --set alone"
+            )
+        from cmt.cli.watch import follow
+
+        follow(watched, overrides or ())
+        return
+    given = {"CONFIG": config, "--checkpoint": checkpoint, "--output": output}
+    missing = [name for name, value in given.items() if value is None]
+    if missing:
+        raise typer.BadParameter(
+            f"{', '.join(missing)} missing, and there is no --watch RUN"
+        )
+    _evaluate_one(config, checkpoint, output, split, packs, overrides)
+
+
+def _evaluate_one(
+    config: str,
+    checkpoint: Path,
+    output: Path,
+    split: Split,
+    packs: bool,
+    overrides: list[str] | None,
+) -> None:
     from cmt.config import load_experiment
     from cmt.data.input.open import Data
     from cmt.evaluation.factory import open_evaluation, open_test_set

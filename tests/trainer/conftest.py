@@ -80,6 +80,7 @@ def build(
     drop: float = 0.0,
     parts: int = 1,
     average_decay: float = 0.0,
+    steps_per_execution: int = 1,
 ) -> Trainer:
     """A trainer of the tiny network, a new one if it is not given."""
     network = network or build_network(width, seed, drop)
@@ -108,6 +109,7 @@ def build(
         accumulation_steps=parts,
         averaged=build_network(width, seed, drop) if average_decay else None,
         average_decay=average_decay,
+        steps_per_execution=steps_per_execution,
     )
 
 
@@ -138,8 +140,11 @@ def run(tiny, tmp_path, monkeypatch):
     folder = tmp_path / "run"
 
     def trainer(experiment, network, categories):
-        batch = experiment.trainer.global_batch_size
-        return tiny.build(batch=batch, network=network)
+        return tiny.build(
+            batch=experiment.trainer.global_batch_size,
+            network=network,
+            steps_per_execution=experiment.trainer.steps_per_execution,
+        )
 
     def batches(*, global_batch_size, seed, first_step):
         return tiny.data(first_step=first_step, bad_step=options["bad_step"])

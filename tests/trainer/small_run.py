@@ -21,8 +21,9 @@ class Network(tf_keras.Model):
 
     def __init__(self):
         super().__init__()
-        self.backbone = tf_keras.layers.Conv2D(6, 1, strides=4)
-        self.norm = BatchNorm()
+        # No bias: before a norm its gradient is rounding, of which Adam makes steps.
+        self.backbone = tf_keras.layers.Conv2D(6, 1, strides=4, use_bias=False)
+        self.norm = BatchNorm(synchronized=True)
         self.dropout, self.drop_path = Dropout(0.3), DropPath(0.3)
         self.head = self.add_weight(name="head", shape=[6, 11])
 

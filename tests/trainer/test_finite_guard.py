@@ -246,9 +246,8 @@ def test_a_signal_after_the_bad_step(tmp_path):
         first_step=0,
         intervals=Intervals(steps=50, log=50, checkpoint=50, evaluate=0),
         global_batch_size=BATCH,
-        learning_rate=lambda step: 0.01,
+        learning_rates=lambda step: (0.001, 0.01),
         checkpoints=RunCheckpoints(tmp_path, trainer, keep=1),
-        reports=(),
         evaluate=None,
     )
     steps = GOOD_STEPS + 2

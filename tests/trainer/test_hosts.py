@@ -59,6 +59,7 @@ class Hosts:
             for device in range(_REPLICAS // hosts)
         ]
         self.extended = types.SimpleNamespace(worker_devices=tuple(names))
+        self.num_replicas_in_sync = _REPLICAS
         self._hosts = hosts
 
     def distribute_datasets_from_function(self, make) -> list[tf.data.Dataset]:

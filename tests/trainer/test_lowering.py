@@ -7,15 +7,13 @@ import tensorflow as tf
 import tf_keras
 from google.protobuf import text_format
 
-from cmt.config import load_experiment
-from cmt.data.panoptic.categories import Category
+from cmt.config import available_configs, load_experiment
 from cmt.errors import WorkError
 from cmt.outputs import Targets
-from cmt.trainer import factory
 from cmt.trainer.trainer import Trainer
 from tests.optimizers import RADAM_LOOKAHEAD
 from tests.test_model import MINIATURE
-from tests.trainer.lowering import find_in_hlo, lower
+from tools.lowering import find_in_hlo, lower, lower_config
 
 BATCH = 2
 
@@ -30,39 +28,56 @@ def specs(size: int, num_masks: int) -> tuple[tf.TensorSpec, Targets]:
     )
 
 
-def build(*overrides: str, model: str = "") -> Trainer:
-    """The trainer of a config, with made-up classes; `model` replaces its network."""
-    overrides = (f"trainer.global_batch_size={BATCH}", *overrides)
-    experiment = load_experiment("scenes/tiny", overrides)
-    if model:
-        experiment.model.Clear()
-        text_format.Parse(model, experiment.model)
-    categories = [
-        Category(i, f"c{i}", i % 2 == 0, (i, 0, 0))
-        for i in range(1, experiment.model.num_classes + 1)
-    ]
-    network = factory.build_network(experiment)
-    return factory.build_trainer(experiment, network, categories)
+# Depth alone: what a layer is stays as the config has it.
+SMALL = (
+    *(f"model.backbone.stage{stage}_blocks=1" for stage in (2, 3, 4, 5)),
+    *(f"model.decoder.{name}=1" for name in ("stage5_layers", "stage4_layers")),
+    *(f"data.crop_{side}_pixels=65" for side in ("height", "width")),
+    "data.max_masks=8",
+    "trainer.accumulation_steps=1",
+)
+
+
+def check_step(text: str) -> None:
+    """Updates and the guard are in it, the loop of the matching, and random numbers."""
+    for part in ("IsFinite", "StatelessRandomUniformV2"):
+        assert f'op_type="{part}"' in text, part
+    assert " while(" in text
 
 
 def test_step_of_a_miniature():
-    trainer = build(
-        "data.crop_height_pixels=33",
-        "data.crop_width_pixels=33",
-        model=MINIATURE,
+    experiment = load_experiment(
+        "scenes/tiny",
+        ("data.crop_height_pixels=33", "data.crop_width_pixels=33", "data.max_masks=4"),
     )
-    text = lower(trainer, *specs(33, 4))
-    # Updates and the guard are in it, and the loop of the matching.
-    for part in ("ResourceApplyAdam", "IsFinite", "MulNoNan"):
+    experiment.model.Clear()
+    text_format.Parse(MINIATURE, experiment.model)
+    text = lower_config(experiment, batch=BATCH).text
+    check_step(text)
+    for part in ("ResourceApplyAdam", "MulNoNan"):
         assert f'op_type="{part}"' in text, part
-    assert " while(" in text
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ADAM", "ADAMW", RADAM_LOOKAHEAD])
 def test_step_of_the_tiny_config(kind):
-    trainer = build(f"trainer.optimizer.kind={kind}")
-    assert "ENTRY" in lower(trainer, *specs(97, 16))
+    experiment = load_experiment("scenes/tiny", (f"trainer.optimizer.kind={kind}",))
+    check_step(lower_config(experiment, batch=BATCH).text)
+
+
+_seen: dict[str, str] = {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", available_configs())
+def test_step_of_each_config(name):
+    """Of those that differ in size and length alone, the first."""
+    experiment = load_experiment(name, SMALL)
+    parts = (experiment.model, experiment.loss, experiment.trainer.optimizer)
+    first = _seen.setdefault(str(parts), name)
+    if first != name:
+        pytest.skip(f"small, it is {first}")
+    check_step(lower_config(experiment, batch=1).text)
 
 
 class Network(tf_keras.Model):

@@ -89,7 +89,7 @@ def test_half_a_line_is_taken_back(tmp_path, monkeypatch):
     from cmt.trainer.reporting import LogRecord
 
     metrics = MetricsFile(tmp_path / "metrics.jsonl")
-    record = LogRecord(1, {"total": 2.0}, 0.1, None, {})
+    record = LogRecord(1, {"total": 2.0}, 0.1, {})
     metrics.log(record)
     whole = (tmp_path / "metrics.jsonl").read_bytes()
     file = metrics._file

@@ -29,7 +29,8 @@ def test_files_of_a_run(run, capsys):
     assert [line["step"] for line in lines] == [2, 4, 6, 7]
     assert set(lines[0]) == {
         "step", "total", "squared", "absolute", "gradient_norm", "learning_rate",
-        "images_per_second",
+        "images_per_second", "input_share", "learning_rate_backbone",
+        "weight_norm/optimizer", "weight_norm/backbone_optimizer", "memory_gigabytes",
     }  # fmt: skip
     expected = 2 * lines[0]["squared"] + lines[0]["absolute"]
     assert lines[0]["total"] == pytest.approx(expected, rel=1e-5)
@@ -203,7 +204,7 @@ def test_other_categories(run):
     run.split.categories = others
     expected = r"number 4 is 'c4' \(id 4, thing\) there and 'hat' \(id 9, thing\)"
     with pytest.raises(InputError, match=expected):
-        run.call("trainer.steps=2")
+        run.call("trainer.steps=4", new_schedule=True)
 
 
 def test_category_ids_too_large_for_predictions(run):

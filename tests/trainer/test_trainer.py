@@ -80,6 +80,13 @@ def test_validation_changes_nothing(tiny):
         np.testing.assert_array_equal(old, new)
 
 
+def test_validation_in_several_steps_an_execution(tiny):
+    single, together = (
+        tiny.build(steps_per_execution=n).validate(tiny.data(), steps=6) for n in (1, 4)
+    )
+    assert single == together and len(single) == 3
+
+
 def test_gradient_is_clipped_over_all_variables(tiny):
     seen = {}
     for clip in (0.0, 0.05):
@@ -197,6 +204,26 @@ def test_no_tpu():
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        "",
+        "{",
+        '{"cluster": {"worker": ["a:1"]}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+        '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, '
+        '"task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
+    ],
+)
+def test_workers_have_to_be_described(config, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", config)
+    for kind in ("MULTI_WORKER_MIRRORED", "AUTO"):
+        with pytest.raises(InputError, match=r"needs the variable TF_CONFIG") as error:
+            strategy.build_strategy(kind)
+        assert "\n" not in str(error.value) and repr(config) in str(error.value)
+
+
 def test_one_device_and_auto(caplog):
     for kind in ("AUTO", "ONE_DEVICE"):
         assert strategy.build_strategy(kind).num_replicas_in_sync == 1
@@ -264,7 +291,7 @@ _REPLICAS = """
             with run.scope():
                 trainer = tiny.build(
                     kind=kind, clip=0.3, drop=0.5, parts=2, average_decay=0.9)
-            trainer.fit(tiny.data(), steps_per_epoch=3, verbose=0)
+            trainer.fit(tiny.data(), steps_per_epoch=5, verbose=0)
             weights = [w.numpy() for w in trainer.network.weights]
             weights += [w.numpy() for w in trainer.averaged.weights]
             means = trainer.loss_meter.means()
@@ -272,7 +299,7 @@ _REPLICAS = """
                 tiny.data(), steps=2).items()}
             results.append((weights, means, int(trainer.step.numpy())))
         (one, one_means, step), (two, two_means, _) = results
-        assert step == 3
+        assert step == 5
         for a, b in zip(one, two, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
         assert one_means.keys() == two_means.keys()

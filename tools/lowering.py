@@ -2,6 +2,7 @@
 
 No TPU is needed. What is refused: operations that call the host or that XLA does not
 know, shapes that depend on values, and numbers of 64 bits in floating point.
+What comes out is what the TPU compiler takes.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from cmt.data.panoptic.categories import Category
 from cmt.errors import WorkError, tensorflow_reason
 from cmt.outputs import Targets
+from cmt.protos.experiment_pb2 import ExperimentConfig
+from cmt.trainer import factory
 from cmt.trainer.trainer import Trainer
 
 _HOST = "calls the host"
@@ -59,16 +63,47 @@ class Finding(NamedTuple):
         return f"{self.operation} {self.name} {self.rule}"
 
 
-def lower(trainer: Trainer, images: tf.TensorSpec, targets: Targets) -> str:
+class Lowered(NamedTuple):
+    """A training step as XLA gets it, before its optimisations.
+
+    Attributes:
+      text: of the HLO module, for people.
+      module: the same, a serialised HloModuleProto.
+    """
+
+    text: str
+    module: bytes
+
+
+def lower_config(experiment: ExperimentConfig, *, batch: int) -> Lowered:
+    """As `lower`, of the trainer that a config describes, on one device.
+
+    Args:
+      experiment: its global batch size is set to `batch`; the classes are made up.
+      batch: images a device has.
+    """
+    experiment.trainer.global_batch_size = batch
+    categories = [
+        Category(i, f"c{i}", i % 2 == 0, (i, 0, 0))
+        for i in range(1, experiment.model.num_classes + 1)
+    ]
+    network = factory.build_network(experiment)
+    trainer = factory.build_trainer(experiment, network, categories)
+    data = experiment.data
+    size = [batch, data.crop_height_pixels, data.crop_width_pixels]
+    pixels = tf.TensorSpec(size, tf.int32)
+    masks = tf.TensorSpec([batch, data.max_masks], tf.int32)
+    targets = Targets(pixels, pixels, masks, tf.TensorSpec([batch], tf.int32))
+    return lower(trainer, tf.TensorSpec([*size, 3], tf.float32), targets)
+
+
+def lower(trainer: Trainer, images: tf.TensorSpec, targets: Targets) -> Lowered:
     """Compiles the training step of a replica to HLO; refuses what TPUs cannot do.
 
     Args:
       trainer: whose step; built outside a strategy with several replicas.
       images: [B, H, W, 3], all numbers known.
       targets: of tf.TensorSpec, all numbers known; None where a batch has None.
-
-    Returns:
-      The text of the HLO module, before XLA's optimisations.
 
     Raises:
       WorkError: an operation cannot be on a TPU; it names the first ones.
@@ -87,14 +122,15 @@ def lower(trainer: Trainer, images: tf.TensorSpec, targets: Targets) -> str:
             raise ValueError(f"shapes must be known; got {spec}")
     _refuse(find_in_graph(step.get_concrete_function(*specs).graph))
     try:
-        text = step.experimental_get_compiler_ir(*specs)(stage="hlo")
+        ir = step.experimental_get_compiler_ir(*specs)
+        lowered = Lowered(ir(stage="hlo"), ir(stage="hlo_serialized"))
     except (ValueError, tf.errors.OpError) as error:
         raise WorkError(
             "the training step cannot be compiled for a TPU: "
             f"{tensorflow_reason(error)}; replace that operation"
         ) from error
-    _refuse(find_in_hlo(text))
-    return text
+    _refuse(find_in_hlo(lowered.text))
+    return lowered
 
 
 def find_in_graph(graph: tf.Graph) -> list[Finding]:
