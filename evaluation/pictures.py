@@ -6,7 +6,7 @@ Everything works on NumPy arrays; images are [H, W, 3] uint8 RGB.
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np

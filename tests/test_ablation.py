@@ -67,8 +67,9 @@ def test_the_last_row_is_the_base_but_for_length_and_reports():
     fields = {"steps", "log_every_steps", "checkpoint_every_steps", "keep_checkpoints"}
     fields |= {"evaluate_every_steps"}
     base = changed(ablation_rows.BASE, f"{FOLDER}/mask_wise")
-    size = {"data.crop_height_pixels", "data.crop_width_pixels"}
-    assert base <= size | {f"trainer.{name}" for name in fields}
+    others = {"data.crop_height_pixels", "data.crop_width_pixels"}
+    others.add("evaluation.batch_size")
+    assert base <= others | {f"trainer.{name}" for name in fields}
     assert changed(f"{FOLDER}/mask_wise", f"{FOLDER}/full") == {MERGE}
     baseline = load_experiment(f"{FOLDER}/baseline").model
     assert not baseline.location.enabled and not baseline.decoder.stronger

@@ -225,8 +225,10 @@ class Trainer(tf_keras.Model):
         """Losses of one batch without an update; runs in each replica."""
         images, targets = data
         terms = self.objective.terms(targets, self.evaluated(images, training=False))
-        self._validation_meter.add({**terms, TOTAL: self.objective.total(terms)})
-        return {}
+        total = self.objective.total(terms)
+        self._validation_meter.add({**terms, TOTAL: total})
+        # Keras's loop over the steps of an execution needs an output.
+        return {TOTAL: tf.reduce_mean(total)}
 
     def validate(self, dataset: tf.data.Dataset, *, steps: int) -> dict[str, float]:
         """Returns the mean of each loss term and the total over `steps` batches."""

@@ -239,7 +239,7 @@ def test_main_prepares_tensorflow(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "position", "expected"),
     [
-        ("cmt ex", 1, ["export"]),
+        ("cmt expo", 1, ["export"]),
         ("cmt train --se", 2, ["--set", "--seed"]),
         ("cmt config show scenes/ti", 3, ["scenes/tiny"]),
         ("cmt eval coco/cmt_deeplab_axial_r50_6", 2, None),

@@ -44,7 +44,8 @@ def test_json_is_all_there_is_on_standard_output(arguments, capsys):
     assert code == 0
     result = json.loads(out)
     groups = {"all", "things", "stuff", "per_class"}
-    assert set(result) == groups | {"intervals", "semantic", "mask_ap", "notes"}
+    groups |= {"by_size", "by_things", "intervals", "semantic", "mask_ap", "notes"}
+    assert set(result) == groups
     assert result["notes"] == {} and result["mask_ap"] is None
     assert result["intervals"] is None  # There is one image.
     assert result["things"]["pq"] == pytest.approx(100 / 1.5)

@@ -196,7 +196,7 @@ def _check_compiled(
         )
 
     # Norms over a few values make rounding larger from one layer to the next.
-    tolerance = 3e-4 if jit_compile else 1e-4
+    tolerance = 5e-4 if jit_compile else 1e-4
     _close(informative(found), informative(expected), tolerance)
 
 
