@@ -65,11 +65,10 @@ def test_other_processes_are_told_the_level(monkeypatch):
     assert sys.meta_path[0].find_spec("tensorflow_nothing", None) is None
 
 
-@pytest.mark.parametrize("line", ["doctor --json", "model summary scenes/tiny"])
-def test_no_message_of_tensorflow_reaches_the_terminal(line):
+def test_no_message_of_tensorflow_reaches_the_terminal():
     environment = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
     done = subprocess.run(
-        [sys.executable, "-m", "cmt", *line.split()],
+        [sys.executable, "-m", "cmt", "model", "summary", "scenes/tiny"],
         env=environment,
         capture_output=True,
         text=True,
