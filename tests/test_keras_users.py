@@ -167,6 +167,7 @@ for refused in (
 """
 
 
+@pytest.mark.check
 def test_objects_of_the_other_keras_are_refused():
     done = subprocess.run(
         [sys.executable, "-c", OTHER_KERAS], capture_output=True, text=True, check=True

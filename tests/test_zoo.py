@@ -202,7 +202,12 @@ def total(name: str, document: str) -> int:
             290_640_656_896,
             marks=pytest.mark.slow,
         ),
-        ("coco/cmt_deeplab_axial_r50_641", 91_815_748, 393_817_223_168),
+        pytest.param(
+            "coco/cmt_deeplab_axial_r50_641",
+            91_815_748,
+            393_817_223_168,
+            marks=pytest.mark.check,
+        ),
     ],
 )
 def test_the_code_builds_networks_of_full_size(

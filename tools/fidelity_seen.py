@@ -22,15 +22,14 @@ need reference data are skipped where it is missing, and say so.
 - A served SavedModel gives the evaluator's integers. A continued run gets the batches
   of a run that was never stopped. A conversion that was killed ten times ends with the
   same bytes.
-- *Measured here* on two shared CPU cores (AMD EPYC) on 2026-11-29, seed 0: `make demo`
-  took 11.5 minutes without the installation: 1,850 training steps, PQ 71.1 (things
-  55.2, stuff 95.0) on 200 scenes that it was not trained on; 200 of 200 served maps
-  equalled the evaluator's. At the last layer the mean of a matched center's reference
-  points explained the centroid of its mask with R2 0.89 in h and 0.88 in w, the mask
-  approximation loss was 0.091 (`python tools/look_inside.py demo/run`). The picture of
-  the README is of this run. With the code of later that day (JPEGs decoded as Pillow
-  does) the same command gave PQ 73.0 (things 58.0, stuff 95.6), in 13.1 minutes beside
-  other work. Two runs with one seed differ by two or three PQ, because the order of
+- *Measured here* on two CPU cores (AMD EPYC) on 2026-11-29, seed 0: `make demo` in a
+  new clone took 11.7 minutes without the installation: 1,850 training steps, PQ 71.0
+  (95% interval over images 69.5 to 72.6; things 54.7, stuff 95.4) on 200 scenes that it
+  was not trained on; 200 of 200 served maps equalled the evaluator's. At the last layer
+  the mean of a matched center's reference points explained the centroid of its mask
+  with R2 0.91 in h and 0.93 in w, the mask approximation loss was 0.083 (`python
+  tools/look_inside.py demo/run`). The picture of the README is of this run. Two earlier
+  runs of that day gave 71.1 and 73.0: runs with one seed differ, because the order of
   sums in threads does.
 - *Measured here* on 2026-11-22, with the code of that day: `cmt train
   coco/overfit_samples` learned 14 real COCO images by heart in 8 minutes: PQ 65.4
@@ -40,7 +39,8 @@ need reference data are skipped where it is missing, and say so.
 
 - No network of the paper's size was trained, and no PQ on COCO is claimed. The 641 x
   641 forward pass of the full network runs.
-- Nothing ran on a TPU or a GPU. `MIRRORED` ran on two logical CPUs.
+- Nothing ran on a TPU or a GPU. `MIRRORED` ran on two logical CPUs,
+  `MULTI_WORKER_MIRRORED` in two processes of one machine.
 - No checkpoint that DeepLab2 publishes was at hand: its names and shapes are known
   from small ones that its code wrote.
 - No TensorFlow Serving binary was run: plain TensorFlow loaded the SavedModel in a new

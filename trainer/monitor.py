@@ -30,7 +30,8 @@ def memory_gigabytes() -> float:
             with contextlib.suppress(ValueError, tf.errors.OpError):  # Of other hosts.
                 peaks.append(tf.config.experimental.get_memory_info(name)["peak"])
     if not peaks:
-        peaks = [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]
+        unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
+        peaks = [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit]
     return max(peaks) / 1e9
 
 

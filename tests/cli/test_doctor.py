@@ -21,6 +21,7 @@ def run(capsys, *arguments: str) -> tuple[int, str, str]:
     return int(caught.value.code or 0), captured.out, captured.err
 
 
+@pytest.mark.check
 def test_all_that_works_here(capsys):
     code, out, _ = run(capsys, "--json")
     result = json.loads(out)

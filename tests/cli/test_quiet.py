@@ -65,6 +65,7 @@ def test_other_processes_are_told_the_level(monkeypatch):
     assert sys.meta_path[0].find_spec("tensorflow_nothing", None) is None
 
 
+@pytest.mark.check
 def test_no_message_of_tensorflow_reaches_the_terminal():
     environment = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
     done = subprocess.run(

@@ -176,6 +176,7 @@ def options(folder, prefix: str = "") -> list[object]:
     ]
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("environment", [UTF8, ASCII], ids=["utf-8", "ascii"])
 def test_commands_end_well_in_every_locale(named, tmp_path, environment):
     encoding = environment["PYTHONIOENCODING"]

@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 
+import pytest
+
 # In a process of its own: what never ends could not be stopped in a test.
 _PROGRAM = """
 import os, pathlib, sys
@@ -85,6 +87,7 @@ _WAYS = {
 }
 
 
+@pytest.mark.check
 def test_a_shard_that_cannot_be_opened_ends_the_run(shards, tmp_path):
     """It is named with the reason: converting again would not help."""
     folders = [tmp_path / way for way in _WAYS]

@@ -269,6 +269,7 @@ def test_no_layer_is_left_out():
         assert ">>>" in kind.__doc__, kind
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_examples_of_docstrings(name):
     module = importlib.import_module(name)
