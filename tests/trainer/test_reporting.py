@@ -94,7 +94,8 @@ def test_the_share_of_time_that_steps_wait_for_batches(tmp_path, seconds, low, h
     )
     assert low <= callback.last.input_share <= high
     if seconds:
-        assert callback.last.images_per_second <= 4 / seconds
+        # The clock of the two steps may start while the first batch is being made.
+        assert callback.last.images_per_second <= 1.5 * 4 / seconds
 
 
 def test_a_log_line_has_speed_input_memory_and_time_left(capfd):
