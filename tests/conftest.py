@@ -48,6 +48,28 @@ def _plain_graphs():
     import tensorflow as tf
 
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    # What the libraries made at their import is never garbage.
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _graphs_and_networks_go_with_their_module(request, _plain_graphs):
+    """Lets go of what a module of tests has built, which the collector would walk.
+
+    TensorFlow keeps the gradient of each `tf.custom_gradient` call, and so its graph.
+    """
+    from tensorflow.python.framework import ops
+
+    registry = ops.gradient_registry._registry
+    known = set(registry)
+    yield
+    for name in set(registry) - known:
+        del registry[name]
+    for value in vars(request.module).values():
+        if hasattr(value, "cache_clear"):
+            value.cache_clear()
+    gc.collect()
 
 
 @pytest.fixture(scope="session")
