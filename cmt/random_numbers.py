@@ -26,12 +26,15 @@ class _Source:
     """What `uniform` draws from.
 
     Attributes:
-      seed: [2] int64.
-      first_image: [] the place of the first image in the batch of all devices.
+      key: [1] uint64, which Philox takes; a function of the seed.
+      counter: [2] uint64, the lower half first, where the sequence of a key begins.
+      first_image: [2] uint64, the place of the first image in the batch of all devices,
+        and 0.
       draws: how often was drawn.
     """
 
-    seed: tf.Tensor
+    key: tf.Tensor
+    counter: tf.Tensor
     first_image: tf.Tensor
     draws: int = 0
 
@@ -45,7 +48,9 @@ def drawn_from(seed: tf.Tensor, *, first_image: tf.Tensor | int = 0) -> Iterator
       first_image: place of the first image in the batch of all devices.
     """
     before = getattr(_local, "source", None)
-    _local.source = _Source(tf.cast(seed, tf.int64), tf.cast(first_image, tf.uint64))
+    key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
+    first_image = tf.stack([tf.cast(first_image, tf.uint64), 0])
+    _local.source = _Source(key, counter, first_image)
     try:
         yield
     finally:
@@ -67,19 +72,17 @@ def uniform(num_images: tf.Tensor | int, shape: Sequence[int]) -> tf.Tensor:
     source = getattr(_local, "source", None)
     if source is None:
         return tf.random.uniform([num_images, *shape])
-    seed = tf.random.experimental.stateless_fold_in(
-        source.seed, tf.constant(source.draws, tf.int64)
-    )
-    source.draws += 1
     count = math.prod(shape)
     blocks = math.ceil(count / _BLOCK)
-    key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
+    # A draw has a sequence of its own: the upper half of the counter tells them apart.
     # The numbers of all images are one sequence, of which this is a part.
-    skipped = tf.stack([source.first_image * tf.constant(blocks, tf.uint64), 0])
+    draw = tf.constant([0, source.draws], tf.uint64)
+    skipped = source.first_image * tf.constant(blocks, tf.uint64)
+    source.draws += 1
     numbers = tf.raw_ops.StatelessRandomUniformV2(
         shape=tf.stack([num_images, blocks * _BLOCK]),
-        key=key,
-        counter=counter + skipped,
+        key=source.key,
+        counter=source.counter + draw + skipped,
         alg=_PHILOX,
     )
     return tf.reshape(numbers[:, :count], [num_images, *shape])
