@@ -328,13 +328,14 @@ class Trainer(tf_keras.Model):
         Losses in training do not show it, because layers then use the statistics of the
         batch.
         """
-        sums = [
-            tf.reduce_sum(tf.cast(v.read_value(), tf.float32))
+        statistics = [
+            tf.reshape(tf.cast(v.read_value(), tf.float32), [-1])
             for v in self.network.non_trainable_variables
         ]
-        if not sums:
+        if not statistics:
             return tf.zeros([])
-        return tf.where(tf.math.is_finite(tf.add_n(sums)), 0.0, float("nan"))
+        total = tf.reduce_sum(tf.concat(statistics, axis=0))
+        return tf.where(tf.math.is_finite(total), 0.0, float("nan"))
 
     def _sum_over_replicas(
         self,

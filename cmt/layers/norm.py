@@ -126,8 +126,7 @@ class BatchNorm(Layer):
           Scale and offset, shaped like the variables.
         """
         mean, variance = moments or (self.moving_mean, self.moving_variance)
-        shape = self.gamma.shape
-        mean, variance = tf.reshape(mean, shape), tf.reshape(variance, shape)
+        mean, variance = (_shaped(v, self.gamma.shape) for v in (mean, variance))
         scale = self.gamma * tf.math.rsqrt(variance + self.epsilon)
         return scale, self.beta - mean * scale
 
@@ -144,23 +143,23 @@ class BatchNorm(Layer):
             moments = tf.nn.moments(values, list(range(inputs.shape.rank - 1)))
             moments = _over_replicas(*moments)
             self.update(*moments)
-        scale, offset = (tf.reshape(v, [-1]) for v in self.affine(moments))
+        scale, offset = (_shaped(v, inputs.shape[-1:]) for v in self.affine(moments))
         return tf.cast(values * scale + offset, inputs.dtype)
 
     def _fused(self, inputs: tf.Tensor, training: bool) -> tf.Tensor:
         channels = inputs.shape[-1]
         is_image = inputs.shape.rank == 4
         images = inputs if is_image else tf.reshape(inputs, [-1, 1, 1, channels])
-        scale, offset, mean, variance = (
-            tf.reshape(v, [-1])
-            for v in (self.gamma, self.beta, self.moving_mean, self.moving_variance)
-        )
+
+        def flat(variable):
+            return _shaped(variable, [channels])
+
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=images,
-            scale=scale,
-            offset=offset,
-            mean=tf.zeros([0]) if training else mean,
-            variance=tf.zeros([0]) if training else variance,
+            scale=flat(self.gamma),
+            offset=flat(self.beta),
+            mean=tf.zeros([0]) if training else flat(self.moving_mean),
+            variance=tf.zeros([0]) if training else flat(self.moving_variance),
             epsilon=self.epsilon,
             is_training=training,
         )
@@ -191,7 +190,7 @@ class BatchNorm(Layer):
             (self.moving_mean, mean),
             (self.moving_variance, variance),
         ):
-            batch = tf.reshape(batch, moving.shape)
+            batch = _shaped(batch, moving.shape)
             moving.assign_sub((moving - batch) * (1 - self.momentum))
 
     def use_batch(
@@ -211,6 +210,13 @@ class BatchNorm(Layer):
             moments = _over_replicas(*moments)
         self.update(*moments)
         return self.affine(moments)
+
+
+def _shaped(values: tf.Tensor, shape: Sequence[int] | tf.TensorShape) -> tf.Tensor:
+    """Leaves alone what has the shape: a reshape for nothing costs a step its time."""
+    if values.shape == tf.TensorShape(shape):
+        return values
+    return tf.reshape(values, shape)
 
 
 def _over_replicas(mean: tf.Tensor, variance: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
