@@ -43,6 +43,28 @@ MERGE_OPTIONS = dict(
 CROP_SIZE = (65, 81)
 
 
+class RandomMasks(tf_keras.Model):
+    """Masks from colours, and classes that no image changes: a network to train."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.backbone = tf_keras.layers.Conv2D(6, 1, strides=4)
+        self.head = self.add_weight(name="head", shape=[6, classes + 1])
+
+    def call(self, images: tf.Tensor, training: bool | None = None) -> Predictions:
+        masks = self.backbone(tf.cast(images, tf.float32) / 255)
+        classes = tf.repeat(self.head[tf.newaxis], tf.shape(images)[0], axis=0)
+        return Predictions(masks, classes, masks, None, ())
+
+    @property
+    def backbone_variables(self) -> list[tf.Variable]:
+        return self.backbone.trainable_variables
+
+    @property
+    def other_variables(self) -> list[tf.Variable]:
+        return [self.head]
+
+
 class FakeNetwork(tf_keras.Model):
     """Masks from colours, with variables that an export has to carry."""
 

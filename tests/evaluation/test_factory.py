@@ -33,6 +33,7 @@ from cmt.serving import factory, predict
 from cmt.serving.predict import predict_files
 from cmt.weights.files import find_checkpoint
 from tests.data.conversions import convert
+from tests.fakes import RandomMasks
 
 _CHANGES = (
     "model.backbone.stage2_blocks=1",
@@ -74,20 +75,33 @@ def experiment(scenes):
     )
 
 
-@pytest.fixture(scope="module")
-def run_dir(experiment, scenes, tmp_path_factory):
-    """As training leaves it; the weights are those it starts from."""
-    run_dir = tmp_path_factory.mktemp("run")
-    tf_keras.utils.set_random_seed(0)
-    network = build_model(experiment.model)
+def write_run(folder, network, experiment, scenes):
+    """Writes a folder as training leaves it; the weights are those it starts from."""
     network.build((None, *factory.crop_size(experiment), 3))
     step = tf.Variable(12, dtype=tf.int64)
     checkpoint = tf.train.Checkpoint(model=network, step=step)
-    tf.train.CheckpointManager(checkpoint, run_dir / "checkpoints", 1).save()
-    (run_dir / "config.textproto").write_text(to_text(experiment))
+    tf.train.CheckpointManager(checkpoint, folder / "checkpoints", 1).save()
+    (folder / "config.textproto").write_text(to_text(experiment))
     manifest = Manifest.read(scenes / "tfrecords" / "val.manifest.json")
-    write_categories(run_dir / factory.CATEGORIES_FILE, manifest.categories)
-    return run_dir
+    write_categories(folder / factory.CATEGORIES_FILE, manifest.categories)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run_dir(experiment, scenes, tmp_path_factory):
+    tf_keras.utils.set_random_seed(0)
+    network = build_model(experiment.model)
+    return write_run(tmp_path_factory.mktemp("run"), network, experiment, scenes)
+
+
+@pytest.fixture
+def small_run(experiment, scenes, tmp_path, monkeypatch):
+    """A run whose network is built in no time, for what does not depend on it."""
+    tf_keras.utils.set_random_seed(0)
+    monkeypatch.setattr(factory, "build_model", lambda _: RandomMasks(classes=10))
+    folder = tmp_path / "run"
+    folder.mkdir()
+    return write_run(folder, RandomMasks(classes=10), experiment, scenes)
 
 
 @pytest.fixture(scope="module")
@@ -290,19 +304,15 @@ def counts(monkeypatch) -> collections.Counter:
 
 
 @pytest.mark.parametrize("listed", [True, False])
-def test_an_evaluation_opens_everything_once(
-    experiment, run_dir, listed, tmp_path, counts
-):
+def test_an_evaluation_opens_everything_once(small_run, listed, tmp_path, counts):
     """Also where the list of categories comes from the manifest."""
-    shutil.copytree(run_dir, tmp_path / "run")
-    (tmp_path / "run" / "config.textproto").write_text(to_text(experiment))
     if not listed:
-        (tmp_path / "run" / factory.CATEGORIES_FILE).unlink()
+        (small_run / factory.CATEGORIES_FILE).unlink()
     counts.clear()
     with pytest.raises(SystemExit) as stopped:
         main(
-            ["eval", str(tmp_path / "run" / "config.textproto")]
-            + ["--checkpoint", str(tmp_path / "run"), "--output", str(tmp_path / "out")]
+            ["eval", str(small_run / "config.textproto")]
+            + ["--checkpoint", str(small_run), "--output", str(tmp_path / "out")]
         )
     assert stopped.value.code == 0
     assert counts["val.manifest.json"] == 1
@@ -313,10 +323,10 @@ def test_an_evaluation_opens_everything_once(
     assert counts["lookup"] == counts["reader"] == 1
 
 
-def test_a_prediction_looks_and_decodes_once(run_dir, scenes, tmp_path, counts):
+def test_a_prediction_looks_and_decodes_once(small_run, scenes, tmp_path, counts):
     files = sorted((scenes / "images" / "val").iterdir())
     counts.clear()
-    outcome = predict_files(factory.open_model(run_dir), files, tmp_path / "out")
+    outcome = predict_files(factory.open_model(small_run), files, tmp_path / "out")
     assert len(outcome.images) == len(files) == 3
     assert counts["decode"] == 3
     assert [counts[file.name] for file in files] == [1, 1, 1]
@@ -325,13 +335,13 @@ def test_a_prediction_looks_and_decodes_once(run_dir, scenes, tmp_path, counts):
     assert counts["val.manifest.json"] == 0
 
 
-def test_a_submission_from_the_command_line(run_dir, scenes, tmp_path, capsys):
+def test_a_submission_from_the_command_line(small_run, scenes, tmp_path, capsys):
     """Of test images, and of the validation split: the same maps."""
     annotations = json.loads((scenes / "annotations" / "panoptic_val.json").read_text())
     listed = tmp_path / "image_info_test.json"
     listed.write_text(json.dumps({"images": annotations["images"]}))
-    line = ["eval", str(run_dir / "config.textproto"), "--zip"]
-    line += ["--checkpoint", str(run_dir), "--output", str(tmp_path)]
+    line = ["eval", str(small_run / "config.textproto"), "--zip"]
+    line += ["--checkpoint", str(small_run), "--output", str(tmp_path)]
     test = ["--split", "test", "--set", f'data.test.list="{listed}"']
     test += ["--set", f'data.test.images="{scenes / "images" / "val"}"']
     contents = []
@@ -345,4 +355,5 @@ def test_a_submission_from_the_command_line(run_dir, scenes, tmp_path, capsys):
             pngs = [name for name in packed.namelist() if name.endswith(".png")]
             contents.append({name.split("/")[1]: packed.read(name) for name in pngs})
     assert len(contents[0]) == 3
+    assert all(np.any(Image.open(io.BytesIO(png))) for png in contents[0].values())
     assert contents[0] == contents[1]

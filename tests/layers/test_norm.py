@@ -59,6 +59,7 @@ def test_bfloat16_is_normalised_in_float32(options):
     assert error.max() < 0.012  # Half a step of bfloat16 near 3.
 
 
+@pytest.mark.check
 def test_synchronized_statistics_are_those_of_the_global_batch():
     """In a process of its own: the CPU is split before TensorFlow first uses it."""
     code = textwrap.dedent(inspect.getsource(_compare_replicas)) + "_compare_replicas()"

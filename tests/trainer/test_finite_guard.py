@@ -223,6 +223,7 @@ _REPLICAS = """
 """
 
 
+@pytest.mark.check
 def test_two_replicas(tmp_path):
     cases = ["ADAMW:gradient"]
     if HAS_ADDONS:

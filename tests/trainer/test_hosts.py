@@ -73,8 +73,9 @@ def arrays(dataset: tf.data.Dataset, count: int) -> list[list[np.ndarray]]:
     return [[p.numpy() for p in tf.nest.flatten(b)] for b in dataset.take(count)]
 
 
-@pytest.mark.parametrize("first_step", [0, 5])
-@pytest.mark.parametrize("kind", ["training", "validation"])
+@pytest.mark.parametrize(
+    ("kind", "first_step"), [("training", 0), ("training", 5), ("validation", 5)]
+)
 def test_hosts_together_read_the_steps_of_one(experiment, kind, first_step):
     data = Data(experiment.data)
     split = data.train if kind == "training" else data.validation
@@ -149,6 +150,7 @@ print("equal")
 """
 
 
+@pytest.mark.check
 def test_fit_takes_what_hosts_read():
     fixtures = pathlib.Path(__file__).with_name("conftest.py")
     result = subprocess.run(

@@ -44,6 +44,7 @@ def check_step(text: str) -> None:
     assert " while(" in text
 
 
+@pytest.mark.check
 def test_step_of_a_miniature():
     experiment = load_experiment(
         "scenes/tiny",

@@ -9,38 +9,15 @@ import json
 
 import pytest
 import tensorflow as tf
-import tf_keras
 
 from cmt.config import parse_experiment
 from cmt.data.scenes.generate import generate_scenes
-from cmt.outputs import Predictions
 from cmt.trainer import factory
 from cmt.trainer.train import train
 from tests.data.conversions import convert
+from tests.fakes import RandomMasks
 
 _SPLITS = {"train": 4, "val": 3}
-
-
-class Network(tf_keras.Model):
-    """Masks from colours, and classes that no image changes."""
-
-    def __init__(self):
-        super().__init__()
-        self.backbone = tf_keras.layers.Conv2D(6, 1, strides=4)
-        self.head = self.add_weight(name="head", shape=[6, 11])
-
-    def call(self, images, training=False):
-        masks = self.backbone(images / 255)
-        classes = tf.repeat(self.head[tf.newaxis], tf.shape(images)[0], axis=0)
-        return Predictions(masks, classes, masks, None, ())
-
-    @property
-    def backbone_variables(self):
-        return self.backbone.trainable_variables
-
-    @property
-    def other_variables(self):
-        return [self.head]
 
 
 class Objective:
@@ -92,7 +69,7 @@ def read(monkeypatch) -> collections.Counter:
 
 def test_a_run_opens_its_data_once(experiment, read, tmp_path, monkeypatch):
     def build_network(_):
-        network = Network()
+        network = RandomMasks(classes=10)
         network.build((None, 65, 65, 3))
         return network
 

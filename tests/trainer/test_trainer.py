@@ -246,6 +246,7 @@ def test_cpu_cannot_be_split_late():
         strategy.build_strategy("MIRRORED", logical_cpus=3)
 
 
+@pytest.mark.check
 def test_number_of_threads_is_set_before_tensorflow_is_used_and_only_then(caplog):
     code = """
         import tensorflow as tf
@@ -310,6 +311,7 @@ _REPLICAS = """
 """
 
 
+@pytest.mark.check
 def test_two_replicas_equal_one():
     fixtures = pathlib.Path(__file__).with_name("conftest.py")
     kinds = ["ADAM", "RADAM_LOOKAHEAD"] if HAS_ADDONS else ["ADAM"]
