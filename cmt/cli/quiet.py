@@ -1,8 +1,9 @@
-"""Keeps the start-up messages of TensorFlow's C++ off the terminal."""
+"""Keeps the start-up messages of TensorFlow off the terminal, and its import short."""
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -28,7 +29,7 @@ def quiet_tensorflow() -> None:
 
 
 class _QuietImport(importlib.abc.MetaPathFinder):
-    """Finds `tensorflow` as others do; what its import writes is withheld."""
+    """Finds `tensorflow` as others do; its import writes nothing and is quicker."""
 
     def find_spec(
         self,
@@ -45,7 +46,7 @@ class _QuietImport(importlib.abc.MetaPathFinder):
             execute = spec.loader.exec_module
 
             def execute_quietly(module: ModuleType) -> None:
-                with _stderr_withheld():
+                with _stderr_withheld(), _garbage_kept():
                     execute(module)
 
             spec.loader.exec_module = execute_quietly
@@ -73,3 +74,19 @@ def _stderr_withheld() -> Iterator[None]:
             sys.stderr.flush()
             os.dup2(terminal, 2)
             os.close(terminal)
+
+
+@contextlib.contextmanager
+def _garbage_kept() -> Iterator[None]:
+    """Keeps the collector from looking at an import's objects, which all stay.
+
+    It goes through all of them again and again, for a quarter of TensorFlow's import.
+    """
+    is_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if is_on:
+            gc.enable()

@@ -28,7 +28,6 @@ class Class(Protocol):
 
 GOLDEN_RATIO = 0.618034
 _OPACITY = 0.55
-_NEAREST = Image.Resampling.NEAREST
 # Names are placed on a map of about so many pixels a side.
 _COARSE_SIDE_PIXELS = 200
 # Distance of two RGB colours from which on they are told apart at a glance.
@@ -126,10 +125,10 @@ def draw_overlay(
     numbers = np.array([0, *sorted(colors)])
     places = np.searchsorted(numbers, panoptic)
     palette = np.array([(0, 0, 0), *(colors[n] for n in sorted(colors))], np.uint8)
-    picture = Image.fromarray(image).resize(size)
-    painted = Image.fromarray(palette[places]).resize(size, _NEAREST)
-    is_segment = Image.fromarray(np.uint8(255) * (places > 0)).resize(size, _NEAREST)
+    picture, painted = Image.fromarray(image), Image.fromarray(palette[places])
+    is_segment = Image.fromarray(np.uint8(255) * (places > 0))
     picture.paste(Image.blend(picture, painted, _OPACITY), mask=is_segment)
+    picture = picture.resize(size, Image.Resampling.BILINEAR)
     picture.paste(_CONTOUR, mask=Image.fromarray(contours(panoptic, factor)))
     if names:
         _write_names(picture, panoptic, {item.id: item.name for item in categories})
@@ -169,11 +168,10 @@ def _write_names(
     A name that would cover one already written is left out; a name in letters that
     pictures have not is replaced, see `drawn_name`.
     """
-    draw = ImageDraw.Draw(picture)
     factor = picture.height / labels.shape[0]
     step = max(1, max(labels.shape) // _COARSE_SIDE_PIXELS)
     numbers, areas = count_values(labels)
-    boxes: list[tuple[float, float, float, float]] = []
+    boxes: list[tuple[int, int, int, int]] = []
     for number in numbers[np.argsort(-areas, kind="stable")].tolist():
         if number == 0:
             continue
@@ -184,18 +182,31 @@ def _write_names(
         class_id = number // CATEGORY_DIVISOR
         name = drawn_name(class_id, names.get(class_id, "?"))
         size = min(max(depth * 0.7, _SMALLEST_FONT_PIXELS), _LARGEST_FONT_PIXELS)
-        font = font_of(round(size))
-        left, top, right, bottom = draw.textbbox((0, 0), name, font, stroke_width=1)
+        written = _written(name, round(size))
         # Of what is too long, the end is lost and not the beginning.
-        x = max(min(column - (left + right) / 2, picture.width - right), -left)
-        y = max(min(row - (top + bottom) / 2, picture.height - bottom), -top)
-        box = (x + left, y + top, x + right, y + bottom)
+        left = max(
+            min(round(column - written.width / 2), picture.width - written.width), 0
+        )
+        top = max(
+            min(round(row - written.height / 2), picture.height - written.height), 0
+        )
+        box = (left, top, left + written.width, top + written.height)
         if any(_overlap(box, other) for other in boxes):
             continue
         boxes.append(box)
-        draw.text(
-            (x, y), name, (255, 255, 255), font, stroke_width=1, stroke_fill=(0, 0, 0)
-        )
+        picture.paste(written, box[:2], mask=written)
+
+
+@functools.lru_cache(maxsize=1024)
+def _written(name: str, size: int) -> Image.Image:
+    """A name in white with a black outline, on nothing."""
+    font = font_of(size)
+    left, top, right, bottom = font.getbbox(name, stroke_width=1)
+    picture = Image.new("RGBA", (math.ceil(right - left), math.ceil(bottom - top)))
+    white, black = (255, 255, 255, 255), (0, 0, 0, 255)
+    outline = {"stroke_width": 1, "stroke_fill": black}
+    ImageDraw.Draw(picture).text((-left, -top), name, white, font, **outline)
+    return picture
 
 
 def _innermost(mask: np.ndarray) -> tuple[float, float, float]:
@@ -209,7 +220,7 @@ def _innermost(mask: np.ndarray) -> tuple[float, float, float]:
     return row + rows[0] + 0.5, column + columns[0] + 0.5, float(distance.max())
 
 
-def _overlap(box: Sequence[float], other: Sequence[float]) -> bool:
+def _overlap(box: Sequence[int], other: Sequence[int]) -> bool:
     return (
         box[0] < other[2]
         and other[0] < box[2]
