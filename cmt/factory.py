@@ -19,6 +19,7 @@ from cmt.layers.conv import Style
 from cmt.layers.dual_path import TransformerLayer, TransformerSizes
 from cmt.losses import PanopticLoss
 from cmt.model import CMTDeepLab, RecursiveCMTDeepLab
+from cmt.passes import Pass
 from cmt.protos import evaluation_pb2, losses_pb2, model_pb2
 
 
@@ -350,3 +351,21 @@ def merge_options(evaluation: evaluation_pb2.EvaluationConfig) -> dict:
         min_thing_area_pixels=evaluation.min_thing_area_pixels,
         min_stuff_area_pixels=evaluation.min_stuff_area_pixels,
     )
+
+
+def list_passes(evaluation: evaluation_pb2.EvaluationConfig) -> list[Pass]:
+    """The passes over an image beside the plain one.
+
+    Example:
+      >>> config = evaluation_pb2.EvaluationConfig(flip=True, min_scale=0.75)
+      >>> [(way.scale, way.is_flipped) for way in list_passes(config)]
+      [(1.0, True), (0.75, False), (0.75, True)]
+    """
+    step = evaluation.scale_step
+    scales = [1.0]
+    for side, sign in ((1 - evaluation.min_scale, -1), (evaluation.max_scale - 1, 1)):
+        # Fields are of 32 bits: 0.7 is 0.69999999.
+        number = int(side / step + 1e-4)
+        scales += [1 + sign * step * (index + 1) for index in range(number)]
+    ways = (False, True) if evaluation.flip else (False,)
+    return [Pass(scale, way) for scale in scales for way in ways][1:]

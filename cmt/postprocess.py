@@ -243,12 +243,16 @@ def binary_masks(
 ) -> tf.Tensor:
     """Mask-wise step 4: masks of the given centers, [L, H, W] bool."""
 
+    num_live = tf.size(center)
+
     def strip(logits: tf.Tensor) -> tf.Tensor:
-        probs = tf.nn.softmax(logits, axis=-1)
-        return tf.gather(probs, center, axis=-1) > pixel_confidence
+        return tf.nn.softmax(logits, axis=-1)[..., :num_live] > pixel_confidence
 
     masks = map_upsampled_strips(
-        strip, mask_logits, output_size, tf.TensorSpec([None], tf.bool)
+        strip,
+        live_first(mask_logits, center),
+        output_size,
+        tf.TensorSpec([None], tf.bool),
     )
     return tf.transpose(masks, [2, 0, 1])
 
@@ -313,20 +317,35 @@ def most_likely_masks(
       [H, W] int32, index in `center` or -1; [H, W] float32 in [0, 1].
     """
 
+    num_live = tf.size(center)
+    # Without a live center arg-max would have nothing to choose from.
+    lowest = tf.fill([*tf.unstack(tf.shape(mask_logits)[:2]), 1], tf.float32.min)
+    ordered = live_first(mask_logits, center)
+    live, others = ordered[..., :num_live], ordered[..., num_live:]
+
     def strip(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        live_logits = tf.gather(logits, center, axis=-1)
-        # Without a live center the last axis is empty, which arg-max refuses.
-        lowest = tf.fill([*tf.unstack(tf.shape(logits)[:2]), 1], logits.dtype.min)
-        padded = tf.concat([live_logits, lowest], axis=-1)
+        padded, others = logits[..., : num_live + 1], logits[..., num_live + 1 :]
         owner = tf.argmax(padded, axis=-1, output_type=tf.int32)
-        best = tf.reduce_max(padded, axis=-1)
-        probability = tf.exp(best - tf.reduce_logsumexp(padded, axis=-1))
-        won_by_live = best >= tf.reduce_max(logits, axis=-1)
+        best = tf.reduce_max(padded, axis=-1, keepdims=True)
+        probability = 1 / tf.reduce_sum(tf.exp(padded - best), axis=-1)
+        won_by_live = best[..., 0] >= tf.reduce_max(others, axis=-1)
         is_confident = (probability > pixel_confidence) & won_by_live
         return tf.where(is_confident, owner, -1), probability
 
     signature = (tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.float32))
-    return map_upsampled_strips(strip, mask_logits, output_size, signature)
+    padded = tf.concat([live, lowest, others], axis=-1)
+    return map_upsampled_strips(strip, padded, output_size, signature)
+
+
+def live_first(mask_logits: tf.Tensor, center: tf.Tensor) -> tf.Tensor:
+    """Moves the given centers, [L] int32, to the front of [h, w, N].
+
+    To take single channels out is slow, and there are fewer pixels here than later.
+    """
+    number = tf.range(mask_logits.shape[-1])[:, tf.newaxis]
+    others = tf.where(tf.reduce_all(number != center, axis=1))[:, 0]
+    order = tf.concat([center, tf.cast(others, tf.int32)], axis=0)
+    return tf.gather(mask_logits, order, axis=-1)
 
 
 def drop_small_segments(

@@ -14,7 +14,7 @@ from cmt.config import load_experiment, to_text
 from cmt.data.input.open import Data
 from cmt.data.panoptic.categories import Category, read_categories
 from cmt.errors import InputError
-from cmt.factory import build_model, merge_options
+from cmt.factory import build_model, list_passes, merge_options
 from cmt.io.storage import find_files
 from cmt.protos import experiment_pb2
 from cmt.run_files import CATEGORIES_FILE, CONFIG_FILE
@@ -58,6 +58,7 @@ def build_predictor(
         crop_size=crop_size(experiment),
         categories=categories,
         merge_options=merge_options(experiment.evaluation),
+        passes=list_passes(experiment.evaluation),
     )
 
 

@@ -17,6 +17,7 @@ from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.predictions import check_category_ids
 from cmt.io.decode import decode_image
 from cmt.labels import CATEGORY_DIVISOR, LABEL_DIVISOR
+from cmt.passes import Pass, run_passes
 from cmt.postprocess import merge_masks
 
 # What a request may ask for: crops of a gigabyte, and maps of a gigabyte.
@@ -40,6 +41,7 @@ class PanopticPredictor:
         crop_size: tuple[int, int],
         categories: Sequence[Category],
         merge_options: Mapping[str, Any],
+        passes: Sequence[Pass] = (),
     ):
         """Keeps the parts and checks that the ids fit.
 
@@ -48,6 +50,7 @@ class PanopticPredictor:
           crop_size: height and width of what the network sees, in pixels.
           categories: the classes of the data set; contiguous class = index + 1.
           merge_options: keywords of `cmt.postprocess.merge_masks`.
+          passes: further ones over each image, to average; see `run_passes`.
 
         Raises:
           InputError: category_id * 1000 + instance would not fit in a PNG colour.
@@ -57,6 +60,7 @@ class PanopticPredictor:
         self.crop_size = (int(crop_size[0]), int(crop_size[1]))
         self.categories = list(categories)
         self.merge_options = dict(merge_options)
+        self.passes = list(passes)
         sizes = tf.TensorSpec([None, 2], tf.int32)
         crops = tf.TensorSpec([None, *self.crop_size, 3], tf.float32)
         self._segment_graph = tf.function(
@@ -190,7 +194,9 @@ class PanopticPredictor:
         return self._segment_graph(dict(inputs))
 
     def _segment(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        predictions = self.network(inputs["crops"], training=False)
+        predictions = run_passes(
+            self.network, inputs["crops"], inputs["resized_sizes"], self.passes
+        )
         merged = merge_masks(
             predictions,
             is_thing=[category.is_thing for category in self.categories],

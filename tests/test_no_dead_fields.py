@@ -22,7 +22,11 @@ from cmt.trainer import factory as trainer_factory
 
 LEAVES = dict(textproto.leaf_paths(experiment_pb2.ExperimentConfig.DESCRIPTOR))
 # Each field has to matter in one of these.
-BASES = {"stronger": (), "basic": ("model.decoder.stronger=false",)}
+BASES = {
+    "stronger": (),
+    "basic": ("model.decoder.stronger=false",),
+    "scales": ("evaluation.min_scale=0.5", "evaluation.max_scale=1.5"),
+}
 # What a factory makes is recorded by these stand-ins instead of being made.
 STAND_INS = {
     factory: (
