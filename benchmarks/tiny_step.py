@@ -112,15 +112,15 @@ def settings(config: str, changes: list[str]) -> tuple[str, str]:
     return text_format.MessageToString(experiment), devices
 
 
-def made_up_dataset(experiment, batch: int):
-    """20 batches over and over; reading files has a benchmark of its own."""
+def made_up_dataset(experiment, batch: int, count: int = 20):
+    """Some batches over and over; reading files has a benchmark of its own."""
     import numpy as np
     import tensorflow as tf
 
     from cmt.outputs import Targets
 
     batches = []
-    for seed in range(20):
+    for seed in range(count):
         images, *labels = made_up_batch(experiment, batch, seed)
         targets = Targets(*labels, np.arange(batch, dtype=np.int32))
         batches.append((tf.constant(images), targets._make(map(tf.constant, targets))))
