@@ -1,9 +1,9 @@
 """Claim: `cmt eval` takes 200 scenes at 3 times the images/s of an earlier commit.
 
-    python benchmarks/evaluation.py "DIR/val-*.tfrecord" --base OTHER/.venv/bin/python
-        [--rounds 3]
+    python benchmarks/evaluation.py SCENES --base OTHER/.venv/bin/python [--rounds 3]
 
-The TFRecords are those of `cmt data scenes`, 193 x 193 pixels, as the demo has them.
+SCENES is a folder of `cmt data scenes` such as demo/scenes, 193 x 193 pixels, whose
+validation split each side converts.
 OTHER is a checkout of the earlier commit with its environment (`git worktree add OTHER
 ec2c760`, then `make .venv/installed` there). Each side evaluates its own `scenes/tiny`
 at 193 pixels after one step of training, with all centers live and no segment too
@@ -58,18 +58,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("tfrecords")
+    parser.add_argument("scenes", type=Path)
     parser.add_argument("--base", required=True)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    pattern = str(Path(options.tfrecords).resolve())
-    changes = [f'data.{part}.tfrecords="{pattern}"' for part in ("train", "validation")]
-    words = [word for one in (*SETTINGS, *changes) for word in ("--set", one)]
+    scenes = options.scenes.resolve()
+    source = ["--images", f"{scenes}/images/val"]
+    source += ["--annotations", f"{scenes}/annotations/panoptic_val.json"]
+    source += ["--masks", f"{scenes}/annotations/panoptic_val", "--split", "val"]
     sides = {"this": sys.executable, "base": options.base}
     rates, seconds = ({name: [] for name in sides} for _ in range(2))
     with tempfile.TemporaryDirectory() as folder:
         runs = {name: Path(folder, name) for name in sides}
         for name, python in sides.items():
+            data = Path(folder, f"{name}-data")
+            call(python, "data", "convert", *source, "--output", str(data))
+            changes = [
+                f'data.{part}.tfrecords="{data}/val-*.tfrecord"'
+                for part in ("train", "validation")
+            ]
+            words = [word for one in (*SETTINGS, *changes) for word in ("--set", one)]
             call(python, "train", "scenes/tiny", "--output", str(runs[name]), *words)
         for _ in range(options.rounds):
             for name, python in sides.items():
