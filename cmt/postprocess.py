@@ -264,8 +264,9 @@ def paste(masks: tf.Tensor, free_share: float) -> tf.Tensor:
         return tf.cast(tf.math.count_nonzero(mask, dtype=tf.int32), tf.float32)
 
     def step(index: tf.Tensor, owner: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        free = masks[index] & (owner < 0)
-        pasted = area(free) > free_share * area(masks[index])
+        mask = tf.gather(masks, index)
+        free = mask & (owner < 0)
+        pasted = area(free) > free_share * area(mask)
         return index + 1, tf.where(free & pasted, index, owner)
 
     num_masks = tf.shape(masks)[0]
@@ -366,8 +367,9 @@ def drop_small_segments(
       num_entries: length of segment_ids and scores, at least L.
     """
     value = live.class_id * LABEL_DIVISOR + tf.where(live.is_thing, live.instance, 0)
-    counts = tf.math.bincount(tf.reshape(owner + 1, [-1]), minlength=tf.size(value) + 1)
-    area = counts[1:]
+    # Not a bincount, which other runtimes lack.
+    ones, count = tf.ones_like(owner), tf.size(value) + 1
+    area = tf.math.unsorted_segment_sum(ones, owner + 1, count)[1:]
     same = (value[:, tf.newaxis] == value) & (area > 0)  # [L, L]
     segment_area = tf.reduce_sum(tf.where(same, area, 0), axis=1)
     segment_score = tf.reduce_max(tf.where(same, live.score, 0.0), axis=1)

@@ -341,12 +341,10 @@ def _present(
     Args:
       segments: [N] int32, below 65536; scores: [N]; labels: [H, W] int32.
     """
-    num_labels = LABEL_DIVISOR**2
-    seen = tf.math.bincount(
-        tf.reshape(labels, [-1]),
-        minlength=num_labels,
-        maxlength=num_labels,
-        binary_output=True,
+    # Not a bincount, which other runtimes lack.
+    places = tf.reshape(labels, [-1, 1])
+    seen = tf.tensor_scatter_nd_update(
+        tf.zeros([LABEL_DIVISOR**2], tf.int32), places, tf.ones_like(places[:, 0])
     )
     there = tf.gather(seen, segments) * tf.cast(segments > 0, seen.dtype)
     order = tf.argsort(there, direction="DESCENDING", stable=True)
