@@ -1,4 +1,4 @@
-"""Claim: what a run does beside the compiled step takes below 5% of its time.
+"""Claim, not yet measured: what a run does beside the compiled step is below 5% of it.
 
     python benchmarks/host_overhead.py [--config scenes/tiny] [--steps 40] [--rounds 5]
 
