@@ -153,10 +153,7 @@ def test_the_quick_loader_gives_what_tensorflow_loads(exported, samples):
         found = segmenter.run(given)
         assert found.keys() == expected.keys()
         for name, value in expected.items():
-            if name == "scores":  # The graph is not optimized as there.
-                np.testing.assert_allclose(found[name], value, atol=1e-6)
-            else:
-                np.testing.assert_array_equal(found[name], value, err_msg=name)
+            np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
 @pytest.mark.parametrize("damage", ["saved_model.pb", "variables/variables.index"])
