@@ -38,8 +38,12 @@ demo: $(VENV)/installed
 ablation: $(VENV)/installed
 	$(PY) tools/ablation.py search $(ABLATION)
 	$(PY) tools/ablation.py run $(ABLATION)
+	$(PY) tools/ablation.py search --large $(ABLATION)
+	$(PY) tools/ablation.py run --large $(ABLATION)
 	$(PY) tools/ablation.py times
+	$(PY) tools/ablation.py times --large
 	$(PY) tools/ablation.py text
+	$(PY) tools/ablation.py text --large
 
 test: $(VENV)/installed-test
 	$(PYTEST)

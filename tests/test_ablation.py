@@ -319,6 +319,21 @@ def test_a_result_names_the_command_that_makes_it_again():
     assert ablation.parse(other).rates == [0.25]
 
 
+def test_large_rows_have_settings_and_folders_of_their_own():
+    options = ablation.parse(["run", "--large", "--steps", "700"])
+    assert options.rows == ablation_rows.LARGE_ROWS
+    assert options.results == ablation.DOCS / "ablation_large" / "results"
+    assert options.overrides == [*ablation_rows.LARGE, "trainer.steps=700"]
+    words = ablation.chosen(ROWS["full"], 2).words(options)
+    assert words == ["run", "--rows", "full", "--seeds", "2", "--large",
+                     "--set", "trainer.steps=700"]  # fmt: skip
+    assert ablation.parse(words).overrides == options.overrides
+    settings = ablation.chosen(ROWS["full"], 2).settings(
+        ROWS["full"], options.overrides
+    )
+    assert settings["data.crop_width_pixels"] == "193"
+
+
 def test_rows_that_are_not_trained_cannot_be_run(capsys):
     with pytest.raises(SystemExit):
         ablation.parse(["run", "--rows", "mask_wise"])

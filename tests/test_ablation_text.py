@@ -10,7 +10,7 @@ import ablation
 import numpy as np
 import pytest
 from ablation_results import read
-from ablation_rows import ROWS, chosen_rate, digest
+from ablation_rows import LARGE, ROWS, chosen_rate, digest
 from ablation_text import document, verdict, write_document
 
 from cmt.errors import InputError
@@ -24,11 +24,14 @@ CATEGORIES = [[1, "disk", True], [2, "box", True], [3, "grass", False]]
 DATA = {"level": "middle", "train": 4, "val": 6, "seed": 0, "size": 97, "shards": {}}
 
 
-def test_the_document_is_that_of_the_committed_results(checkout):
-    pictures = checkout / "docs" / "ablation"
-    found = (checkout / "docs" / "ablation.md").read_text(encoding="utf-8")
-    assert found == document(read(pictures / "results"), pictures), (
-        "run `python tools/ablation.py text`"
+@pytest.mark.parametrize(
+    ("name", "overrides"), [("ablation", ()), ("ablation_large", LARGE)]
+)
+def test_the_document_is_that_of_the_committed_results(checkout, name, overrides):
+    pictures = checkout / "docs" / name
+    found = pictures.with_suffix(".md").read_text(encoding="utf-8")
+    assert found == document(read(pictures / "results", overrides), pictures), (
+        "run `python tools/ablation.py text` with and without --large"
     )
 
 
@@ -60,7 +63,7 @@ def made_up(name: str, seed: int, skill: float, **changes) -> dict:
         "data": DATA, "digest": digest(settings), "settings": settings,
         "parameters": 1000 + (name == "full") * 80, "multiply_adds": 12_345_678,
         "categories": CATEGORIES, "images": images,
-        "attention_density": dense((1, 1, 0.5), (1, 1, 0.5)),
+        "attention_density": dense((1, 1, 0.5, 0.5), (1, 1, 0.5, 0.5)),
         "curve": [
             {"step": 1200, "validation/pq": 10.0 + seed},
             {"step": 1250, "total": 3.0},
@@ -119,8 +122,7 @@ def test_tables_hold_means_spreads_and_paired_differences(folder):
     assert cells[5:] == ["+0.9", "Table 2a: 46.2 to 47.1", "**reproduced**"]
     cells = row_of(text, "Steps, beside the paper's", "`clustering` to `contrastive`")
     assert cells[2] == "+0.0 [+0.0, +0.0]" and cells[-1] == "**not shown**"
-    cells = row_of(text, "Steps, beside the paper's", "`decoder` to `decoder_location`")
-    assert cells[2] == "not run" and cells[5:] == ["none", "no such row", "**not run**"]
+    assert "`decoder` to `decoder_location`" not in text
     cells = row_of(text, "Each row against the baseline", "`clustering`")
     assert cells[1].startswith(f"{ours.mean:+.1f} [")
     assert cells[4:] == ["+0.9", "**reproduced**", "+0.0%"]
@@ -203,16 +205,18 @@ def test_verdicts(ours, paper, words):
     assert verdict(ours and Difference(*ours), paper) == words
 
 
-def dense(*layers: tuple[float, float, float]) -> list[dict[str, float]]:
-    names = ("attention", "update", "attention_on_mask")
+def dense(*layers: tuple[float, ...]) -> list[dict[str, float]]:
+    names = ("attention", "update", "attention_on_mask", "update_on_mask")
     return [dict(zip(names, layer, strict=True)) for layer in layers]
 
 
 def test_density_is_told_by_layer_and_compared_by_seed(folder):
-    first, other = dense((3, 3, 0.5), (4, 4, 0.25)), dense((5, 5, 0.5), (8, 8, 0.75))
+    first = dense((3, 3, 0.5, 0.5), (4, 4, 0.25, 0.25))
+    other = dense((5, 5, 0.5, 0.5), (8, 8, 0.75, 0.75))
     put(folder, made_up("baseline", 0, 1, attention_density=first))
     put(folder, made_up("baseline", 1, 1, attention_density=other))
-    first, other = dense((2, 9, 0.5), (6, 11, 0.5)), dense((3, 9, 0.5), (7, 12, 0.5))
+    first = dense((2, 9, 0.5, 0.4), (6, 11, 0.5, 0.7))
+    other = dense((3, 9, 0.5, 0.4), (7, 12, 0.5, 0.7))
     put(folder, made_up("clustering", 0, 1, attention_density=first))
     put(folder, made_up("clustering", 1, 1, attention_density=other))
     hard = [{"update": 2.0}, {"update": 3.0}, {"update": 4.0}]
@@ -220,8 +224,13 @@ def test_density_is_told_by_layer_and_compared_by_seed(folder):
     text = build(folder)
     section = "Attention density by layer"
     cells = row_of(text, section, "`baseline`")
-    assert cells[1:] == ["4.0, 4.0, 50%", "6.0, 6.0, 50%", ""]
-    assert row_of(text, section, "`kmeans`")[3] == "-, 4.0, -"
+    assert cells[1:] == ["4.0, 4.0, 50%, 50%", "6.0, 6.0, 50%, 50%", ""]
+    assert row_of(text, section, "`kmeans`")[3] == "-, 4.0, -, -"
     rises = "| `baseline` to `clustering` | "
-    assert rises + "1 | 4.0, 2.5, 0 of 2 | 4.0, 9.0, 2 of 2 |\n" in text
-    assert rises + "2 | 6.0, 6.5, 1 of 2 | 6.0, 11.5, 2 of 2 |\n" in text
+    assert (
+        rises + "1 | 4.0, 2.5, 0 of 2 | 4.0, 9.0, 2 of 2 | 50%, 40%, 0 of 2 |\n" in text
+    )
+    assert (
+        rises + "2 | 6.0, 6.5, 1 of 2 | 6.0, 11.5, 2 of 2 | 50%, 70%, 1 of 2 |\n"
+        in text
+    )

@@ -41,8 +41,8 @@ from cmt.errors import CmtError, InputError
 from cmt.io.files import write_json
 from cmt.run_files import METRICS_FILE
 
-RESULTS = rows.ROOT / "docs" / "ablation" / "results"
-WORK = rows.ROOT / "runs" / "ablation"
+DOCS = rows.ROOT / "docs"
+WORK = rows.ROOT / "runs"
 CODE = ("cmt", "configs", "data", "evaluation", "protos", "serving", "tools")
 CODE += ("trainer",)
 _CMT = (sys.executable, "-m", "cmt")
@@ -68,7 +68,8 @@ class Trial(NamedTuple):
 
     def words(self, options: argparse.Namespace) -> list[str]:
         """The arguments of this program that run the trial again."""
-        changes = [w for change in options.overrides for w in ("--set", change)]
+        changes = ["--large"] if options.large else []
+        changes += [w for change in options.changes for w in ("--set", change)]
         if self != chosen(self.row, self.seed):
             return ["search", "--rates", f"{self.rate:g}", *changes]
         return ["run", "--rows", self.row.name, "--seeds", str(self.seed), *changes]
@@ -290,15 +291,21 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("configs")
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--results", type=pathlib.Path, default=RESULTS)
     shared.add_argument(
-        "--set", action="append", default=[], dest="overrides", metavar="PATH=VALUE",
+        "--large",
+        action="store_true",
+        help=f"some rows with {rows.LARGE_SIZE_PIXELS} pixels and {rows.LARGE_STEPS}"
+        " steps, for docs/ablation_large.md",
+    )
+    shared.add_argument("--results", type=pathlib.Path)
+    shared.add_argument(
+        "--set", action="append", default=[], dest="changes", metavar="PATH=VALUE",
         help="change a field of all rows alike, to try the commands; repeatable",
     )  # fmt: skip
     shared.add_argument("--steps", type=int, help="same as --set trainer.steps=STEPS")
     commands.add_parser("text", parents=[shared])
     work = argparse.ArgumentParser(add_help=False, parents=[shared])
-    work.add_argument("--work", type=pathlib.Path, default=WORK)
+    work.add_argument("--work", type=pathlib.Path)
     work.add_argument("--train", type=int, default=rows.TRAIN_IMAGES, help="scenes")
     work.add_argument("--val", type=int, default=rows.VAL_IMAGES, help="scenes")
     commands.add_parser("times", parents=[work])
@@ -310,14 +317,18 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     search.add_argument("--rates", nargs="+", type=float, default=rows.SEARCHED_RATES)
     run = commands.add_parser("run", parents=[jobs])
     trained = [row.name for row in ROWS.values() if not row.weights]
-    run.add_argument("--rows", nargs="+", choices=trained, default=trained)
+    run.add_argument("--rows", nargs="+", choices=trained)
     run.add_argument("--seeds", nargs="+", type=int, default=rows.SEEDS)
     options = parser.parse_args(words)
     if options.command != "configs":
         if options.steps:
-            options.overrides.append(f"trainer.steps={options.steps}")
-        options.results = options.results.resolve()
-        options.work = getattr(options, "work", WORK).resolve()
+            options.changes.append(f"trainer.steps={options.steps}")
+        options.overrides = [*rows.LARGE * options.large, *options.changes]
+        name = "ablation_large" if options.large else "ablation"
+        options.results = (options.results or DOCS / name / "results").resolve()
+        options.work = (getattr(options, "work", None) or WORK / name).resolve()
+    if options.command == "run" and options.rows is None:
+        options.rows = rows.LARGE_ROWS if options.large else trained
     return options
 
 

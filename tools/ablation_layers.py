@@ -11,6 +11,12 @@ from ablation_rows import ROWS
 
 # Rows that differ in clustering, the one without it first.
 _PAIRS = (("baseline", "clustering"), ("decoder", "decoder_clustering"))
+# Numbers compared between the rows of a pair, with their formats, by title.
+_COMPARED = {
+    "attention": ("attention", ".1f"),
+    "attention plus assignment": ("update", ".1f"),
+    "attention plus assignment, on the mask": ("update_on_mask", ".0%"),
+}
 _MISSING = "-"
 _LOCATION = """\
 R2 of the mean of a matched center's reference points as a prediction of
@@ -20,13 +26,15 @@ its mask's centroid (no line fitted), in h and in w, then the mask approximation
 _DENSITY = """\
 Fig. 1 as numbers, of the centers that are matched with a mask: the effective
 number of pixels (exp of the entropy) of a center's attention, a mean of the heads; the
-same of attention plus assignment, as Eq. 7 adds them; the share of the attention that
-lies on the center's final mask. With k-means centers attend to no pixels. Held-out
-scenes, means over the seeds.
+same of attention plus assignment, as Eq. 7 adds them; the shares of both that lie on
+the center's final mask. With k-means centers attend to no pixels. Held-out scenes,
+means over the seeds.
 """
 _RISES = """\
 Does the density rise with clustering? Below are the number of the row without
-it, that of the row with it, and in how many of the seeds that both have it is higher.
+it, that of the row with it, and in how many of the seeds that both have it is higher:
+first the effective number of pixels, then what Fig. 1 shows, how much of a center's
+update comes from the pixels of its own mask.
 """
 
 
@@ -44,7 +52,7 @@ def layers(results: Results) -> list[str]:
     if density := _layer_table(results, "attention_density", _dense):
         parts += ["## Attention density by layer\n", _DENSITY, density]
     if rises := _rises(results):
-        head = ("rows", "layer", "attention", "attention plus assignment")
+        head = ("rows", "layer", *_COMPARED)
         parts += [_RISES, table(head, rises)]
     return parts
 
@@ -65,7 +73,8 @@ def _located(layer: Sequence[dict[str, float]]) -> str:
 
 
 def _dense(layer: Sequence[dict[str, float]]) -> str:
-    keys = (("attention", ".1f"), ("update", ".1f"), ("attention_on_mask", ".0%"))
+    keys = (("attention", ".1f"), ("update", ".1f"))
+    keys += (("attention_on_mask", ".0%"), ("update_on_mask", ".0%"))
     return _means(layer, *keys)
 
 
@@ -98,11 +107,12 @@ def _rises(results: Results) -> list[list[str]]:
         pairs = [[group[seed]["attention_density"] for group in both] for seed in seeds]
         for layer in range(len(pairs[0][0]) if pairs else 0):
             cells = []
-            for key in ("attention", "update"):
+            for key, form in _COMPARED.values():
                 numbers = np.array([[x[layer][key] for x in pair] for pair in pairs])
                 before, after = numbers.mean(axis=0)
                 higher = int((numbers[:, 1] > numbers[:, 0]).sum())
-                cells.append(f"{before:.1f}, {after:.1f}, {higher} of {len(seeds)}")
+                shown = f"{before:{form}}, {after:{form}}"
+                cells.append(f"{shown}, {higher} of {len(seeds)}")
             title = f"`{names[0]}` to `{names[1]}`"
             body.append([title, str(layer + 1), *cells])
     return body

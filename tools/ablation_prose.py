@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import ablation_rows as rows
+
 from cmt.evaluation.bootstrap import LEVEL, RESAMPLES
 
-HEAD = """# The paper's claims at small scale
+_SIZE = f"{rows.SIZE_PIXELS} x {rows.SIZE_PIXELS}"
+_LARGE_SIZE = f"{rows.LARGE_SIZE_PIXELS} x {rows.LARGE_SIZE_PIXELS}"
+HEAD = f"""# The paper's claims at small scale
 
 The paper's Table 2 takes 64 TPU cores. The rows below are the same steps on generated
 scenes (`cmt data scenes`), with networks small enough for two CPU cores: each row is a
 config in `configs/scenes/ablations/`, `scenes/tiny` with a few fields changed, and all
 rows are trained with the same steps, images and seeds. `make ablation` runs them and
-goes on where it was stopped. `python tools/ablation.py text` writes this page from the
-raw results in `docs/ablation/results/`; a test compares the two.
+goes on where it was stopped. `python tools/ablation.py text` writes the pages from the
+raw results in the folders beside them; a test compares the two.
+
+There are two pages: [all rows](ablation.md) with {_SIZE} pixels and {rows.STEPS:,}
+steps, and [the rows between the baseline and full CMT](ablation_large.md) with
+{_LARGE_SIZE} pixels, as the demo has them, and {rows.LARGE_STEPS:,} steps (`--large`).
 """
 
 EMPTY = """

@@ -42,6 +42,16 @@ COMMON = (
     f"data.crop_height_pixels={SIZE_PIXELS}",
     f"data.crop_width_pixels={SIZE_PIXELS}",
 )
+# With `--large`: these rows at the size of the demo and twice as long, where they
+# differ by more than their seeds do.
+LARGE_SIZE_PIXELS, LARGE_STEPS = 193, 2000
+LARGE = (
+    f"trainer.steps={LARGE_STEPS}",
+    f"trainer.evaluate_every_steps={LARGE_STEPS // 2}",
+    f"data.crop_height_pixels={LARGE_SIZE_PIXELS}",
+    f"data.crop_width_pixels={LARGE_SIZE_PIXELS}",
+)
+LARGE_ROWS = ("baseline", "decoder", "decoder_clustering", "full")
 # As docs/scenes.md has them, made once.
 SCENES, TRAIN_IMAGES, VAL_IMAGES, DATA_SEED = "middle", 4000, 200, 0
 

@@ -41,6 +41,7 @@ def document(results: Results, pictures: pathlib.Path) -> str:
         paper = [[_pair(row), row.step, *_paper(row)] for row in steps]
         parts = [HEAD + EMPTY, table(("rows", "step", "paper", "source"), paper)]
         return _join([*parts, *_left_out(results)])
+    steps = [row for row in steps if {row.name, row.before} <= results.by_row.keys()]
     parts = [
         HEAD,
         _facts(results),
