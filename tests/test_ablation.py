@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from ablation_jobs import Jobs, alone
 from ablation_results import mean_and_spread
-from ablation_rows import FOLDER, ROWS
+from ablation_rows import FOLDER, LARGE, ROWS, SMALL
 
 from cmt import textproto
 from cmt.config import load_experiment
@@ -319,19 +319,29 @@ def test_a_result_names_the_command_that_makes_it_again():
     assert ablation.parse(other).rates == [0.25]
 
 
-def test_large_rows_have_settings_and_folders_of_their_own():
+def test_large_rows_have_settings_rates_and_folders_of_their_own():
     options = ablation.parse(["run", "--large", "--steps", "700"])
-    assert options.rows == ablation_rows.LARGE_ROWS
+    assert options.rows == LARGE.rows
     assert options.results == ablation.DOCS / "ablation_large" / "results"
-    assert options.overrides == [*ablation_rows.LARGE, "trainer.steps=700"]
-    words = ablation.chosen(ROWS["full"], 2).words(options)
+    assert options.overrides == [*LARGE.overrides, "trainer.steps=700"]
+    row = ROWS["full"]
+    trial = ablation.chosen(row, 2, LARGE)
+    assert trial.rate == LARGE.rates["full"] != ablation.chosen(row, 2).rate
+    words = trial.words(options)
     assert words == ["run", "--rows", "full", "--seeds", "2", "--large",
                      "--set", "trainer.steps=700"]  # fmt: skip
     assert ablation.parse(words).overrides == options.overrides
-    settings = ablation.chosen(ROWS["full"], 2).settings(
-        ROWS["full"], options.overrides
+    assert ablation.parse(["search", "--large"]).rates == LARGE.searched_rates
+
+
+def test_the_large_scale_changes_what_it_says():
+    settings = ablation.chosen(ROWS["full"], 0, LARGE).settings(
+        ROWS["full"], LARGE.overrides
     )
-    assert settings["data.crop_width_pixels"] == "193"
+    sides = [settings[f"data.crop_{side}_pixels"] for side in ("height", "width")]
+    assert sides == [str(LARGE.size_pixels)] * 2
+    assert settings["trainer.steps"] == str(LARGE.steps)
+    assert set(LARGE.rows) <= set(SMALL.rows)
 
 
 def test_rows_that_are_not_trained_cannot_be_run(capsys):

@@ -134,7 +134,7 @@ def test_commands_from_scenes_to_the_document(tmp_path, capsys):
     assert "trainer.global_batch_size was 8, is 4" in capsys.readouterr().out
     assert ablation.main([*words, "--val", "4"]) == 2
     assert "holds scenes of" in capsys.readouterr().err
-    found = read(results, settings)
+    found = read(results, changes=settings)
     assert not found.left_out
     full, merged = (found.by_row[name][0] for name in ("full", "mask_wise"))
     for result in (full, merged):
@@ -145,7 +145,7 @@ def test_commands_from_scenes_to_the_document(tmp_path, capsys):
         for layer in result["attention_density"]:
             assert 1 <= layer["attention"] <= layer["pixels"] == 9
     assert full["settings"].keys() - merged["settings"].keys() == {"evaluation.merge"}
-    write_document(results, settings)
+    write_document(results, changes=settings)
     text = (tmp_path / "ablation.md").read_text()
     assert f"| {ROWS['full'].title} | 1 | {full['pq']['all']:.1f} |" in text
     assert "(ablation/full.png)" in text

@@ -11,13 +11,14 @@ and work in runs/ablation. The same command again goes on where it was stopped: 
 that is there is kept, a training that was begun continues from its checkpoint. A result
 of other settings or data than today's is reported as stale, and made again only with
 --redo-stale. Trainings run side by side (--jobs), each with one thread. Learning rates
-that the search shows to be best go into RATES of ablation_rows.py by hand.
+that the search shows to be best go into `rates` of ablation_rows.py by hand.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import itertools
 import json
 import os
 import pathlib
@@ -68,9 +69,9 @@ class Trial(NamedTuple):
 
     def words(self, options: argparse.Namespace) -> list[str]:
         """The arguments of this program that run the trial again."""
-        changes = ["--large"] if options.large else []
+        changes = ["--large"] if options.scale is rows.LARGE else []
         changes += [w for change in options.changes for w in ("--set", change)]
-        if self != chosen(self.row, self.seed):
+        if self != chosen(self.row, self.seed, options.scale):
             return ["search", "--rates", f"{self.rate:g}", *changes]
         return ["run", "--rows", self.row.name, "--seeds", str(self.seed), *changes]
 
@@ -215,16 +216,17 @@ def run_trial(
         write_json(head, facts)
         words = [sys.executable, str(rows.ROOT / "tools" / "ablation_measure.py")]
         words += [str(head), run, str(options.results / trial.file_of(row))]
-        if row.name in _PICTURED and trial == chosen(row, rows.SEEDS[0]):
+        first = chosen(row, rows.SEEDS[0], options.scale)
+        if row.name in _PICTURED and trial == first:
             words += ["--picture", str(options.results.parent / f"{row.name}.png")]
         if not jobs.execute(words, log):
             return False
     return True
 
 
-def chosen(row: Row, seed: int) -> Trial:
+def chosen(row: Row, seed: int, scale: rows.Scale = rows.SMALL) -> Trial:
     """The trial of a row with the rate that was chosen for it."""
-    return Trial(row, seed, rows.chosen_rate(row))
+    return Trial(row, seed, rows.chosen_rate(row, scale))
 
 
 def run_trials(trials: Sequence[Trial], options: argparse.Namespace) -> int:
@@ -253,10 +255,10 @@ def time_steps(options: argparse.Namespace) -> None:
     times = json.loads(path.read_text()) if path.is_file() else {}
     with alone(options.work / "lock"):
         make_data(options)
-        for row in ROWS.values():
-            settings = chosen(row, rows.SEEDS[0]).settings(row, options.overrides)
-            digest = rows.digest(settings)
-            if row.weights or times.get(row.name, {}).get("digest") == digest:
+        for row in (ROWS[name] for name in options.scale.rows):
+            trial = chosen(row, rows.SEEDS[0], options.scale)
+            digest = rows.digest(trial.settings(row, options.overrides))
+            if times.get(row.name, {}).get("digest") == digest:
                 continue
             load = round(os.getloadavg()[0], 2)
             times[row.name] = {
@@ -292,11 +294,11 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     commands.add_parser("configs")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(
-        "--large",
-        action="store_true",
-        help=f"some rows with {rows.LARGE_SIZE_PIXELS} pixels and {rows.LARGE_STEPS}"
-        " steps, for docs/ablation_large.md",
-    )
+        "--large", dest="scale", action="store_const",
+        const=rows.LARGE, default=rows.SMALL,
+        help=f"some rows with {rows.LARGE.size_pixels} pixels and {rows.LARGE.steps}"
+        f" steps, for docs/{rows.LARGE.page}.md",
+    )  # fmt: skip
     shared.add_argument("--results", type=pathlib.Path)
     shared.add_argument(
         "--set", action="append", default=[], dest="changes", metavar="PATH=VALUE",
@@ -314,21 +316,22 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     jobs.add_argument("--hours", type=float, help="stop after these; goes on later")
     jobs.add_argument("--redo-stale", action="store_true")
     search = commands.add_parser("search", parents=[jobs])
-    search.add_argument("--rates", nargs="+", type=float, default=rows.SEARCHED_RATES)
+    search.add_argument("--rates", nargs="+", type=float)
     run = commands.add_parser("run", parents=[jobs])
-    trained = [row.name for row in ROWS.values() if not row.weights]
-    run.add_argument("--rows", nargs="+", choices=trained)
+    run.add_argument("--rows", nargs="+", choices=rows.SMALL.rows)
     run.add_argument("--seeds", nargs="+", type=int, default=rows.SEEDS)
     options = parser.parse_args(words)
     if options.command != "configs":
         if options.steps:
             options.changes.append(f"trainer.steps={options.steps}")
-        options.overrides = [*rows.LARGE * options.large, *options.changes]
-        name = "ablation_large" if options.large else "ablation"
-        options.results = (options.results or DOCS / name / "results").resolve()
-        options.work = (getattr(options, "work", None) or WORK / name).resolve()
-    if options.command == "run" and options.rows is None:
-        options.rows = rows.LARGE_ROWS if options.large else trained
+        options.overrides = [*options.scale.overrides, *options.changes]
+        page = options.scale.page
+        options.results = (options.results or DOCS / page / "results").resolve()
+        options.work = (getattr(options, "work", None) or WORK / page).resolve()
+    if options.command == "search":
+        options.rates = options.rates or options.scale.searched_rates
+    if options.command == "run":
+        options.rows = options.rows or options.scale.rows
     return options
 
 
@@ -341,7 +344,7 @@ def main(words: Sequence[str] | None = None) -> int:
         elif options.command == "text":
             from ablation_text import write_document  # Matplotlib takes a second.
 
-            write_document(options.results, tuple(options.overrides))
+            write_document(options.results, options.scale, options.changes)
         elif options.command == "times":
             time_steps(options)
         elif options.command == "search":
@@ -351,7 +354,8 @@ def main(words: Sequence[str] | None = None) -> int:
             return run_trials(trials, options)
         else:
             picked = [ROWS[name] for name in options.rows]
-            trials = [chosen(row, seed) for seed in options.seeds for row in picked]
+            pairs = itertools.product(options.seeds, picked)
+            trials = [chosen(row, seed, options.scale) for seed, row in pairs]
             return run_trials(trials, options)
     except CmtError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import ablation_rows as rows
+from ablation_rows import LARGE, SMALL
 
 from cmt.evaluation.bootstrap import LEVEL, RESAMPLES
 
-_SIZE = f"{rows.SIZE_PIXELS} x {rows.SIZE_PIXELS}"
-_LARGE_SIZE = f"{rows.LARGE_SIZE_PIXELS} x {rows.LARGE_SIZE_PIXELS}"
+_SMALL, _LARGE = (
+    f"{scale.size_pixels} x {scale.size_pixels} pixels and {scale.steps:,} steps"
+    for scale in (SMALL, LARGE)
+)
 HEAD = f"""# The paper's claims at small scale
 
 The paper's Table 2 takes 64 TPU cores. The rows below are the same steps on generated
@@ -17,9 +19,9 @@ rows are trained with the same steps, images and seeds. `make ablation` runs the
 goes on where it was stopped. `python tools/ablation.py text` writes the pages from the
 raw results in the folders beside them; a test compares the two.
 
-There are two pages: [all rows](ablation.md) with {_SIZE} pixels and {rows.STEPS:,}
-steps, and [the rows between the baseline and full CMT](ablation_large.md) with
-{_LARGE_SIZE} pixels, as the demo has them, and {rows.LARGE_STEPS:,} steps (`--large`).
+There are two pages: [all rows](ablation.md) with {_SMALL}, and
+[the rows between the baseline and full CMT](ablation_large.md) with
+{_LARGE} (`--large`), the size of the demo.
 """
 
 EMPTY = """

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import ablation_rows as rows
 import numpy as np
-from ablation_rows import ROWS, Row
+from ablation_rows import ROWS, SMALL, Row, Scale
 
 from cmt.errors import InputError
 
@@ -25,6 +25,7 @@ class Results(NamedTuple):
       seconds: time of a step of each row where it was measured.
       times: what was noted with these times.
       left_out: why, by the names of files.
+      scale: of the trainings.
     """
 
     by_row: dict[str, dict[int, dict[str, Any]]]
@@ -32,6 +33,7 @@ class Results(NamedTuple):
     seconds: dict[str, float]
     times: dict[str, dict[str, Any]]
     left_out: dict[str, str]
+    scale: Scale
 
     def counts(self, name: str, seeds: Sequence[int]) -> np.ndarray:
         """Counts [S, I, C, 4] of a row: IoU, TP, FP, FN by seed, image and class."""
@@ -95,17 +97,21 @@ def settings_of(
     return rows.settings_of(experiment)
 
 
-def read(folder: pathlib.Path, overrides: Sequence[str] = ()) -> Results:
+def read(
+    folder: pathlib.Path, scale: Scale = SMALL, changes: Sequence[str] = ()
+) -> Results:
     """Reads the results of a folder.
 
     Args:
       folder: may be missing or empty.
-      overrides: "path=value" that the results were made with, besides their configs.
+      scale: of the trainings.
+      changes: "path=value" that the results were made with, besides.
 
     Raises:
       InputError: results that fit the configs were made with different scenes.
     """
-    found = Results({}, {}, {}, {}, {})
+    found = Results({}, {}, {}, {}, {}, scale)
+    overrides = [*scale.overrides, *changes]
     for path in sorted(folder.glob("*-seed*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
         row, seed, rate = ROWS.get(result["row"]), result["seed"], result["rate"]
@@ -116,7 +122,7 @@ def read(folder: pathlib.Path, overrides: Sequence[str] = ()) -> Results:
         if reason:
             found.left_out[path.name] = reason
             continue
-        if rate == rows.chosen_rate(row):
+        if rate == rows.chosen_rate(row, scale):
             found.by_row.setdefault(row.name, {})[seed] = result
         if row.name in rows.SEARCHED and seed == rows.SEEDS[0]:
             found.searched.setdefault(row.name, {})[rate] = result
@@ -137,7 +143,8 @@ def _add_times(found: Results, path: pathlib.Path, overrides: Sequence[str]) -> 
         row = ROWS.get(name)
         if row is None:
             continue
-        wanted = settings_of(row, rows.SEEDS[0], rows.chosen_rate(row), overrides)
+        rate = rows.chosen_rate(row, found.scale)
+        wanted = settings_of(row, rows.SEEDS[0], rate, overrides)
         if entry["digest"] != rows.digest(wanted):
             found.left_out[f"{path.name}: {name}"] = "measured with another config"
             continue

@@ -11,6 +11,7 @@ import hashlib
 import json
 import pathlib
 import textwrap
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from google.protobuf import text_format
@@ -42,24 +43,8 @@ COMMON = (
     f"data.crop_height_pixels={SIZE_PIXELS}",
     f"data.crop_width_pixels={SIZE_PIXELS}",
 )
-# With `--large`: these rows at the size of the demo and twice as long, where they
-# differ by more than their seeds do.
-LARGE_SIZE_PIXELS, LARGE_STEPS = 193, 2000
-LARGE = (
-    f"trainer.steps={LARGE_STEPS}",
-    f"trainer.evaluate_every_steps={LARGE_STEPS // 2}",
-    f"data.crop_height_pixels={LARGE_SIZE_PIXELS}",
-    f"data.crop_width_pixels={LARGE_SIZE_PIXELS}",
-)
-LARGE_ROWS = ("baseline", "decoder", "decoder_clustering", "full")
 # As docs/scenes.md has them, made once.
 SCENES, TRAIN_IMAGES, VAL_IMAGES, DATA_SEED = "middle", 4000, 200, 0
-
-# `ablation.py search` tries these for the rows in SEARCHED, with seed 0 and all steps.
-SEARCHED_RATES = (0.003, 0.006, 0.012, 0.024)
-# The rate chosen for each of them; rows with cross-attention take the baseline's, rows
-# with clustering that of full CMT. Empty: nothing is chosen yet, the base's is taken.
-RATES: dict[str, float] = {"baseline": 0.012, "full": 0.006}
 
 _CROSS = "model.transformer.assignment=CROSS_ATTENTION"
 _KMEANS = "model.transformer.assignment=KMEANS"
@@ -182,11 +167,60 @@ ROWS = {
 SEARCHED = ("baseline", "full")
 
 
-def chosen_rate(row: Row) -> float:
-    """Returns the learning rate of a row, as it is written."""
-    searched = "baseline" if _CROSS in row.changes else "full"
-    base = load_experiment(BASE).trainer.learning_rate.base
-    return RATES.get(searched, float(f"{base:g}"))
+class Scale(NamedTuple):
+    """Size and length of the trainings of one page.
+
+    Attributes:
+      page: its name in docs/, and that of the folder in runs/.
+      size_pixels: height and width of the scenes.
+      steps: of a training.
+      rows: names of those that are trained.
+      searched_rates: `ablation.py search` tries these for the rows in SEARCHED, with
+        seed 0 and all steps.
+      rates: the one chosen for each of them; rows with cross-attention take the
+        baseline's, rows with clustering that of full CMT.
+      overrides: "path=value" that this changes in the configs of the rows.
+    """
+
+    page: str
+    size_pixels: int
+    steps: int
+    rows: tuple[str, ...]
+    searched_rates: tuple[float, ...]
+    rates: Mapping[str, float]
+    overrides: tuple[str, ...] = ()
+
+
+# As the configs have it.
+SMALL = Scale(
+    "ablation",
+    SIZE_PIXELS,
+    STEPS,
+    tuple(row.name for row in ROWS.values() if not row.weights),
+    (0.003, 0.006, 0.012, 0.024),
+    {"baseline": 0.012, "full": 0.006},
+)
+# With `--large`: some rows at the size of the demo and twice as long, where they differ
+# by more than their seeds do.
+LARGE = Scale(
+    "ablation_large",
+    193,
+    2000,
+    ("baseline", "decoder", "decoder_clustering", "full"),
+    (0.003, 0.006, 0.012),
+    {"baseline": 0.006, "full": 0.012},
+    (
+        "data.crop_height_pixels=193",
+        "data.crop_width_pixels=193",
+        "trainer.steps=2000",
+        "trainer.evaluate_every_steps=1000",
+    ),
+)
+
+
+def chosen_rate(row: Row, scale: Scale = SMALL) -> float:
+    """Returns the learning rate of a row."""
+    return scale.rates["baseline" if _CROSS in row.changes else "full"]
 
 
 def paper_quality(name: str) -> Quality:

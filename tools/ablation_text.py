@@ -13,7 +13,7 @@ from ablation_curves import curve, plot_curves
 from ablation_layers import layers, table
 from ablation_prose import EMPTY, HEAD, METHOD
 from ablation_results import Results, counts_of, mean_and_spread, read
-from ablation_rows import ROWS, Row, paper_quality
+from ablation_rows import ROWS, SMALL, Row, Scale, paper_quality
 
 from cmt.evaluation.bootstrap import (
     LEVEL,
@@ -99,7 +99,7 @@ def _facts(results: Results) -> str:
             for version in versions.values()
         ),
         f"- Commands: `{first['command']}` and so on, which train with"
-        f" `{first['train']}`; every raw result has its own.",
+        f" `{first['train']}`; every raw result has its own, for its commit.",
     ]
     return "\n".join(lines)
 
@@ -283,7 +283,8 @@ def _search(results: Results) -> list[str]:
             else "not run"
             for rate in rates
         ]
-        body.append([f"`{name}`", *cells, f"{rows.chosen_rate(ROWS[name]):g}"])
+        taken = rows.chosen_rate(ROWS[name], results.scale)
+        body.append([f"`{name}`", *cells, f"{taken:g}"])
     text = (
         f"PQ after all steps, seed {rows.SEEDS[0]}; the same rates for both. Rows with"
         " cross-attention take\nthe rate of the baseline, the others that of `full`.\n"
@@ -334,17 +335,20 @@ def _left_out(results: Results) -> list[str]:
     return ["## Left out\n", text, "\n".join(lines)]
 
 
-def write_document(folder: pathlib.Path, overrides: Sequence[str] = ()) -> None:
+def write_document(
+    folder: pathlib.Path, scale: Scale = SMALL, changes: Sequence[str] = ()
+) -> None:
     """Writes the document of the results in a folder beside its parent.
 
     Args:
       folder: such as docs/ablation/results, for docs/ablation.md.
-      overrides: "path=value" that the results were made with, besides their configs.
+      scale: of the trainings.
+      changes: "path=value" that the results were made with, besides.
 
     Raises:
       InputError: results do not belong together.
     """
-    results = read(folder, overrides)
+    results = read(folder, scale, changes)
     pictures = folder.parent
     if results.all():
         plot_curves(results, pictures / CURVES_FILE)
