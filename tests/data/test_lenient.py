@@ -177,13 +177,21 @@ def test_boxes_are_a_note(data):
     assert found.mended["box"][0] == len(all_infos(data))
 
 
-def test_void_beside_a_segment_with_id_0_is_a_problem(data):
+def test_void_beside_a_segment_with_id_0_is_of_it(data, tmp_path):
+    """Where "area" says that some pixels of 0 are void, a note of its own says so."""
     from_zero(data)
+    _, records = converted(data, tmp_path / "before")
     info = next(info for info in all_infos(data) if info["id"] == 0)
     info["area"] -= 5
-    (problem,) = data.found().problems
-    assert problem.kind == "segment id" and problem.segment == 0
-    assert f"{info['area'] + 5} pixels have id 0" in problem.message
+    found = data.found()
+    assert found.problems == []
+    notes = {kind: times for kind, (times, _) in found.mended.items()}
+    assert notes == {"segment with id 0": 1, "void with the id of a segment": 1}
+    example = found.mended["void with the id of a segment"][1]
+    assert f"{info['area'] + 5} pixels have id 0" in example
+    assert converted(data, tmp_path / "after")[1] == records
+    info["area"] += 9
+    assert list(data.found().mended) == ["segment with id 0", "area"]
 
 
 @pytest.mark.parametrize(
