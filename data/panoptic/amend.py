@@ -5,7 +5,6 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Collection
-from pathlib import PurePosixPath
 from typing import Any
 
 from cmt.data.panoptic.kinds import Kind
@@ -144,17 +143,17 @@ def _find_files(content: dict[str, Any], key: str, paths: Paths, note: Note) -> 
     listed: dict[str, dict[str, list[str]]] = {}
     for entry in objects(content, key):
         name = entry.get("file_name")
-        if not (isinstance(name, str) and is_below(name)):
+        if not isinstance(name, str):
             continue
-        inner = posixpath.dirname(name)
+        inner, file = posixpath.split(name)
         if inner not in listed:
             listed[inner] = {}
-            for file in list_files(join(folder, inner) if inner else folder):
-                whole = posixpath.join(inner, file)
-                listed[inner].setdefault(_stem(whole), []).append(whole)
-        there = listed[inner].get(_stem(name), [])
-        if name not in there and len(there) == 1 and there[0].lower().endswith(endings):
-            entry["file_name"] = there[0]
+            place = join(folder, inner) if inner else folder
+            for one in list_files(place) if is_below(name) else ():
+                listed[inner].setdefault(_stem(one), []).append(one)
+        there = listed[inner].get(_stem(file), [])
+        if file not in there and len(there) == 1 and there[0].lower().endswith(endings):
+            entry["file_name"] = posixpath.join(inner, there[0])
             note(Kind.FILE_NAME, f"{name} is not there, but {there[0]} is")
 
 
@@ -180,5 +179,4 @@ def _id(entry: dict[str, Any], key: str) -> Any:
 
 
 def _stem(name: str) -> str:
-    suffix = PurePosixPath(name).suffix
-    return name.removesuffix(suffix) if suffix else name
+    return posixpath.splitext(name)[0]
