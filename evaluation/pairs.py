@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ from cmt.evaluation.overlap import (
     shorten,
 )
 from cmt.evaluation.settle import has_stuff_twice, settle
-from cmt.io.storage import Location, is_folder, join
+from cmt.io.storage import Location, is_file, is_folder, join
 
 
 class PanopticFile(NamedTuple):
@@ -171,6 +172,9 @@ def _read_map(
     folder: Location, mask_name: str, segments: Sequence[Segment]
 ) -> PanopticMap:
     path = join(folder, mask_name)
+    if not (mask_name.lower().endswith(".png") or is_file(path)):
+        # The json names the photo; the PNG has the same name.
+        path = str(path).removesuffix(posixpath.splitext(mask_name)[1]) + ".png"
     return PanopticMap(path, read_ids(path), segments)
 
 

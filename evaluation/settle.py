@@ -9,7 +9,6 @@ import numpy as np
 from cmt.data.panoptic.json import MAX_SEGMENT_ID, PanopticImage, Segment
 from cmt.data.panoptic.kinds import Kind, Tally
 from cmt.data.panoptic.masks import segment_index
-from cmt.errors import InputError
 
 
 def settle(
@@ -34,9 +33,6 @@ def settle(
     Returns:
       The ids, the segments, with areas as the json has them (None where it has none
       or one that merged segments lack), and the notes.
-
-    Raises:
-      InputError: pixels of id 0 may be of a segment or void.
     """
     found = np.bincount(segment_index(ids, segments), pixels, len(segments) + 2)
     counts = {
@@ -60,14 +56,11 @@ def settle(
             note(Kind.ID_NOT_IN_PNG, segment, "no pixel has this id")
             continue
         if segment.area is not None and segment.area != count:
-            if segment.id == 0:
-                raise InputError(
-                    f"{name}: {count} pixels have id 0, which is void, too, and "
-                    f'"area" is {segment.area}; give the segment another id'
-                )
             arrived = f"{segment.area} in the json and {count} in the PNG"
             message = f'"area" must be the number of pixels; got {arrived}'
             note(Kind.AREA, segment, message, "scored with both")
+            if segment.id == 0 and segment.area < count:
+                note(Kind.VOID_IN_ZERO, segment, message)
         if segment.id == 0:
             note(Kind.ZERO_ID, segment, "void has this id, too")
             used = {*np.unique(ids).tolist(), *counts}

@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cmt.errors import InputError
+from cmt.io.storage import Location, open_file
 
 # An image beyond them is refused, and so are records that declare such a size.
 MAX_PIXELS = 2**26
@@ -151,6 +152,16 @@ def refuse_too_large(height: int, width: int) -> None:
 def is_png(content: bytes) -> bool:
     """Tells a PNG by its first bytes."""
     return content.startswith(HEAD)
+
+
+def png_size(path: Location) -> tuple[int, int] | None:
+    """Width and height of a file in pixels; None where there is no PNG."""
+    try:
+        with open_file(path) as file:
+            head = file.read(24)
+    except (OSError, ValueError):
+        return None
+    return struct.unpack(">II", head[16:]) if is_png(head) and len(head) == 24 else None
 
 
 def read_png(content: bytes) -> Png:

@@ -45,6 +45,12 @@ def as_location(path: Location) -> Location:
     return str(path) if is_remote(path) else Path(path)
 
 
+def is_below(name: str) -> bool:
+    """Whether a file name is a path, and one below the folder of the files."""
+    leads_out = posixpath.normpath(name).split("/")[0] == ".."
+    return not (leads_out or posixpath.isabs(name) or "://" in name or "\0" in name)
+
+
 def join(folder: Location, name: str) -> str:
     """The path of a file of a folder."""
     return posixpath.join(str(folder), name)

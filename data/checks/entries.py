@@ -6,9 +6,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from cmt.data.checks.problems import Cause, Found, Kind
-from cmt.data.panoptic.amend import is_below
-from cmt.data.panoptic.categories import Category
+from cmt.data.panoptic.categories import Category, is_color
 from cmt.data.panoptic.json import MAX_CATEGORY_ID, ImageId, shown
+from cmt.io.storage import is_below
 from cmt.io.terminal import is_printable
 from cmt.labels import CATEGORY_DIVISOR, MAX_LABEL_PART
 
@@ -175,7 +175,7 @@ def _check_entry(check: EntryCheck, entry: dict[str, Any], isthing_fits: bool) -
     # Numbers become their text.
     is_text = is_of(name, str | int | float) and is_printable(str(name))
     name_fits = name is None or is_text
-    color_fits = "color" not in entry or _is_color(entry["color"])
+    color_fits = entry.get("color") is None or is_color(entry["color"])
     other_name = "correct it, or leave it out for one made of the id"
     for key, fits, rule, fix in (
         ("isthing", isthing_fits, "0 or 1", "add 1 for countable things, 0 for stuff"),
@@ -185,7 +185,10 @@ def _check_entry(check: EntryCheck, entry: dict[str, Any], isthing_fits: bool) -
         if not fits:
             arrived = shown(entry[key]) if key in entry else "nothing"
             message = f'category {number}: "{key}" must be {rule}; got {arrived}'
-            check.add(Kind.CATEGORIES, message, fix)
+            add, kind = check.add, Kind.CATEGORIES
+            if key == "color":
+                add, kind = check.mend, Kind.COLOR
+            add(kind, message, fix)
 
 
 def _note_gaps(check: EntryCheck, ids: list[int]) -> None:
@@ -213,11 +216,3 @@ def _note_names(check: EntryCheck, categories: list[Category]) -> None:
                 "give their segments one id if they are the same",
                 note=True,
             )
-
-
-def _is_color(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 3
-        and all(is_of(part, int) and 0 <= part <= 255 for part in value)
-    )

@@ -6,14 +6,8 @@ import hashlib
 from typing import NamedTuple
 
 from cmt.data.checks.json import JsonCheck
-from cmt.data.checks.problems import Kind
-from cmt.data.panoptic.amend import (
-    fill_sizes,
-    find_images,
-    list_images,
-    set_things,
-    shift_categories,
-)
+from cmt.data.checks.problems import Found, Kind
+from cmt.data.panoptic.amend import complete, set_things, shift_categories
 from cmt.data.panoptic.json import parse_json
 from cmt.data.panoptic.registry import LAYOUTS, Paths, image_path
 from cmt.errors import InputError
@@ -23,8 +17,8 @@ from cmt.io.storage import is_file, is_folder, read_bytes
 class Source(NamedTuple):
     """A data set whose json has been read and checked.
 
-    `shifted` is the json with other category ids or "isthing", or a list of images;
-    None where it is as it was given.
+    `shifted` is the json with other category ids or "isthing", or completed; None where
+    it is as it was given.
     """
 
     paths: Paths
@@ -45,19 +39,15 @@ def open_source(paths: Paths) -> Source:
     digest = hashlib.sha256(data).hexdigest()
     content = parse_json(paths.annotations, data)
     del data
+    found = Found(paths.annotations)
+    if not paths.strict:
+        complete(content, lambda kind, text: found.count(kind, text, kind.care), paths)
     if paths.category_offset:
         shift_categories(content, paths.category_offset)
     if paths.things:
         set_things(content, paths.things)
-    made = not paths.strict and list_images(content)
-    if made:
-        find_images(content, paths)
-    sized = [] if paths.strict else list(fill_sizes(content, paths))
     check = JsonCheck(paths.annotations, content, strict=paths.strict)
-    if made:
-        check.mend(Kind.NO_IMAGE_LIST, 'there is no "images"', "add it")
-    for name in sized:
-        check.mend(Kind.NO_SIZE, f'{name} has no "height" and "width"', "add them")
+    check.mended.join(found.mended)
     # Else those with a fault would be missing from the count.
     whole = check.categories and len(check.categories) == len(content["categories"])
     if paths.dataset and whole:
@@ -66,10 +56,11 @@ def open_source(paths: Paths) -> Source:
         path = image_path(paths.dataset, entry.file_name)
         if path != entry.file_name:
             check.images[number] = entry._replace(path=path)
+    is_other = paths.category_offset or paths.things or found.mended
     return Source(
         paths=paths,
         check=check,
-        shifted=content if paths.category_offset or paths.things or made else None,
+        shifted=content if is_other else None,
         annotations_sha256=digest,
     )
 

@@ -27,7 +27,7 @@ class Category(NamedTuple):
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Category:
-        """Reads an entry of "categories"; a missing name or colour is made from the id.
+        """Reads an entry of "categories"; a missing name or colour is made of the id.
 
         A name that is a number becomes its text.
 
@@ -37,11 +37,10 @@ class Category(NamedTuple):
         """
         number = int(entry["id"])
         made = (number * 67 % 256, number * 131 % 256, number * 211 % 256)
-        color = entry.get("color") or made
-        red, green, blue = map(int, color)
+        color = entry["color"] if is_color(entry.get("color")) else made
         name = entry.get("name")
         name = f"category {number}" if name in (None, "") else str(name)
-        return cls(number, name, bool(int(entry["isthing"])), (red, green, blue))
+        return cls(number, name, bool(int(entry["isthing"])), tuple(color))
 
     def to_json(self) -> dict[str, Any]:
         """The entry as COCO panoptic json writes it."""
@@ -52,6 +51,15 @@ class Category(NamedTuple):
             "isthing": int(self.is_thing),
             "color": list(self.color),
         }
+
+
+def is_color(value: Any) -> bool:
+    """Whether a value of a json is RGB, three integers from 0 to 255."""
+    return (
+        isinstance(value, list)
+        and len(value) == 3
+        and all(type(part) is int and 0 <= part <= 255 for part in value)
+    )
 
 
 def first_difference(

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from cmt.data.panoptic.amend import list_images, objects
+from cmt.data.panoptic.amend import complete, objects
 from cmt.data.panoptic.categories import Category
 from cmt.errors import InputError
 from cmt.io.storage import Location, read_bytes
@@ -25,7 +25,12 @@ MAX_SEGMENT_ID = 2**24 - 1
 MAX_CATEGORY_ID = MAX_SEGMENT_ID // CATEGORY_DIVISOR
 # More pixels than any image has; also keeps numbers that no float holds away.
 _LARGEST_AREA = 2**40
-_JSON_AGAIN = "download it again or correct it"
+_JSON_AGAIN = "download it again, correct it or save it as UTF-8"
+# First bytes of gzip and zip.
+_PACKED, _UNPACK = (
+    (b"\x1f\x8b", b"PK"),
+    "it is packed: give what gunzip or unzip makes of it",
+)
 # The default of a key that must be there.
 _REQUIRED = object()
 _Number = int | float
@@ -146,10 +151,11 @@ def parse_json(path: Location, data: bytes) -> dict[str, Any]:
       JsonFault: there is none.
     """
     try:
-        # Editors of Windows begin a file with a mark.
-        content = json.loads(data.decode("utf-8-sig"))
+        # UTF-8, 16 or 32, which editors of Windows begin with a mark.
+        content = json.loads(data)
     except ValueError as error:
-        raise JsonFault(path, f"not a json file: {error}", _JSON_AGAIN) from error
+        fix = _UNPACK if data[:2] in _PACKED else _JSON_AGAIN
+        raise JsonFault(path, f"not a json file: {error}", fix) from error
     except RecursionError as error:
         reason = "its lists and objects are nested too deeply"
         raise JsonFault(path, reason, _JSON_AGAIN) from error
@@ -185,7 +191,7 @@ def read_annotations(path: Location) -> PanopticAnnotations:
         form, or an image has two annotations.
     """
     content = load_json(path)
-    list_images(content)
+    complete(content)
     try:
         # Scoring takes entries of any form: no annotation may need them.
         _field(content, "the json", "images", list, None)
@@ -202,8 +208,7 @@ def read_annotations(path: Location) -> PanopticAnnotations:
         for where, entry in _entries(content, "annotations"):
             image = _image(entry, where, known)
             if image.image_id in images:
-                fault = f"image {image.image_id} has two annotations; keep one"
-                raise InputError(f"{path}: {fault}")
+                raise ValueError(f"image {image.image_id} has two annotations")
             images[image.image_id] = image
     except ValueError as fault:
         raise InputError(
@@ -242,10 +247,7 @@ def _entries(
 def _category(entry: Any, where: str) -> Category:
     _field(entry, where, "id", int)
     _field(entry, where, "isthing", int)
-    try:
-        return Category.from_json(entry)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{where} has the wrong form: {error}") from None
+    return Category.from_json(entry)
 
 
 def _image(

@@ -46,7 +46,10 @@ class Kind(str, enum.Enum):
     NO_AREA = "segment without area"
     NO_IMAGE_LIST = "no list of images"
     NO_SIZE = "image without size"
+    NOT_INTEGER = "integer as text or float"
+    COLOR = "colour of a category"
     ZERO_ID = "segment with id 0"
+    VOID_IN_ZERO = "void with the id of a segment"
     ALL_STUFF = "all classes stuff"
     CATEGORY_GAPS = "category ids with gaps"
     CATEGORY_NAME_TWICE = "duplicate category name"
@@ -72,7 +75,11 @@ _CARE = {
     Kind.STUFF_TWICE: "the segments are merged",
     Kind.NO_ANNOTATION: "the image is left out",
     Kind.NO_SIZE: "the size of the PNG is used",
+    Kind.FILE_NAME: "the name that fits is used",
+    Kind.NOT_INTEGER: "the integer is used",
+    Kind.COLOR: "one made of the id is used",
     Kind.ZERO_ID: "pixels of 0 are this segment, not void",
+    Kind.VOID_IN_ZERO: "all are of the segment, as the PNG cannot tell them apart",
     Kind.NO_IMAGE_LIST: "the list is made from annotations and files",
 }
 

@@ -7,9 +7,12 @@ import pathlib
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from cmt.cli.data import app
+from cmt.data.checks.report import validate
+from cmt.data.panoptic.json import read_annotations
 from cmt.data.panoptic.kinds import Kind
 from cmt.data.panoptic.masks import read_ids, write_ids
 from cmt.data.panoptic.registry import Paths
@@ -74,6 +77,27 @@ def no_images_named_by_masks(data: faults.DataSet) -> None:
     data.content.pop("images")
 
 
+def as_text(data: faults.DataSet) -> None:
+    """As `json.dumps(..., default=str)` writes the numbers of NumPy."""
+    for info in all_infos(data):
+        info.update(id=str(info["id"]), category_id=str(info["category_id"]))
+    for category in data.content["categories"]:
+        category.update(id=str(category["id"]), isthing=str(category["isthing"]))
+
+
+def as_float(data: faults.DataSet) -> None:
+    """As tables of pandas hold integers beside missing values."""
+    for info in all_infos(data):
+        info.update(category_id=float(info["category_id"]))
+    for image in data.content["images"]:
+        image.update(height=float(image["height"]), width=float(image["width"]))
+
+
+def in_capitals(data: faults.DataSet) -> None:
+    for number in (1, 2, 3):
+        data.image(number).rename(data.image(number).with_suffix(".JPG"))
+
+
 # What is changed, and the one note with its count; None for a note on each segment.
 KINDS = {
     "areas of polygons": (
@@ -121,6 +145,42 @@ KINDS = {
         "no list of images",
         lambda _: 1,
     ),
+    "numbers as texts": (
+        as_text,
+        "integer as text or float",
+        lambda d: 2 * len(all_infos(d)) + 2 * len(d.content["categories"]),
+    ),
+    "numbers as floats": (
+        as_float,
+        "integer as text or float",
+        lambda d: len(all_infos(d)) + 12,
+    ),
+    "colours that are none": (
+        lambda d: [
+            category.update(color=color)
+            for category, color in zip(
+                d.content["categories"],
+                ["#ff0000", [1, 2], [0.5, 0.5, 0.5], [0, 0, 256], None],
+                strict=False,
+            )
+        ],
+        "colour of a category",
+        lambda _: 4,
+    ),
+    "annotations that name the photo": (
+        lambda d: [
+            a.update(file_name=a["file_name"].replace("png", "jpg"))
+            for a in d.content["annotations"]
+        ],
+        "file name",
+        lambda _: 6,
+    ),
+    "annotations that name no file": (
+        lambda d: [a.pop("file_name") for a in d.content["annotations"]],
+        "file name",
+        lambda _: 6,
+    ),
+    "endings in capitals": (in_capitals, "file name", lambda _: 3),
     "no sizes": (
         lambda d: [image.pop("height") for image in d.content["images"]],
         "image without size",
@@ -140,7 +200,8 @@ def test_validate_notes_and_convert_takes_what_the_png_says(data, tmp_path, case
     assert found.problems == []
     notes = {name: note[0] for name, note in found.mended.items()}
     sizeless = {"image without size": 6} if case.startswith("no images") else {}
-    assert notes == {kind: expected, **sizeless}
+    named = {"file name": 6} if case.endswith("name PNGs") else {}
+    assert notes == {kind: expected, **sizeless, **named}
     assert found.note_kinds()[kind] == expected
     example = found.mended[kind][1]
     care = Kind(kind).care
@@ -177,13 +238,67 @@ def test_boxes_are_a_note(data):
     assert found.mended["box"][0] == len(all_infos(data))
 
 
-def test_void_beside_a_segment_with_id_0_is_a_problem(data):
+def test_names_of_windows(data, tmp_path):
+    images, masks = data.image().parent, data.mask().parent
+    for key, folder in (("images", images), ("annotations", masks)):
+        for entry in data.content[key]:
+            entry["file_name"] = f"{folder.name}\\{entry['file_name']}"
+    data.sources |= {"images": images.parent, "masks": masks.parent}
+    manifest, _ = converted(data, tmp_path / "out")
+    assert manifest.num_images == 6
+    assert manifest.contents.notes["file name"][0] == 12
+    assert len(read_annotations(manifest.annotations).images) == 6
+
+
+def test_an_image_never_becomes_the_mask_beside_it(data):
+    for number in range(1, 7):
+        data.mask(number).rename(data.sources["images"] / data.mask(number).name)
+        data.image(number).unlink()
+    data.sources["masks"] = data.sources["images"]
+    assert data.found().kinds() == {"missing file": 1}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_json_of_windows(data, encoding):
+    data.found()
+    text = json.dumps(data.content, ensure_ascii=False)
+    data.sources["annotations"].write_text(text, encoding)
+    assert validate(Paths(**data.sources), workers=1).problems == []
+
+
+@pytest.mark.parametrize(("head", "fix"), [(b"\x1f\x8b", "gunzip"), (b"PK", "unzip")])
+def test_a_packed_json_is_to_be_unpacked(data, head, fix):
+    data.sources["annotations"].write_bytes(head + bytes(9))
+    (problem,) = validate(Paths(**data.sources), workers=1).problems
+    assert problem.kind == "json file" and fix in problem.fix
+
+
+def test_colours_of_a_palette_are_ids(data, tmp_path):
+    """Programs that make PNGs smaller write them so, and lose nothing."""
+    _, records = converted(data, tmp_path / "before")
+    for number in range(1, 7):
+        mask = Image.open(data.mask(number))
+        mask.quantize(256, dither=Image.Dither.NONE).save(data.mask(number))
+        assert Image.open(data.mask(number)).mode == "P"
+    assert data.found().problems == []
+    assert converted(data, tmp_path / "after")[1] == records
+
+
+def test_void_beside_a_segment_with_id_0_is_of_it(data, tmp_path):
+    """Where "area" says that some pixels of 0 are void, a note of its own says so."""
     from_zero(data)
+    _, records = converted(data, tmp_path / "before")
     info = next(info for info in all_infos(data) if info["id"] == 0)
     info["area"] -= 5
-    (problem,) = data.found().problems
-    assert problem.kind == "segment id" and problem.segment == 0
-    assert f"{info['area'] + 5} pixels have id 0" in problem.message
+    found = data.found()
+    assert found.problems == []
+    notes = {kind: times for kind, (times, _) in found.mended.items()}
+    assert notes == {"segment with id 0": 1, "void with the id of a segment": 1}
+    example = found.mended["void with the id of a segment"][1]
+    assert f"{info['area'] + 5} pixels have id 0" in example
+    assert converted(data, tmp_path / "after")[1] == records
+    info["area"] += 9
+    assert list(data.found().mended) == ["segment with id 0", "area"]
 
 
 @pytest.mark.parametrize(

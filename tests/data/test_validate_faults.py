@@ -113,12 +113,11 @@ FAULTS = {
         1,
         'image and mask agree on 65x65 here and 99x65 in the json; correct "height"',
     ),
-    "palette mask": (
+    "palette mask of other colours": (
         lambda d: faults.saved_as(d.mask(), "P"),
-        "not a panoptic PNG",
+        "ids that differ",
         1,
-        "000000000001.png: must be an RGB PNG of 8 bits a channel, with id = R + 256 G "
-        "+ 65536 B; got a palette PNG",
+        "with id = R + 256 G + 65536 B",
     ),
     "grey mask": (
         lambda d: faults.saved_as(d.mask(), "L"),

@@ -341,7 +341,7 @@ def test_a_removed_category_is_one_fault(data):
 def test_conversion_leaves_out_images_of_one_cause(data, tmp_path):
     """What validation tells as one is a fault of each image for conversion."""
     for image in data.content["images"][:5]:
-        image.update(height="65")
+        image.update(height="65 px")
     assert len(data.found().problems) == 1
     options = dict(output=tmp_path / "out", split="val", workers=1)
     made = convert(**data.sources, **options, max_bad=5)

@@ -329,13 +329,18 @@ def test_a_segment_with_id_0_has_the_pixels_of_0(files):
     assert score_folder(files)["all"]["pq"] == 100.0
 
 
-def test_void_beside_a_segment_with_id_0_is_refused(files):
+@pytest.mark.parametrize(
+    ("area", "kinds"), [(0.5, ["area", "void with the id of a segment"]), (3, ["area"])]
+)
+def test_void_beside_a_segment_with_id_0_is_of_it(files, area, kinds):
     def add(content):
-        content["annotations"][0]["segments_info"].append(segment(0, OTHER, area=3))
+        content["annotations"][0]["segments_info"].append(segment(0, OTHER, area=area))
 
     change(files, "gt.json", add)
-    with pytest.raises(InputError, match="1 pixels have id 0, which is void, too"):
-        score_folder(files)
+    result = score_folder(files)
+    assert list(result["notes"]) == [*kinds, "segment with id 0"]
+    change(files, "pred.json", add)
+    assert score_folder(files)["with_pixel_areas"]["all"]["pq"] == 100.0
 
 
 def test_a_json_without_images_may_name_them(files):
