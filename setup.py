@@ -23,6 +23,8 @@ setuptools.setup(
     ],
     package_data={
         "cmt.evaluation": ["templates/*"],
+        "cmt.pictures": ["templates/*"],
+        "cmt.serving": ["templates/*"],
         "cmt.configs": ["**/*.textproto", "**/*.json"],
         "cmt.protos": ["*.proto", "*.pyi"],
     },

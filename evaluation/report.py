@@ -1,7 +1,6 @@
 """The report of an evaluation: one HTML file to look at, without a server or a network.
 
-Jinja2 fills `templates/report.html.jinja` and escapes what users named; matplotlib
-draws the figures.
+`templates/report.html.jinja` is filled; matplotlib draws the figures.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
 from PIL import Image
 
@@ -25,10 +23,10 @@ from cmt.evaluation.pairs import Pair, Pairs
 from cmt.evaluation.panoptic_quality import Matches, match_segments
 from cmt.evaluation.per_image import ImageCounts
 from cmt.evaluation.score import Measurement
-from cmt.io.files import atomic_write
 from cmt.io.png import encode_png
 from cmt.labels import CATEGORY_DIVISOR
 from cmt.pictures.overlay import draw_overlay, segment_colors
+from cmt.pictures.page import write_page
 
 # Of each kind: best, worst, random.
 _IMAGES = 8
@@ -104,21 +102,15 @@ def write_report(
     for (kind, counts), photo in zip(chosen, photos, strict=True):
         pair = pairs.read(pairs.gt.images[counts.image_id])
         shown.append(_show(kind, counts, photo, pair, measurement.categories))
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("cmt.evaluation"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    page = environment.get_template("report.html.jinja").render(
+    write_page(
+        path,
+        "cmt.evaluation",
+        "report.html.jinja",
         metrics=metrics,
         scores=metrics["panoptic"],
         figures=_figures(metrics["panoptic"], measurement),
         images=shown,
     )
-    with atomic_write(path) as file:
-        file.write(page.encode("utf-8"))
 
 
 def choose_images(images: Sequence[ImageCounts]) -> list[tuple[str, ImageCounts]]:

@@ -30,7 +30,6 @@ from cmt.labels import count_values
 from cmt.pictures.overlay import draw_overlay
 from cmt.pictures.sheet import save_picture
 from cmt.serving.inputs import decode_file
-from cmt.serving.page import PAGE_FILE, results_page
 from cmt.serving.saved_model import Segmenter
 
 # What --format takes, and the ending of the overlays it asks for.
@@ -38,7 +37,7 @@ _OVERLAYS = {"overlay": ".png", "overlay-jpeg": ".jpg"}
 FORMATS = (*_OVERLAYS, "coco", "npz")
 DEFAULT_FORMATS = ("overlay", "coco")
 OVERLAYS_FOLDER, ARRAYS_FOLDER = "overlays", "npz"
-RESULTS_FILE = "predictions.json"
+RESULTS_FILE, PAGE_FILE = "predictions.json", "index.html"
 
 # The network gets no more images together, nor more pixels of its own size: networks on
 # large images gain nothing, and need memory for each.
@@ -144,9 +143,22 @@ def predict_files(
         json.dump(outcome.to_json(), file, indent=1)
         file.write("\n")
     if page:
-        with atomic_write(output / PAGE_FILE, "w") as file:
-            file.write(results_page(**outcome.to_json()))
+        _write_page(output / PAGE_FILE, outcome)
     return outcome
+
+
+def _write_page(path: Path, outcome: Outcome) -> None:
+    """Writes a page of overlays with their segments, of which a class can be chosen."""
+    from cmt.pictures.page import write_page  # Jinja2.
+
+    names = {
+        s["category_id"]: s["category"] for i in outcome.images for s in i["segments"]
+    }
+    classes = sorted(names.items(), key=lambda item: item[1].casefold())
+    content = outcome.to_json()
+    write_page(
+        path, "cmt.serving", "predictions.html.jinja", classes=classes, **content
+    )
 
 
 def _predict_all(

@@ -46,6 +46,16 @@ def test_an_import_that_fails_shows_all_it_said(tmp_path):
     assert done.stderr.endswith("ImportError: no libcudart\n")
 
 
+def test_the_import_does_not_see_jax_and_later_ones_do(tmp_path):
+    (tmp_path / "jax.py").write_text("")
+    done = run(
+        tmp_path,
+        "import tensorflow; print(tensorflow.seen); import jax; print(jax.__name__)",
+        then="try:\n import jax; seen = True\nexcept ImportError:\n seen = False",
+    )
+    assert (done.stdout, done.stderr) == ("False\njax\n", "")
+
+
 @pytest.mark.parametrize(("level", "said"), [("0", f"{NOISE}\n"), ("2", "")])
 def test_a_level_of_the_user_is_kept(tmp_path, level, said):
     program = "import os, tensorflow; print(os.environ['TF_CPP_MIN_LOG_LEVEL'])"

@@ -233,7 +233,7 @@ def test_page(segmenter, folder, tmp_path):
         ("90", "sky"),
     ]
     assert 'data-classes="[3, 7, 12, 90]"' in page
-    assert f"wrong.jpg</td><td>{NO_IMAGE}</td>" in page
+    assert f"wrong.jpg: {NO_IMAGE}</li>" in page
     assert "http" not in page  # It loads nothing from elsewhere.
     with pytest.raises(InputError, match="must have overlay or overlay-jpeg; got coco"):
         predict_files(segmenter, [], output, formats=["coco"], page=True)

@@ -49,9 +49,10 @@ NARROW = """
         "coco/max_deeplab_s_relu_641",
         "coco/cmt_deeplab_axial_r50_641",
         "coco/cmt_deeplab_axial_r104_641",
+        "coco/cmt_deeplab_axial_r104_rfn_1281",
         "scenes/ablations/kmeans",
     ],
-    ids=["max_deeplab_s", "r50", "r104", "kmeans"],
+    ids=["max_deeplab_s", "r50", "r104", "r104_rfn", "kmeans"],
 )
 def test_exported_equal(config, samples, tmp_path):
     tf.random.set_seed(3)
