@@ -67,6 +67,11 @@ def dicts(entries: list[Any]) -> list[dict[str, Any]]:
     return [entry for entry in entries if isinstance(entry, dict)]
 
 
+def integer(value: Any) -> int:
+    """Texts and floats may stand for integers."""
+    return int(float(value))
+
+
 def annotation_of(content: dict[str, Any], name: str) -> dict[str, Any]:
     """The annotation of a record; without a list of images they name the files."""
 
@@ -92,16 +97,20 @@ def expected_labels(
     Returns:
       Of each pixel: its class, 0 where void; and its segment, whatever number.
     """
-    classes = [entry["id"] for entry in content["categories"]]
+    classes = [integer(entry["id"]) for entry in content["categories"]]
     entry = annotation_of(content, name)
-    ids = read_ids(folder / entry["file_name"])
+    # It may name the photo, or nothing.
+    mask = pathlib.PurePosixPath((entry.get("file_name") or name).replace("\\", "/"))
+    mask = mask if (folder / mask).is_file() else mask.with_suffix(".png")
+    ids = read_ids(folder / mask)
     labels = np.zeros_like(ids)
     segments = ids.copy()
     for info in entry["segments_info"]:
-        pixels = ids == info["id"]
-        index = classes.index(info["category_id"]) + 1
-        labels[pixels] = 0 if info.get("iscrowd") else index
-    assert set(np.unique(ids)) <= {0, *(info["id"] for info in entry["segments_info"])}
+        pixels = ids == integer(info["id"])
+        index = classes.index(integer(info["category_id"])) + 1
+        labels[pixels] = 0 if integer(info.get("iscrowd") or 0) else index
+    listed = {integer(info["id"]) for info in entry["segments_info"]}
+    assert set(np.unique(ids)) <= {0, *listed}
     return labels, segments
 
 
@@ -111,8 +120,9 @@ def check_record(record: bytes, content: dict[str, Any], folder: pathlib.Path) -
     labels = example.labels.numpy()
     classes, segments = expected_labels(content, name, folder)
     np.testing.assert_array_equal(labels // LABEL_DIVISOR, classes, err_msg=name)
-    things = [c["id"] for c in content["categories"] if int(c["isthing"])]
-    order = [entry["id"] for entry in content["categories"]]
+    categories = content["categories"]
+    things = [integer(c["id"]) for c in categories if integer(c["isthing"])]
+    order = [integer(c["id"]) for c in categories]
     for value in np.unique(labels[labels > 0]):
         inside = labels == value
         if order[value // LABEL_DIVISOR - 1] in things:
