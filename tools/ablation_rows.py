@@ -45,7 +45,7 @@ SCENES, TRAIN_IMAGES, VAL_IMAGES, DATA_SEED = "middle", 4000, 200, 0
 SEARCHED_RATES = (0.003, 0.006, 0.012)
 # The rate chosen for each of them; rows with cross-attention take the baseline's, rows
 # with clustering that of full CMT. Empty: nothing is chosen yet, the base's is taken.
-RATES: dict[str, float] = {"baseline": 0.006, "full": 0.006}
+RATES: dict[str, float] = {"baseline": 0.006, "full": 0.012}
 
 _CROSS = "model.transformer.assignment=CROSS_ATTENTION"
 _KMEANS = "model.transformer.assignment=KMEANS"
