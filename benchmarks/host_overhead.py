@@ -1,4 +1,4 @@
-"""Claim, not yet measured: what a run does beside the compiled step is below 5% of it.
+"""Claim: what a run does beside the compiled step takes below 5% of its time.
 
     python benchmarks/host_overhead.py [--config scenes/tiny] [--steps 50] [--rounds 5]
 
