@@ -175,7 +175,7 @@ def _check_entry(check: EntryCheck, entry: dict[str, Any], isthing_fits: bool) -
     # Numbers become their text.
     is_text = is_of(name, str | int | float) and is_printable(str(name))
     name_fits = name is None or is_text
-    color_fits = entry.get("color") is None or is_color(entry["color"])
+    color_fits = "color" not in entry or is_color(entry["color"])
     other_name = "correct it, or leave it out for one made of the id"
     for key, fits, rule, fix in (
         ("isthing", isthing_fits, "0 or 1", "add 1 for countable things, 0 for stuff"),

@@ -17,8 +17,8 @@ from cmt.io.png import ImageFault, Png, encode_png, read_png
 from cmt.io.storage import Location, open_file, read_bytes
 from cmt.labels import LABEL_DIVISOR
 
-# RGB, or RGB with an opacity, which is not looked at; a palette's colours are ids, too.
-_PALETTE, _IDS_COLORS = 3, (2, 6)
+# RGB, or RGB with an opacity, which is not looked at.
+_IDS_COLORS = (2, 6)
 _COLOR_NAMES = {0: "a grey", 2: "an RGB", 3: "a palette", 4: "a grey", 6: "an RGB"}
 
 
@@ -50,9 +50,7 @@ def check_mask(content: bytes) -> Png:
         reason = "must be a PNG; got a JPEG, which changes colours, and so destroys ids"
         raise ImageFault(Kind.NO_MASK, reason, "give the PNG that the JPEG was made of")
     mask = read_png(content)
-    is_palette = mask.color_type == _PALETTE and b"PLTE" in mask.kinds
-    is_rgb = mask.color_type in _IDS_COLORS and mask.depth == 8
-    if not (is_palette or is_rgb):
+    if mask.color_type not in _IDS_COLORS or mask.depth != 8:
         raise ImageFault(
             Kind.NO_MASK,
             "must be an RGB PNG of 8 bits a channel, with id = R + 256 G + 65536 B; "
@@ -71,8 +69,6 @@ def mask_ids(content: bytes) -> np.ndarray:
     """
     try:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-            if image.mode == "P":
-                image = image.convert("RGB")
             # Four bytes a pixel are one number, and what Pillow has in memory.
             colors = image.tobytes("raw", "RGBX" if image.mode == "RGB" else "RGBA")
             height, width = image.height, image.width

@@ -15,10 +15,11 @@ from cmt.data.convert import convert as convert_module
 from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.json import Segment, read_annotations
 from cmt.data.panoptic.masks import label_values, read_ids
+from cmt.data.panoptic.registry import Paths
 from cmt.data.records.manifest import Manifest
 from cmt.data.records.reader import decode_example
 from cmt.errors import InputError
-from tests.data.conversions import convert
+from tests.data.conversions import convert, convert_paths
 from tests.data.records import read_records
 
 
@@ -293,5 +294,8 @@ def test_colors_are_checked(broken, tmp_path):
     content = json.loads(broken["annotations"].read_text())
     content["categories"][0]["color"] = "red"
     broken["annotations"].write_text(json.dumps(content))
+    out = {"output": tmp_path / "out", "split": "val", "workers": 1}
     with pytest.raises(InputError, match='"color" must be three integers'):
-        convert(**broken, output=tmp_path / "out", split="val", workers=1)
+        convert_paths(Paths(**broken, strict=True), **out)
+    first = convert(**broken, **out).categories[0]
+    assert first.color == Category.from_json({"id": first.id, "isthing": 1}).color

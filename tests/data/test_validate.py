@@ -233,8 +233,10 @@ def test_category_ids_that_no_prediction_can_hold(broken, number):
 @pytest.mark.parametrize("color", ["red", [1, 2], [1, 2, 256], [1, 2, "3"], None])
 def test_colors_that_are_none(broken, color):
     edit(broken, lambda content: content["categories"][0].update(color=color))
-    (problem,) = problems_of(broken)
-    assert problem.kind == "categories" and '"color" must be three' in problem.message
+    assert problems_of(broken) == []
+    strict = problems_of(broken, strict=True)
+    assert [problem.kind for problem in strict] == ["colour of a category"]
+    assert '"color" must be three' in strict[0].message
 
 
 def test_the_largest_category_id_and_no_color_are_fine(broken):

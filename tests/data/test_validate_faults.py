@@ -113,11 +113,12 @@ FAULTS = {
         1,
         'image and mask agree on 65x65 here and 99x65 in the json; correct "height"',
     ),
-    "palette mask of other colours": (
+    "palette mask": (
         lambda d: faults.saved_as(d.mask(), "P"),
-        "ids that differ",
+        "not a panoptic PNG",
         1,
-        "with id = R + 256 G + 65536 B",
+        "000000000001.png: must be an RGB PNG of 8 bits a channel, with id = R + 256 G "
+        "+ 65536 B; got a palette PNG",
     ),
     "grey mask": (
         lambda d: faults.saved_as(d.mask(), "L"),

@@ -343,6 +343,16 @@ def test_void_beside_a_segment_with_id_0_is_of_it(files, area, kinds):
     assert score_folder(files)["with_pixel_areas"]["all"]["pq"] == 100.0
 
 
+def test_predictions_may_name_the_photos(files):
+    def name_photos(content):
+        for entry in content["annotations"]:
+            entry["file_name"] = entry["file_name"].replace(".png", ".jpg")
+
+    wanted = score_folder(files)
+    change(files, "pred.json", name_photos)
+    assert score_folder(files) == wanted
+
+
 def test_a_json_without_images_may_name_them(files):
     def rename(content):
         content.pop("images")
