@@ -141,9 +141,11 @@ def _find_files(content: dict[str, Any], key: str, paths: Paths, note: Note) -> 
         endings = ENDINGS if folder != paths.images else ()
         folder = paths.images
     listed: dict[str, dict[str, list[str]]] = {}
+    outermost = list_files(folder)
     for entry in objects(content, key):
         name = entry.get("file_name")
-        if not isinstance(name, str):
+        # Most files are there.
+        if not isinstance(name, str) or name in outermost:
             continue
         inner, file = posixpath.split(name)
         if inner not in listed:

@@ -91,6 +91,11 @@ def _encode(size: tuple[int, int], features: dict[str, bytes | int]) -> bytes:
     return _message(1, b"".join(entries))
 
 
+# Forty of each for every record.
+_BYTES = [bytes((value,)) for value in range(0x80)]
+_TAGS = {field: bytes((field << 3 | 2,)) for field in (1, 2, 3)}
+
+
 def _feature_entry(key: str, value: bytes | int) -> bytes:
     """An entry of the map of tf.train.Features."""
     if isinstance(value, bytes):
@@ -102,10 +107,12 @@ def _feature_entry(key: str, value: bytes | int) -> bytes:
 
 def _message(field: int, content: bytes) -> bytes:
     """A length-delimited protobuf field."""
-    return _varint(field << 3 | 2) + _varint(len(content)) + content
+    return _TAGS[field] + _varint(len(content)) + content
 
 
 def _varint(value: int) -> bytes:
+    if value <= 0x7F:
+        return _BYTES[value]
     encoded = b""
     while value > 0x7F:
         encoded += bytes((value & 0x7F | 0x80,))
