@@ -44,21 +44,22 @@ NARROW = """
 
 
 @pytest.mark.parametrize(
-    "config",
+    ("config", "width"),
     [
-        "coco/max_deeplab_s_relu_641",
-        "coco/cmt_deeplab_axial_r50_641",
-        "coco/cmt_deeplab_axial_r104_641",
-        "coco/cmt_deeplab_axial_r104_rfn_1281",
-        "scenes/ablations/kmeans",
+        ("coco/max_deeplab_s_relu_641", NARROW),
+        ("coco/cmt_deeplab_axial_r50_641", NARROW),
+        ("coco/cmt_deeplab_axial_r104_641", NARROW),
+        ("coco/cmt_deeplab_axial_r104_rfn_1281", NARROW),
+        ("scenes/ablations/kmeans", NARROW),
+        ("coco/cmt_deeplab_axial_r50_641", ""),
     ],
-    ids=["max_deeplab_s", "r50", "r104", "r104_rfn", "kmeans"],
+    ids=["max_deeplab_s", "r50", "r104", "r104_rfn", "kmeans", "r50_full_width"],
 )
-def test_exported_equal(config, samples, tmp_path):
+def test_exported_equal(config, width, samples, tmp_path):
     tf.random.set_seed(3)
     sizes = [f"data.crop_{side}_pixels=97" for side in ("height", "width")]
     experiment = load_experiment(config, [*EVERYTHING, *sizes])
-    text_format.Merge(NARROW, experiment.model)
+    text_format.Merge(width, experiment.model)
     network = build_model(experiment.model)
     # AutoGraph would rewrite all of tf_keras to no effect, in many times the time.
     build = tf.autograph.experimental.do_not_convert(network.build)
