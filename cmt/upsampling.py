@@ -1,4 +1,4 @@
-"""Full-resolution logits a few rows at a time, so that memory stays small."""
+"""Full-resolution logits a few columns at a time, so that memory stays small."""
 
 from __future__ import annotations
 
@@ -7,71 +7,65 @@ from typing import Any
 
 import tensorflow as tf
 
-_STRIP_ROWS = 8
+# Columns of cells, which are between four logits, that are upsampled at a time.
+_STRIP_CELLS = 4
 
 
 def map_upsampled_strips(
-    function: Callable[[tf.Tensor], Any],
-    logits: tf.Tensor,
+    function: Callable[..., Any],
+    logits: tuple[tf.Tensor, ...],
     output_size: tuple[int, int],
     signature: Any,
 ) -> Any:
     """Applies a function of single pixels to upsampled logits, strip by strip.
 
-    The result is that of `function(resized logits [H, W, N])`, without ever holding
-    all of the resized logits. Bilinear, align-corners.
+    The result is that of `function` of all resized logits, without ever holding them
+    if W - 1 is a multiple of w - 1, as it is for networks. Bilinear, align-corners, and
+    between rows before columns, as rounding has it: so strips are columns, and pixels
+    are [W, H] here.
 
     Args:
-      function: [rows, W, N] float32 -> tensor or tuple of tensors [rows, W, ...].
-      logits: [h, w, N] float32.
+      function: [columns, H, N] float32, ... -> tensor or tuple of tensors
+        [columns, H, ...].
+      logits: [h, w, N] float32 each; N may differ.
       output_size: (H, W) in pixels.
-      signature: structure of TensorSpecs of what follows [rows, W].
+      signature: structure of TensorSpecs of what follows [columns, H].
 
     Returns:
-      What `function` returns, with all H rows.
+      What `function` returns, with all W columns: [W, H, ...].
     """
     height, width = output_size
-    num_strips = -(-height // _STRIP_ROWS)
-    rows = tf.minimum(tf.range(num_strips * _STRIP_ROWS), height - 1)
+    logits = [tf.transpose(part, [1, 0, 2]) for part in logits]
+    last = tf.shape(logits[0])[0] - 1
+    factor = (width - 1) // tf.maximum(last, 1)
+    # So that the last column of a strip can be the first of the next one.
+    is_multiple = (factor * last == width - 1) & (width > 1)
+    cells = tf.where(is_multiple, _STRIP_CELLS, tf.maximum(last, 1))
+    columns = tf.where(is_multiple, cells * factor, width)
+    size = [columns + tf.cast(is_multiple, tf.int32), height]
+    num_strips = tf.where(is_multiple, last // cells + 1, 1)
+
+    def upsampled(part: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+        return tf.raw_ops.ResizeBilinear(  # not deprecated, unlike its wrapper
+            images=tf.gather(part, places)[tf.newaxis], size=size, align_corners=True
+        )[0, :columns]
+
+    def strip(index: tf.Tensor) -> Any:
+        places = tf.minimum(index * cells + tf.range(cells + 1), last)
+        return function(*(upsampled(part, places) for part in logits))
+
     results = tf.map_fn(
-        lambda strip: function(upsample_rows(logits, strip, output_size)),
-        tf.reshape(rows, [num_strips, _STRIP_ROWS]),
+        strip,
+        tf.range(num_strips),
         fn_output_signature=tf.nest.map_structure(
-            lambda spec: tf.TensorSpec([_STRIP_ROWS, width, *spec.shape], spec.dtype),
+            lambda spec: tf.TensorSpec([None, height, *spec.shape], spec.dtype),
             signature,
         ),
     )
 
     def join(strips: tf.Tensor) -> tf.Tensor:
         shape = tf.concat([[-1], tf.shape(strips)[2:]], axis=0)
-        return tf.reshape(strips, shape)[:height]
+        joined = tf.reshape(strips, shape)[:width]
+        return tf.ensure_shape(joined, [width, height, *strips.shape[3:]])
 
     return tf.nest.map_structure(join, results)
-
-
-def upsample_rows(
-    logits: tf.Tensor, rows: tf.Tensor, output_size: tuple[int, int]
-) -> tf.Tensor:
-    """Some rows of [h, w, N] resized to [H, W, N], bilinear, align-corners.
-
-    Args:
-      logits: [h, w, N] float32.
-      rows: [R] int32, which of the H rows.
-      output_size: (H, W) in pixels.
-
-    Returns:
-      [R, W, N] float32.
-    """
-    last = tf.shape(logits)[0] - 1
-    scale = tf.cast(last, tf.float32) / max(output_size[0] - 1, 1)
-    position = tf.cast(rows, tf.float32) * scale
-    above = tf.minimum(tf.cast(position, tf.int32), last)
-    weight = (position - tf.cast(above, tf.float32))[:, tf.newaxis, tf.newaxis]
-    upper = tf.gather(logits, above)
-    lower = tf.gather(logits, tf.minimum(above + 1, last))
-    strip = upper + (lower - upper) * weight
-    return tf.raw_ops.ResizeBilinear(  # not deprecated, unlike its compat.v1 wrapper
-        images=strip[tf.newaxis],
-        size=[tf.size(rows), output_size[1]],
-        align_corners=True,
-    )[0]
