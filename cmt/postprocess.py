@@ -254,7 +254,7 @@ def binary_masks(
         output_size,
         tf.TensorSpec([None], tf.bool),
     )
-    return tf.transpose(masks, [2, 1, 0])
+    return tf.transpose(masks, [2, 0, 1])
 
 
 def paste(masks: tf.Tensor, free_share: float) -> tf.Tensor:
@@ -268,15 +268,15 @@ def paste(masks: tf.Tensor, free_share: float) -> tf.Tensor:
         free = mask & (owner == 0)
         pasted = free & (area(free) > free_share * area(mask))
         # A product takes half the time of a choice.
-        number = tf.cast(index + 1, tf.uint8)
-        return index + 1, owner + tf.cast(pasted, tf.uint8) * number
+        number = tf.cast(index + 1, tf.int16)
+        return index + 1, owner + tf.cast(pasted, tf.int16) * number
 
     num_masks = tf.shape(masks)[0]
-    # Bytes: there are at most 255 centers. 0: none.
+    # Of 16 bits: there are fewer centers than LABEL_DIVISOR. 0: none.
     _, owner = tf.while_loop(
         lambda index, _: index < num_masks,
         step,
-        (tf.constant(0), tf.zeros(tf.shape(masks)[1:], tf.uint8)),
+        (tf.constant(0), tf.zeros(tf.shape(masks)[1:], tf.int16)),
     )
     return tf.cast(owner, tf.int32) - 1
 
@@ -336,8 +336,7 @@ def most_likely_masks(
 
     signature = (tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.float32))
     parts = live, mask_logits
-    owner, probability = map_upsampled_strips(strip, parts, output_size, signature)
-    return tf.transpose(owner), tf.transpose(probability)
+    return map_upsampled_strips(strip, parts, output_size, signature)
 
 
 def live_first(mask_logits: tf.Tensor, center: tf.Tensor) -> tf.Tensor:
