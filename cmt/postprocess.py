@@ -268,15 +268,15 @@ def paste(masks: tf.Tensor, free_share: float) -> tf.Tensor:
         free = mask & (owner == 0)
         pasted = free & (area(free) > free_share * area(mask))
         # A product takes half the time of a choice.
-        number = tf.cast(index + 1, tf.int16)
-        return index + 1, owner + tf.cast(pasted, tf.int16) * number
+        number = tf.cast(index + 1, tf.uint8)
+        return index + 1, owner + tf.cast(pasted, tf.uint8) * number
 
     num_masks = tf.shape(masks)[0]
-    # Of 16 bits: there are fewer centers than LABEL_DIVISOR. 0: none.
+    # A byte: there are fewer centers than LABEL_DIVISOR, 256. 0: none.
     _, owner = tf.while_loop(
         lambda index, _: index < num_masks,
         step,
-        (tf.constant(0), tf.zeros(tf.shape(masks)[1:], tf.int16)),
+        (tf.constant(0), tf.zeros(tf.shape(masks)[1:], tf.uint8)),
     )
     return tf.cast(owner, tf.int32) - 1
 
@@ -293,10 +293,9 @@ def _assign_pixel_wise(
         mask_logits, center, valid.shape, pixel_confidence
     )
     owner = tf.where(valid, owner, -1)
-    num_live = tf.size(center)
-    total = tf.math.unsorted_segment_sum(probability, owner + 1, num_live + 1)[1:]
-    area = tf.cast(count_pixels(owner, num_live), tf.float32)
-    mean_probability = tf.math.divide_no_nan(total, area)
+    mean_probability = tf.math.unsorted_segment_mean(
+        probability, owner, num_segments=tf.size(center)
+    )
     live = _Live(
         class_id=tf.gather(centers.class_id, center),
         is_thing=tf.gather(centers.is_thing, center),
@@ -321,7 +320,6 @@ def most_likely_masks(
     Returns:
       [H, W] int32, index in `center` or -1; [H, W] float32 in [0, 1].
     """
-
     # Without a live center arg-max would have nothing to choose from.
     lowest = tf.fill([*tf.unstack(tf.shape(mask_logits)[:2]), 1], tf.float32.min)
     live = tf.concat([tf.gather(mask_logits, center, axis=-1), lowest], axis=-1)
@@ -352,13 +350,6 @@ def live_first(mask_logits: tf.Tensor, center: tf.Tensor) -> tf.Tensor:
     return tf.transpose(masks, [1, 2, 0])
 
 
-def count_pixels(owner: tf.Tensor, num_live: tf.Tensor) -> tf.Tensor:
-    """Counts the pixels of each live center: [H, W] int32, -1: none -> [L] int32."""
-    # Not a bincount, which other runtimes lack.
-    ones = tf.ones_like(owner)
-    return tf.math.unsorted_segment_sum(ones, owner + 1, num_live + 1)[1:]
-
-
 def drop_small_segments(
     owner: tf.Tensor,
     live: _Live,
@@ -377,7 +368,9 @@ def drop_small_segments(
       num_entries: length of segment_ids and scores, at least L.
     """
     value = live.class_id * LABEL_DIVISOR + tf.where(live.is_thing, live.instance, 0)
-    area = count_pixels(owner, tf.size(value))
+    # Not a bincount, which other runtimes lack.
+    ones, count = tf.ones_like(owner), tf.size(value) + 1
+    area = tf.math.unsorted_segment_sum(ones, owner + 1, count)[1:]
     same = (value[:, tf.newaxis] == value) & (area > 0)  # [L, L]
     segment_area = tf.reduce_sum(tf.where(same, area, 0), axis=1)
     segment_score = tf.reduce_max(tf.where(same, live.score, 0.0), axis=1)

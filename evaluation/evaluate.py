@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from cmt.data.panoptic.json import ImageId, PanopticImage
 from cmt.data.panoptic.predictions import (
     MASKS_FOLDER,
     PREDICTIONS_FILE,
+    PredictionWriter,
     segment_scores,
     write_predictions,
 )
@@ -24,6 +26,7 @@ from cmt.errors import InputError
 from cmt.evaluation.pairs import Pairs, PanopticFile
 from cmt.evaluation.score import measure
 from cmt.io.files import atomic_write
+from cmt.io.parallel import threaded_map
 from cmt.io.progress import track
 from cmt.io.storage import Location
 
@@ -140,14 +143,13 @@ def evaluate(
     predictor.predict(np.zeros([1, *predictor.crop_size, 3], np.uint8))
     start = time.monotonic()
     predictions = output / PREDICTIONS_FOLDER
-    done: dict[ImageId, int] = {}
+    results = _predict_batches(predictor, _readable(batches, pattern))
     with write_predictions(predictions, predictor.categories) as writer:
-        results = _predict_batches(predictor, _readable(batches, pattern))
-        results = track(results, description="evaluating", total=num_images)
-        for name, panoptic, of_segments in results:
-            image = find(name, ground_truth)
-            writer.add(image.image_id, image.file_name, panoptic, of_segments)
-            done[image.image_id] = len(done)
+        written = _write_all(results, ground_truth, writer)
+        # Closed, and with it its threads, before the folder is moved or removed.
+        with contextlib.closing(written):
+            names = track(written, description="evaluating", total=num_images)
+            done = {image_id: place for place, image_id in enumerate(names)}
         if not done:
             raise InputError("there is no image to evaluate")
     seconds = time.monotonic() - start
@@ -195,6 +197,24 @@ def _predict_batches(
             panoptic = found["panoptic"][index, :height, :width]
             scores = segment_scores(found["segment_ids"][index], found["scores"][index])
             yield name.decode(), panoptic, scores
+
+
+def _write_all(
+    results: Iterable[tuple[str, np.ndarray, dict[int, float]]],
+    ground_truth: GroundTruth,
+    writer: PredictionWriter,
+) -> Iterator[ImageId]:
+    """Writes predictions beside the network, and yields their images in order."""
+
+    def write(
+        numbered: tuple[int, tuple[str, np.ndarray, dict[int, float]]],
+    ) -> ImageId:
+        place, (name, panoptic, scores) = numbered
+        image = find(name, ground_truth)
+        writer.add(image.image_id, image.file_name, panoptic, scores, place=place)
+        return image.image_id
+
+    return threaded_map(write, enumerate(results))
 
 
 def _readable(elements: Iterable[Any], pattern: str) -> Iterator[Any]:

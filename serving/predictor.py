@@ -63,9 +63,14 @@ class PanopticPredictor:
         self.passes = list(passes)
         sizes = tf.TensorSpec([None, 2], tf.int32)
         crops = tf.TensorSpec([None, *self.crop_size, 3], tf.float32)
+        signature = [_inputs(crops, sizes, sizes)]
         self._segment_graph = tf.function(
-            self._segment,
-            input_signature=[_inputs(crops, sizes, sizes)],
+            self._segment, input_signature=signature, autograph=False
+        )
+        # One graph for any number of images; `restore` alone has one for each.
+        self._predict_graph = tf.function(
+            lambda inputs: self.restore(self.segment(inputs)),
+            input_signature=signature,
             autograph=False,
         )
 
@@ -78,7 +83,7 @@ class PanopticPredictor:
         Returns:
           The outputs of `restore`.
         """
-        return self.restore(self.segment(self.prepare(images)))
+        return self._predict_graph(self.prepare(images))
 
     def predict_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Segments JPEG and PNG images, of sizes that may differ.
@@ -92,7 +97,7 @@ class PanopticPredictor:
         Raises:
           tf.errors.InvalidArgumentError: an image cannot be decoded.
         """
-        return self.restore(self.segment(self.prepare_bytes(image_bytes)))
+        return self._predict_graph(self.prepare_bytes(image_bytes))
 
     def predict_png(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Segments images as `predict_bytes` does, into maps encoded as PNG.
@@ -115,8 +120,7 @@ class PanopticPredictor:
         Returns:
           The outputs of `restore`.
         """
-        inputs = _inputs(crops, resized_sizes, original_sizes)
-        return self.restore(self.segment(inputs))
+        return self._predict_graph(_inputs(crops, resized_sizes, original_sizes))
 
     def prepare(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Resizes and pads images of one size for `segment`.
