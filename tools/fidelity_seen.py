@@ -30,9 +30,10 @@ need reference data are skipped where it is missing, and say so.
   with R2 0.89 in h and 0.89 in w, the mask approximation loss was 0.090 (`python
   tools/look_inside.py demo/run`). The picture of the README is of this run. Three
   earlier runs of that day gave 71.0, 71.1 and 73.0: runs with one seed differ, because
-  the order of sums in threads does, and this one draws other random numbers. On a slower
-  machine (two threads of one core of an Intel Xeon, 2026-11-30) it took 16.0 minutes:
-  PQ 69.7 (67.9 to 71.4; things 52.4), R2 0.89 and 0.88, loss 0.093, 200 maps equal.
+  the order of sums in threads does, and this one draws other random numbers. On a
+  slower machine (two threads of one core of an Intel Xeon, 2026-11-30) it took 16.0
+  minutes: PQ 69.7 (67.9 to 71.4; things 52.4), R2 0.89 and 0.88, loss 0.093, 200 maps
+  equal.
 - *Measured here* on 2026-11-22, with the code of that day: `cmt train
   coco/overfit_samples` learned 14 real COCO images by heart in 8 minutes: PQ 65.4
   (things 51.6, stuff 82.6) on these 14.
