@@ -198,7 +198,7 @@ class CMTDeepLab(PanopticModel):
             images, stride4_features=stride4_features, training=training
         )
         centers = tf.convert_to_tensor(self.cluster_centers)
-        centers = tf.repeat(centers[tf.newaxis], tf.shape(images)[0], axis=0)
+        centers = tf.tile(centers[tf.newaxis], [tf.shape(images)[0], 1, 1])
         embedding = (
             None
             if self.reference_embedding is None

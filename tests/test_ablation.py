@@ -63,13 +63,10 @@ def test_a_step_changes_what_the_step_of_the_paper_changes(row):
         assert ours == fields.get(row.name, {"model.transformer.assignment"})
 
 
-def test_the_last_row_is_the_base_but_for_length_and_reports():
-    fields = {"steps", "log_every_steps", "checkpoint_every_steps", "keep_checkpoints"}
-    fields |= {"evaluate_every_steps"}
+def test_the_last_row_is_the_base_but_for_what_all_rows_have():
     base = changed(ablation_rows.BASE, f"{FOLDER}/mask_wise")
-    others = {"data.crop_height_pixels", "data.crop_width_pixels"}
-    others.add("evaluation.batch_size")
-    assert base <= others | {f"trainer.{name}" for name in fields}
+    assert base <= {change.partition("=")[0] for change in ablation_rows.COMMON}
+    assert not any(name.startswith(("model.", "loss.")) for name in base)
     assert changed(f"{FOLDER}/mask_wise", f"{FOLDER}/full") == {MERGE}
     baseline = load_experiment(f"{FOLDER}/baseline").model
     assert not baseline.location.enabled and not baseline.decoder.stronger

@@ -34,7 +34,9 @@ SEEDS = (0, 1, 2)
 # Equal for all rows; what else differs from the base is in ROWS. The integers of an
 # evaluation do not depend on its batch, but some results were made with one of 1.
 COMMON = (
+    "trainer.global_batch_size=8",
     "evaluation.batch_size=1",
+    "evaluation.pixel_confidence=0.4",
     f"trainer.steps={STEPS}",
     "trainer.log_every_steps=50",
     "trainer.checkpoint_every_steps=200",

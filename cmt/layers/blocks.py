@@ -67,10 +67,11 @@ class ResidualBlock(Layer):
 
     def call(self, inputs: tf.Tensor, *, training: bool | None = None) -> tf.Tensor:
         inputs = self.style.activate(inputs)
-        if self.shortcut is None:
-            shortcut = inputs[:, :: self.stride, :: self.stride]
-        else:
+        shortcut = inputs
+        if self.shortcut is not None:
             shortcut = self.shortcut(inputs, training=training)
+        elif self.stride > 1:
+            shortcut = inputs[:, :: self.stride, :: self.stride]
         branch = self.branch(inputs, training=training)
         return shortcut + self.drop_path(branch, training=training)
 

@@ -220,7 +220,7 @@ class DepthwiseConvNorm(Layer):
 class DenseNorm(Layer):
     """Dense layer without bias, batch norm, and the activation if `activate`.
 
-    Shapes: [B, n, C] -> [B, n, units].
+    Shapes: [B, n, C] -> [B, n, units], all but B known.
 
     Example:
       >>> DenseNorm(8, style=Style("relu"))(tf.zeros([2, 5, 4])).shape
@@ -246,7 +246,11 @@ class DenseNorm(Layer):
         self.norm = style.norm(gamma=gamma, name="norm")
 
     def call(self, inputs: tf.Tensor, *, training: bool | None = None) -> tf.Tensor:
-        outputs = self.norm(self.dense(inputs), training=training)
+        _, number, channels = inputs.shape
+        # One product: Keras computes the shapes of three axes in the graph.
+        outputs = self.dense(tf.reshape(inputs, [-1, channels]))
+        outputs = tf.reshape(outputs, [-1, number, self.dense.units])
+        outputs = self.norm(outputs, training=training)
         return self.style.activate(outputs) if self.activate else outputs
 
 

@@ -357,7 +357,7 @@ class TransformerLayer(Layer):
     def _update_pixels(self, state, spread, training):
         """Eq. 8 behind activation and output convolution."""
         update = self.pixel_output(self.style.activate(spread), training=training)
-        update = tf.reshape(update, tf.shape(state.pixel_features))
+        update = tf.reshape(update, [-1, *state.pixel_features.shape[1:]])
         return clustering.update_pixels(
             state.pixel_features, self.pixel_drop_path(update, training=training)
         )

@@ -168,7 +168,11 @@ class BatchNorm(Layer):
                 count = tf.cast(tf.size(inputs) / channels, tf.float32)
                 variance *= (count - 1) / count
             self.update(mean, variance)
-        return outputs if is_image else tf.reshape(outputs, tf.shape(inputs))
+        if is_image:
+            return outputs
+        known = inputs.shape[1:].is_fully_defined()
+        shape = [-1, *inputs.shape[1:]] if known else tf.shape(inputs)
+        return tf.reshape(outputs, shape)
 
     def update(
         self, mean: tf.Tensor, variance: tf.Tensor, *, count: tf.Tensor | None = None
