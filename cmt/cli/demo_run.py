@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ from cmt.serving.factory import load_predictor
 
 CONFIG = "scenes/tiny"
 # In 12 minutes of two cores there is room for these and all the rest.
-STEPS = 2300
+STEPS = 2150
 TRIAL_STEPS = 60
 TRIAL_LOG_STEPS = 20
 _DRAWN_IMAGES = 6
@@ -73,16 +74,47 @@ class Commands:
           WorkError: the command ended with another exit code than 0; it has printed
             the reason.
         """
+        line, words = self._begin(arguments, remember=remember)
+        print(f"\n$ {line}", flush=True)
+        _check(line, subprocess.run(words).returncode)
+
+    def run_both(
+        self, first: Sequence[str | Path], second: Sequence[str | Path]
+    ) -> None:
+        """Runs two commands at once; what the second prints follows the first.
+
+        Raises:
+          WorkError: as by `run`.
+        """
+        line, words = self._begin(first)
+        other_line, other_words = self._begin(second)
+        with tempfile.TemporaryFile() as output:
+            kept = {"stdout": output, "stderr": subprocess.STDOUT}
+            with subprocess.Popen(other_words, **kept) as other:
+                print(f"\n$ {line}", flush=True)
+                code = subprocess.run(words).returncode
+            output.seek(0)
+            printed = output.read().decode(errors="replace")
+            print(f"\n$ {other_line}\n{printed}", end="", flush=True)
+        _check(line, code)
+        _check(other_line, other.returncode)
+
+    def _begin(
+        self, arguments: Sequence[str | Path], *, remember: bool = True
+    ) -> tuple[str, list[str]]:
+        """The command as a line, which the script gets, and the words to run."""
         words = [str(argument) for argument in arguments]
         line = shlex.join(["cmt", *words])
         if remember:
             self.lines.append(line)
             with atomic_write(self.script, "w") as file:
                 file.write("\n".join(["#!/bin/sh -e", *self.lines]) + "\n")
-        print(f"\n$ {line}", flush=True)
-        code = subprocess.run([sys.executable, "-m", "cmt", *words]).returncode
-        if code != 0:
-            raise WorkError(f"`{line}` ended with exit code {code}; see above")
+        return line, [sys.executable, "-m", "cmt", *words]
+
+
+def _check(line: str, code: int) -> None:
+    if code != 0:
+        raise WorkError(f"`{line}` ended with exit code {code}; see above")
 
 
 def run_demo(
@@ -127,9 +159,9 @@ def run_demo(
         "train", CONFIG, "--output", run, *settings, "--set", f"trainer.steps={steps}"
     )
     config = run / run_files.CONFIG_FILE
-    commands.run("eval", config, "--checkpoint", run, "--output", evaluation)
     model = output / "model" / "cmt_tiny"
-    commands.run("export", config, "--checkpoint", run, "--output", model)
+    trained = config, "--checkpoint", run, "--output"
+    commands.run_both(("eval", *trained, evaluation), ("export", *trained, model))
     served = output / "served"
     images = output / "scenes" / "images" / "val"
     commands.run("predict", model, images, "--output", served)

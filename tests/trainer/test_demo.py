@@ -37,6 +37,17 @@ def test_commands_are_kept_and_failures_end_it(tmp_path):
     ]
 
 
+def test_what_the_second_of_two_prints_follows_the_first(tmp_path, capfd):
+    commands = Commands(tmp_path / "commands.sh")
+    commands.run_both(("config", "show", "scenes/tiny"), ("config", "list"))
+    first, second = capfd.readouterr().out.split("\n$ ")[1:]
+    assert first.startswith("cmt config show scenes/tiny\n") and "crop_height" in first
+    assert second.startswith("cmt config list\n") and "coco/" in second
+    for pair in (("list",), ("show", "none")), (("show", "none"), ("list",)):
+        with pytest.raises(WorkError, match=r"show none` ended with exit code 2"):
+            commands.run_both(*(("config", *words) for words in pair))
+
+
 def test_compare_maps(tmp_path):
     ours, served = tmp_path / "ours", tmp_path / "served"
     for folder in (ours, served):
