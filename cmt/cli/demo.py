@@ -24,7 +24,7 @@ def demo(
         typer.Option(
             metavar="M",
             help="Minutes of training; a short trial measures how many steps that is.",
-            show_default="2,150 steps",
+            show_default="2,300 steps",
         ),
     ] = None,
     train: Annotated[int, typer.Option(min=1, help="Scenes to train on.")] = 4000,

@@ -31,7 +31,7 @@ from cmt.serving.factory import load_predictor
 
 CONFIG = "scenes/tiny"
 # In 12 minutes of two cores there is room for these and all the rest.
-STEPS = 2150
+STEPS = 2300
 TRIAL_STEPS = 60
 TRIAL_LOG_STEPS = 20
 _DRAWN_IMAGES = 6
