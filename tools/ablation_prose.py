@@ -14,10 +14,11 @@ HEAD = f"""# The paper's claims at small scale
 
 The paper's Table 2 takes 64 TPU cores. The rows below are the same steps on generated
 scenes (`cmt data scenes`), with networks small enough for two CPU cores: each row is a
-config in `configs/scenes/ablations/`, `scenes/tiny` with a few fields changed, which its
-head names, and all rows are trained with the same steps of 8 images, and the same seeds. `make ablation` runs them and
-goes on where it was stopped. `python tools/ablation.py text` writes the pages from the
-raw results in the folders beside them; a test compares the two.
+config in `configs/scenes/ablations/`, `scenes/tiny` with a few fields changed, which
+its head names. All rows are trained with the same steps of 8 images and the same seeds.
+`make ablation` runs them and goes on where it was stopped. `python tools/ablation.py
+text` writes the pages from the raw results in the folders beside them; a test compares
+the two.
 
 There are two pages: [all rows](ablation.md) with {_SMALL}, and
 [the rows between the baseline and full CMT](ablation_large.md) with

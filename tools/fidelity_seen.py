@@ -22,18 +22,15 @@ need reference data are skipped where it is missing, and say so.
 - A served SavedModel gives the evaluator's integers. A continued run gets the batches
   of a run that was never stopped. A conversion that was killed ten times ends with the
   same bytes.
-- *Measured here* on two CPU cores (AMD EPYC) on 2026-11-29, seed 0: `make demo` in a
-  new clone took 10.4 minutes without the installation: 1,850 training steps, PQ 68.6
-  (95% interval over images 67.0 to 70.2; things 50.8, stuff 95.5) on 200 scenes that it
-  was not trained on; 200 of 200 served maps equalled the evaluator's. At the last layer
-  the mean of a matched center's reference points explained the centroid of its mask
-  with R2 0.89 in h and 0.89 in w, the mask approximation loss was 0.090 (`python
-  tools/look_inside.py demo/run`). The picture of the README is of this run. Three
-  earlier runs of that day gave 71.0, 71.1 and 73.0: runs with one seed differ, because
-  the order of sums in threads does, and this one draws other random numbers. On a
-  slower machine (two threads of one core of an Intel Xeon, 2026-11-30) it took 16.0
-  minutes: PQ 69.7 (67.9 to 71.4; things 52.4), R2 0.89 and 0.88, loss 0.093, 200 maps
-  equal.
+- *Measured here* on two CPU cores (Intel Xeon, two threads of one core) on 2026-11-30,
+  seed 0: `make demo` in a new clone took 13.0 minutes without the installation: 2,300
+  training steps of 4 images, PQ 70.6 (95% interval over images 68.9 to 72.2; things
+  54.4, stuff 94.8) on 200 scenes that it was not trained on; 200 of 200 served maps
+  equalled the evaluator's. At the last layer the mean of a matched center's reference
+  points explained the centroid of its mask with R2 0.90 in h and 0.91 in w, the mask
+  approximation loss was 0.097 (`python tools/look_inside.py demo/run`). The picture of
+  the README is of this run. Another run of these steps on that machine gave the same
+  PQ in 12.6 minutes; 2,150 steps gave 65.1, 2,600 70.8 (trained outside the demo).
 - *Measured here* on 2026-11-22, with the code of that day: `cmt train
   coco/overfit_samples` learned 14 real COCO images by heart in 8 minutes: PQ 65.4
   (things 51.6, stuff 82.6) on these 14.
