@@ -340,7 +340,7 @@ def test_smoke_leaves_nothing(run):
 
 
 def test_batch_and_replicas(run):
-    experiment = load_experiment("scenes/tiny")
+    experiment = load_experiment("scenes/tiny", ["trainer.global_batch_size=8"])
     from cmt import config
 
     with pytest.raises(InputError, match=r"8.*divisible.*3; use 6 or 9"):
