@@ -12,7 +12,7 @@ from cmt.serving.factory import load_predictor
 from cmt.trainer.train import train
 from tests.data.conversions import convert
 
-SIZE, STEPS = 97, 600
+SIZE, STEPS = 97, 1200
 
 
 @pytest.mark.slow
