@@ -14,11 +14,12 @@ from typing import Any
 import tensorflow as tf
 from orbax.export import ExportManager, ServingConfig, constants
 from orbax.export.modules.orbax_module_base import OrbaxModuleBase
-from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 import cmt
 from cmt.errors import InputError, few
 from cmt.io.files import atomic_directory, write_json
+from cmt.serving.network_graph import optimize_once, shrink
 from cmt.serving.parity import VALIDATION_FILE, check_parity, make_requests
 from cmt.serving.predictor import PanopticPredictor
 from cmt.serving.saved_model import (
@@ -179,7 +180,9 @@ def version_folder(directory: Path | str, version: int) -> Path:
 
 def _save(predictor: PanopticPredictor, folder: Path) -> None:
     """Writes the SavedModel: prepare -> segment -> restore, for each signature."""
-    module = NetworkModule(predictor.network.variables, {"segment": predictor.segment})
+    traced = predictor.trace_segment()
+    segment, variables = shrink(traced, predictor.network.variables)
+    module = NetworkModule(variables, {"segment": segment})
     images = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
     files = tf.TensorSpec([None], tf.string, name="image_bytes")
     parts = {
@@ -198,26 +201,27 @@ def _save(predictor: PanopticPredictor, folder: Path) -> None:
         for name, (spec, prepare, restore) in parts.items()
     ]
     ExportManager(module, configs).save(str(folder))
-    _drop_saving(folder)
-
-
-def _drop_saving(folder: Path) -> None:
-    """Takes out of the graph what would write a checkpoint, a sixth of its bytes.
-
-    TensorFlow puts it in, and every server would load it; restoring stays.
-    """
     path = folder / "saved_model.pb"
     model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
     (meta,) = model.meta_graphs
+    _drop_saving(meta)
+    optimize_once(meta)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    # It is the fingerprint of the graph as it was.
+    (folder / "fingerprint.pb").unlink(missing_ok=True)
+
+
+def _drop_saving(meta: meta_graph_pb2.MetaGraphDef) -> None:
+    """Takes out of the graph what would write a checkpoint.
+
+    TensorFlow puts it in, and every server would load it; restoring stays.
+    """
     name = meta.saver_def.save_tensor_name.partition(":")[0]
     (node,) = (node for node in meta.graph_def.node if node.name == name)
     functions = meta.graph_def.library.function
     (saving,) = (f for f in functions if f.signature.name == node.attr["f"].func.name)
     functions.remove(saving)
     meta.graph_def.node.remove(node)
-    path.write_bytes(model.SerializeToString(deterministic=True))
-    # It is the fingerprint of the graph as it was.
-    (folder / "fingerprint.pb").unlink(missing_ok=True)
 
 
 def _repeated(requests: Sequence[Request], number: int) -> list[Request]:

@@ -197,6 +197,10 @@ class PanopticPredictor:
         """
         return self._segment_graph(dict(inputs))
 
+    def trace_segment(self) -> tf.types.experimental.ConcreteFunction:
+        """`segment` as a graph."""
+        return self._segment_graph.get_concrete_function()
+
     def _segment(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         predictions = run_passes(
             self.network, inputs["crops"], inputs["resized_sizes"], self.passes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
-from tensorflow.core.framework import node_def_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
 from cmt.data.panoptic.categories import Category
@@ -93,9 +91,7 @@ def _open_signature(
     """Loads what one signature needs, as a function of its input.
 
     `tf.saved_model.load` makes Python functions of all graphs, which takes twice as
-    long as all of this, and TensorFlow optimizes a function again in each that calls
-    it. Here the same optimizations apply, which the numbers depend on, but to each
-    function that does the work once: a second time they find nothing.
+    long as all of this. What is to be optimized says so itself; see `optimize_once`.
     """
     model = saved_model_pb2.SavedModel.FromString(
         (path / "saved_model.pb").read_bytes()
@@ -106,18 +102,6 @@ def _open_signature(
     if name not in meta.signature_def:
         raise ValueError(f"it has no signature '{name}'")
     signature = meta.signature_def[name]
-    once = tf.compat.v1.ConfigProto()
-    rewriting = once.graph_options.rewrite_options
-    rewriting.meta_optimizer_iterations = rewriting.ONE
-    rewriting.memory_optimization = rewriting.NO_MEM_OPT  # for training
-    library = {f.signature.name: f.node_def for f in meta.graph_def.library.function}
-    callers = {name for name, nodes in library.items() if any(map(_is_call, nodes))}
-    for node in itertools.chain(meta.graph_def.node, *library.values()):
-        if _is_call(node):
-            node.attr["config_proto"].s = once.SerializeToString()
-            # Becomes a part of the graph, which is not optimized as a whole.
-            inlined = node.attr["f"].func.name in callers
-            node.attr["_lower_as_multi_device_function"].b = inlined
     outside = tf.compat.v1.ConfigProto()
     outside.graph_options.rewrite_options.disable_meta_optimizer = True
     outside.graph_options.place_pruned_graph = True
@@ -129,7 +113,3 @@ def _open_signature(
     given = signature.inputs[SIGNATURES[name].input].name
     call = session.make_callable(list(outputs.values()), [given])
     return lambda images: dict(zip(outputs, call(images), strict=True))
-
-
-def _is_call(node: node_def_pb2.NodeDef) -> bool:
-    return node.op in ("PartitionedCall", "StatefulPartitionedCall")
