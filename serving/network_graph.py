@@ -7,6 +7,7 @@ the next. So what can be done once is done before saving.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 
 import tensorflow as tf
@@ -60,7 +61,7 @@ def shrink(
     together = tf.Variable(tf.concat(parts, axis=0))
 
     arguments = [t.name for t in function.inputs if _node(t.name) not in handles]
-    results = [tensor.name for tensor in tf.nest.flatten(function.structured_outputs)]
+    results = [tensor.name for tensor in function.outputs]
     replaced = {*map(_node, [*arguments, *weights])}
     rest = _part(graph, results, {*handles, *replaced}, fixed)
 
@@ -74,10 +75,13 @@ def shrink(
         _, *pieces = tf.split(together, sizes)
         given = dict(zip(arguments, tf.nest.flatten(inputs), strict=True))
         given |= {name: variable.value() for name, variable in large.items()}
+        shape = functools.cache(functools.partial(tf.constant, dtype=tf.int32))
+        # Flat ones, too: OpenVINO takes no norm of an operation with several outputs.
         for (name, value), piece in zip(small.items(), pieces, strict=True):
-            is_flat = value.shape.rank == 1
-            given[name] = piece if is_flat else tf.reshape(piece, value.shape)
+            given[name] = tf.reshape(piece, shape(tuple(value.shape)))
         found = _run(rest, handles, given, results)
+        for tensor, known in zip(found, function.outputs, strict=True):
+            tensor.set_shape(known.shape)
         return tf.nest.pack_sequence_as(function.structured_outputs, found)
 
     return network, [*large.values(), together]

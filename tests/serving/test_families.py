@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -43,19 +45,8 @@ NARROW = """
 """
 
 
-@pytest.mark.parametrize(
-    ("config", "width"),
-    [
-        ("coco/max_deeplab_s_relu_641", NARROW),
-        ("coco/cmt_deeplab_axial_r50_641", NARROW),
-        ("coco/cmt_deeplab_axial_r104_641", NARROW),
-        ("coco/cmt_deeplab_axial_r104_rfn_1281", NARROW),
-        ("scenes/ablations/kmeans", NARROW),
-        ("coco/cmt_deeplab_axial_r50_641", ""),
-    ],
-    ids=["max_deeplab_s", "r50", "r104", "r104_rfn", "kmeans", "r50_full_width"],
-)
-def test_exported_equal(config, width, samples, tmp_path):
+def exported(config: str, width: str, samples: list[bytes], folder: Path) -> Path:
+    """A version folder of a network with random weights, 97 pixels wide."""
     tf.random.set_seed(3)
     sizes = [f"data.crop_{side}_pixels=97" for side in ("height", "width")]
     experiment = load_experiment(config, [*EVERYTHING, *sizes])
@@ -70,14 +61,30 @@ def test_exported_equal(config, width, samples, tmp_path):
         Category(i + 1, f"class {i}", i % 2 == 0, (0, 0, 0)) for i in range(number)
     ]
     predictor = build_predictor(experiment, network, categories)
-    folder = export.export_model(
+    return export.export_model(
         predictor,
-        tmp_path / "model",
+        folder / "model",
         samples=[*samples, *parity.made_up_images(predictor.crop_size)],
         step=0,
         config_name=experiment.name,
         config_text="",
     )
+
+
+@pytest.mark.parametrize(
+    ("config", "width"),
+    [
+        ("coco/max_deeplab_s_relu_641", NARROW),
+        ("coco/cmt_deeplab_axial_r50_641", NARROW),
+        ("coco/cmt_deeplab_axial_r104_641", NARROW),
+        ("coco/cmt_deeplab_axial_r104_rfn_1281", NARROW),
+        ("scenes/ablations/kmeans", NARROW),
+        ("coco/cmt_deeplab_axial_r50_641", ""),
+    ],
+    ids=["max_deeplab_s", "r50", "r104", "r104_rfn", "kmeans", "r50_full_width"],
+)
+def test_exported_equal(config, width, samples, tmp_path):
+    folder = exported(config, width, samples, tmp_path)
     segmenter = load_saved_model(folder)
     signature = tf.saved_model.load(str(folder)).signatures["serving_default"]
     for batch, height, width in ((1, 97, 97), (3, 60, 90)):
@@ -90,3 +97,23 @@ def test_exported_equal(config, width, samples, tmp_path):
                 np.testing.assert_allclose(found[name], value, atol=1e-5)
             else:
                 np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_openvino_agrees(samples, tmp_path):
+    openvino = pytest.importorskip(
+        "openvino", reason="NOT VERIFIED: openvino is not installed"
+    )
+    folder = exported("coco/cmt_deeplab_axial_r50_641", NARROW, samples, tmp_path)
+    core = openvino.Core()
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = core.compile_model(core.read_model(folder), "CPU", settings)
+    run = load_saved_model(folder).run
+    for batch, height, width in ((1, 50, 70), (3, 90, 40)):
+        images = np.stack([fakes.make_image(height, width, i) for i in range(batch)])
+        found = compiled(images)
+        by_name = {name: v for out, v in found.items() for name in out.get_names()}
+        for name, value in run(images).items():
+            if name == "scores":
+                np.testing.assert_allclose(by_name[name], value, atol=1e-5)
+            else:
+                np.testing.assert_array_equal(by_name[name], value, err_msg=name)

@@ -13,7 +13,6 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from cmt.serving.parity import make_requests
 from cmt.serving.warmup_requests import Request
-from tests import fakes
 
 pytestmark = pytest.mark.slow
 
@@ -101,22 +100,3 @@ def test_all_signatures_without_python(program, served, predictor, samples, tmp_
         assert outputs.keys() == expected.keys()
         for name, value in expected.items():
             np.testing.assert_array_equal(read_output(outputs[name]), value.numpy())
-
-
-def test_openvino_agrees(served, predictor):
-    openvino = pytest.importorskip(
-        "openvino", reason="NOT VERIFIED: openvino is not installed"
-    )
-    core = openvino.Core()
-    settings = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = core.compile_model(core.read_model(served), "CPU", settings)
-    for batch, height, width in ((1, 50, 70), (3, 90, 40)):
-        images = np.stack([fakes.make_image(height, width, i) for i in range(batch)])
-        expected = predictor.predict(images)
-        found = compiled(images)
-        by_name = {name: v for out, v in found.items() for name in out.get_names()}
-        for name, value in expected.items():
-            if name == "scores":
-                np.testing.assert_allclose(by_name[name], value, atol=1e-5)
-            else:
-                np.testing.assert_array_equal(by_name[name], value, err_msg=name)
