@@ -164,11 +164,12 @@ def _part(
 ) -> graph_pb2.GraphDef:
     """The nodes that results need, without those that are given.
 
-    No node waits for a `fixed` one that it does not use.
+    No node waits for a given or a `fixed` one that it does not use.
     """
     given = {*given}
+    there = given | fixed
     inputs = {
-        node.name: [n for n in node.input if n[0] != "^" or _node(n) not in fixed]
+        node.name: [n for n in node.input if n[0] != "^" or _node(n) not in there]
         for node in graph.node
     }
     needed: set[str] = set()
