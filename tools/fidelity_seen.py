@@ -23,14 +23,15 @@ need reference data are skipped where it is missing, and say so.
   of a run that was never stopped. A conversion that was killed ten times ends with the
   same bytes.
 - *Measured here* on two CPU cores (Intel Xeon, two threads of one core) on 2026-11-30,
-  seed 0: `make demo` in a new clone took 13.0 minutes without the installation: 2,300
+  seed 0: `make demo` in a new clone took 11.4 minutes without the installation: 2,300
   training steps of 4 images, PQ 70.6 (95% interval over images 68.9 to 72.2; things
   54.4, stuff 94.8) on 200 scenes that it was not trained on; 200 of 200 served maps
   equalled the evaluator's. At the last layer the mean of a matched center's reference
   points explained the centroid of its mask with R2 0.90 in h and 0.91 in w, the mask
   approximation loss was 0.097 (`python tools/look_inside.py demo/run`). The picture of
-  the README is of this run. Another run of these steps on that machine gave the same
-  PQ in 12.6 minutes; 2,150 steps gave 65.1, 2,600 70.8 (trained outside the demo).
+  the README is of this run. Two others on that machine, in slower hours, gave the same
+  PQ in 12.6 and 13.0 minutes. Trained outside the demo, 2,150 steps gave 65.1, 2,600
+  70.8; small changes of a training move its PQ by as much as 3.
 - *Measured here* on 2026-11-22, with the code of that day: `cmt train
   coco/overfit_samples` learned 14 real COCO images by heart in 8 minutes: PQ 65.4
   (things 51.6, stuff 82.6) on these 14.
