@@ -23,7 +23,7 @@ need reference data are skipped where it is missing, and say so.
   of a run that was never stopped. A conversion that was killed ten times ends with the
   same bytes.
 - *Measured here* on two CPU cores (Intel Xeon, two threads of one core) on 2026-11-30,
-  seed 0: `make demo` in a new clone took 11.4 minutes without the installation: 2,300
+  seed 0: `make demo` in a clone took 11.4 minutes without the installation: 2,300
   training steps of 4 images, PQ 70.6 (95% interval over images 68.9 to 72.2; things
   54.4, stuff 94.8) on 200 scenes that it was not trained on; 200 of 200 served maps
   equalled the evaluator's. At the last layer the mean of a matched center's reference
