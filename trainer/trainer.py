@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import tensorflow as tf
 import tf_keras
 
+from cmt.layers.norm import kept_updates, moving_statistics
 from cmt.layers.recompute import after
 from cmt.outputs import Targets
 from cmt.random_numbers import drawn_from
@@ -120,7 +121,9 @@ class Trainer(tf_keras.Model):
         self._validation_meter = LossMeter()
         self._norms: Callable | None = None
         self._guard = FiniteGuard(global_batch_size)
-        self._restored = [*network.non_trainable_variables, self.step]
+        kept = moving_statistics(network)
+        others = [v for v in network.non_trainable_variables if v.ref() not in kept]
+        self._restored = [*others, self.step]
         for name, group in self._groups.items():
             self._restored += change_nothing_while(
                 self._guard.stopped, self.optimizers[name], group
@@ -148,9 +151,15 @@ class Trainer(tf_keras.Model):
         """
         variables = [v for group in self._groups.values() for v in group]
         before = [v.read_value() for v in self._restored]
-        gradients, values = self._accumulate(data, variables)
+        with kept_updates() as updates:
+            gradients, values = self._accumulate(data, variables)
+        statistics, new_statistics = updates.before_and_after()
         total = values[TOTAL]
-        values[MOVING_STATISTICS] = tf.fill(tf.shape(total), self._moving_statistics())
+        # Losses in training do not show them: layers then use those of the batch.
+        is_finite = tf.math.is_finite(tf.reduce_sum(new_statistics))
+        values[MOVING_STATISTICS] = tf.fill(
+            tf.shape(total), tf.where(is_finite, 0.0, float("nan"))
+        )
         gradients, num_bad, bad_images = self._sum_over_replicas(
             gradients, variables, values
         )
@@ -163,6 +172,8 @@ class Trainer(tf_keras.Model):
         )
         self._apply(gradients, norm)
         self.step.assign_add(1)
+        stopped = self._guard.stopped.read_value()
+        updates.assign(tf.where(stopped, statistics, new_statistics))
         self._guard.restore(self._restored, before)
         self._average()
         values[GRADIENT_NORM] = tf.fill(tf.shape(total), norm)
@@ -321,21 +332,6 @@ class Trainer(tf_keras.Model):
         first = (replica * self._parts + part) * self._images_of_part()
         seed = tf.stack([tf.constant(self._seed, tf.int64), self.step.read_value()])
         return drawn_from(seed, first_image=first)
-
-    def _moving_statistics(self) -> tf.Tensor:
-        """Returns [] 0, or NaN where a moving statistic of the network is not finite.
-
-        Losses in training do not show it, because layers then use the statistics of the
-        batch.
-        """
-        statistics = [
-            tf.reshape(tf.cast(v.read_value(), tf.float32), [-1])
-            for v in self.network.non_trainable_variables
-        ]
-        if not statistics:
-            return tf.zeros([])
-        total = tf.reduce_sum(tf.concat(statistics, axis=0))
-        return tf.where(tf.math.is_finite(total), 0.0, float("nan"))
 
     def _sum_over_replicas(
         self,

@@ -6,13 +6,70 @@ there are a hundred such norms in a network.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import threading
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 
+import numpy as np
 import tensorflow as tf
 import tf_keras
 
 from cmt.layers.base import Layer
 from cmt.layers.recompute import is_recomputing
+
+_local = threading.local()  # Replicas of a strategy run in threads of their own.
+
+
+class KeptUpdates:
+    """Updates of moving statistics, to be made later and all at once.
+
+    A network has hundreds of small ones, of a dozen operations each if made one by one.
+    """
+
+    def __init__(self):
+        self._variables: dict[Hashable, tf.Variable] = {}
+        # A variable is once in each, again for further parts of a batch.
+        self._rounds: list[dict[Hashable, tuple[tf.Tensor, float]]] = []
+
+    def add(self, variable: tf.Variable, batch: tf.Tensor, rate: float) -> None:
+        """Keeps `variable -= (variable - batch) * rate`."""
+        key = variable.ref()
+        self._variables[key] = variable
+        rounds = (r for r in self._rounds if key not in r)
+        found = next(rounds, None)
+        if found is None:
+            self._rounds.append(found := {})
+        found[key] = batch, rate
+
+    def before_and_after(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """All numbers as they are and as the updates make them, in one row each."""
+        before = after = _row(v.read_value() for v in self._variables.values())
+        for kept in self._rounds:
+            batches, rates = [], []
+            for key, variable in self._variables.items():
+                batch, rate = kept.get(key, (tf.zeros(variable.shape), 0.0))
+                batches.append(batch)
+                rates.append(np.full(variable.shape.num_elements(), rate, np.float32))
+            after -= (after - _row(batches)) * np.concatenate(rates)
+        return before, after
+
+    def assign(self, row: tf.Tensor) -> None:
+        """Gives the variables the numbers of a row of `before_and_after`."""
+        variables = self._variables.values()
+        sizes = [v.shape.num_elements() for v in variables]
+        parts = tf.split(row, sizes) if sizes else []
+        for variable, part in zip(variables, parts, strict=True):
+            variable.assign(_shaped(part, variable.shape))
+
+
+@contextlib.contextmanager
+def kept_updates() -> Iterator[KeptUpdates]:
+    """Makes norms keep their updates, for the calls inside."""
+    outer, _local.kept = getattr(_local, "kept", None), KeptUpdates()
+    try:
+        yield _local.kept
+    finally:
+        _local.kept = outer
 
 
 class BatchNorm(Layer):
@@ -195,7 +252,11 @@ class BatchNorm(Layer):
             (self.moving_variance, variance),
         ):
             batch = _shaped(batch, moving.shape)
-            moving.assign_sub((moving - batch) * (1 - self.momentum))
+            kept = getattr(_local, "kept", None)
+            if kept is None:
+                moving.assign_sub((moving - batch) * (1 - self.momentum))
+            else:
+                kept.add(moving, batch, 1 - self.momentum)
 
     def use_batch(
         self, mean: tf.Tensor, mean_square: tf.Tensor
@@ -216,11 +277,23 @@ class BatchNorm(Layer):
         return self.affine(moments)
 
 
+def moving_statistics(network: tf.Module) -> set[Hashable]:
+    """References to the variables that the batch norms of a network update."""
+    norms = [m for m in network.submodules if isinstance(m, BatchNorm)]
+    return {v.ref() for n in norms for v in (n.moving_mean, n.moving_variance)}
+
+
 def _shaped(values: tf.Tensor, shape: Sequence[int] | tf.TensorShape) -> tf.Tensor:
     """Leaves alone what has the shape: a reshape for nothing costs a step its time."""
     if values.shape == tf.TensorShape(shape):
         return values
     return tf.reshape(values, shape)
+
+
+def _row(values: Iterable[tf.Tensor]) -> tf.Tensor:
+    """All numbers, one after the other."""
+    flat = [_shaped(v, [v.shape.num_elements()]) for v in values]
+    return tf.concat(flat, 0) if flat else tf.zeros([0])
 
 
 def _over_replicas(mean: tf.Tensor, variance: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

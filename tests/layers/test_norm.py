@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cmt.layers.norm import BatchNorm
+from cmt.layers.norm import BatchNorm, kept_updates
 
 
 @pytest.mark.parametrize("axis", [-1, 1, [0, 2]])
@@ -35,6 +35,32 @@ def test_against_the_definition(axis):
     np.testing.assert_allclose(
         np.ravel(norm.moving_variance), 0.5 + np.ravel(variance) / 2, rtol=1e-4
     )
+
+
+def test_kept_updates_are_those_made_at_once():
+    """Of norms used a different number of times, with rates of their own."""
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(2, 3, [3, 5, 3, 7, 2]).astype(np.float32)
+
+    def run() -> list[BatchNorm]:
+        norms = [BatchNorm(), BatchNorm([1, 2], momentum=0.5), BatchNorm(1)]
+        for times, norm in enumerate(norms, start=1):
+            for part in inputs[:times]:
+                norm(part, training=True)
+        return norms
+
+    with kept_updates() as updates:
+        kept = run()
+    first = [n.moving_variance.numpy() for n in kept]
+    assert all(np.all(values == 1) for values in first)
+    before, after = updates.before_and_after()
+    updates.assign(after)
+    for one, other in zip(kept, run(), strict=True):
+        np.testing.assert_array_equal(one.moving_mean, other.moving_mean)
+        np.testing.assert_array_equal(one.moving_variance, other.moving_variance)
+    updates.assign(before)
+    for norm, values in zip(kept, first, strict=True):
+        np.testing.assert_array_equal(norm.moving_variance, values)
 
 
 @pytest.mark.parametrize("axis", [-1, 1])
