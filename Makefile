@@ -6,7 +6,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 VERSION = $$($(PY) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-INSTALL = $(PIP) install -c constraints/python$(VERSION).txt
+# Python compiles modules when they are first imported; most never are.
+INSTALL = $(PIP) install --no-compile -c constraints/python$(VERSION).txt
 PYTEST := $(PY) -m pytest -n 2 --dist worksteal
 SETUP := pyproject.toml setup.py $(wildcard constraints/*.txt)
 PYTHON ?=

@@ -74,7 +74,12 @@ def arrays(dataset: tf.data.Dataset, count: int) -> list[list[np.ndarray]]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "first_step"), [("training", 0), ("training", 5), ("validation", 5)]
+    ("kind", "first_step"),
+    [
+        pytest.param("training", 0, marks=pytest.mark.slow),
+        ("training", 5),
+        ("validation", 5),
+    ],
 )
 def test_hosts_together_read_the_steps_of_one(experiment, kind, first_step):
     data = Data(experiment.data)
