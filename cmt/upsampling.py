@@ -43,9 +43,10 @@ def map_upsampled_strips(
     num_strips = tf.where(is_multiple, last // cells + 1, 1)
 
     def upsampled(part: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
-        return tf.raw_ops.ResizeBilinear(  # not deprecated, unlike its wrapper
+        resized = tf.raw_ops.ResizeBilinear(  # not deprecated, unlike its wrapper
             images=tf.gather(part, places)[tf.newaxis], size=size, align_corners=True
-        )[0, :rows]
+        )
+        return resized[0][:rows]  # One by one, neither copies.
 
     def strip(index: tf.Tensor) -> Any:
         places = tf.minimum(index * cells + tf.range(cells + 1), last)

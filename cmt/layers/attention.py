@@ -162,9 +162,7 @@ class AxialAttention1D(Layer):
             tf.transpose(_mix_positions(weights, value_positions), [1, 0, 2, 3]),
         ]
         flat = [-1, length, self.value_channels]
-        retrieved = tf.concat([tf.reshape(x, flat) for x in retrieved], axis=-1)
-        retrieved = self.retrieved_norm.normalize_channels(retrieved, training=training)
-        return tf.add_n(tf.split(retrieved, 2, axis=-1))
+        return self._sum_of_norms([tf.reshape(x, flat) for x in retrieved], training)
 
     def _project(self, inputs: tf.Tensor, training: bool | None) -> tf.Tensor:
         """Query, key and value side by side, [B, L, 2 key + value channels]."""
@@ -194,6 +192,22 @@ class AxialAttention1D(Layer):
         scale += 0.0 * offset
         scale = tf.cast(tf.reshape(scale, [3, self.num_heads, 1, 1]), query.dtype)
         return tf.unstack(scale)
+
+    def _sum_of_norms(
+        self, retrieved: list[tf.Tensor], training: bool | None
+    ) -> tf.Tensor:
+        """The sum of both retrieved values, each normalised."""
+        norm = self.retrieved_norm
+        if norm.uses_batch(training):
+            values = tf.concat(retrieved, axis=-1)
+            values = norm.normalize_channels(values, training=training)
+            return tf.add_n(tf.split(values, 2, axis=-1))
+        scale, offset = (
+            tf.cast(tf.reshape(v, [2, self.value_channels]), retrieved[0].dtype)
+            for v in norm.affine(None)
+        )
+        content, position = retrieved
+        return content * scale[0] + position * scale[1] + tf.reduce_sum(offset, axis=0)
 
 
 # Products with relative positions are batched over the position that both sides have.

@@ -245,12 +245,27 @@ class DenseNorm(Layer):
         )
         self.norm = style.norm(gamma=gamma, name="norm")
 
+    def build(self, input_shape):
+        outputs_shape = [*input_shape[:-1], self.dense.units]
+        for layer, shape in ((self.dense, input_shape), (self.norm, outputs_shape)):
+            with tf.name_scope(layer.name):
+                layer.build(shape)
+        super().build(input_shape)
+
     def call(self, inputs: tf.Tensor, *, training: bool | None = None) -> tf.Tensor:
         _, number, channels = inputs.shape
         # One product: Keras computes the shapes of three axes in the graph.
-        outputs = self.dense(tf.reshape(inputs, [-1, channels]))
-        outputs = tf.reshape(outputs, [-1, number, self.dense.units])
-        outputs = self.norm(outputs, training=training)
+        inputs = tf.reshape(inputs, [-1, channels])
+        kernel = tf.convert_to_tensor(self.dense.kernel)
+        shape = [-1, number, self.dense.units]
+        if self.norm.uses_batch(training):
+            outputs = tf.reshape(tf.matmul(inputs, kernel), shape)
+            outputs = self.norm(outputs, training=training)
+        else:
+            # The product of the norm and the kernel: TensorFlow fuses a bias with it.
+            scale, offset = (tf.cast(v, kernel.dtype) for v in self.norm.affine(None))
+            outputs = tf.nn.bias_add(tf.matmul(inputs, kernel * scale), offset)
+            outputs = tf.reshape(outputs, shape)
         return self.style.activate(outputs) if self.activate else outputs
 
 

@@ -315,10 +315,18 @@ class TransformerLayer(Layer):
             depth = x.shape[-1] // self.sizes.num_heads
             return tf.reshape(x, [-1, x.shape[1], self.sizes.num_heads, depth])
 
+        queries = heads(query)
+        normalize = functools.partial(similarity_norm, training=training)
+        if similarity_norm.built and not similarity_norm.uses_batch(training):
+            # The scale multiplies queries, which are far smaller; the offset is the
+            # same for all keys, so that the softmax takes it away.
+            scale, _ = similarity_norm.affine(None)
+            queries *= tf.cast(scale[:, tf.newaxis], queries.dtype)
+            normalize = tf.identity
         weights = clustering.attention_weights(
-            heads(query),
+            queries,
             heads(tf.concat([x.key for x in attended_to], axis=1)),
-            normalize=lambda x: similarity_norm(x, training=training),
+            normalize=normalize,
         )
         retrieved = clustering.retrieve(
             weights, heads(tf.concat([x.value for x in attended_to], axis=1))

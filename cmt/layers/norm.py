@@ -205,6 +205,9 @@ class BatchNorm(Layer):
 
     def _fused(self, inputs: tf.Tensor, training: bool) -> tf.Tensor:
         channels = inputs.shape[-1]
+        if channels == 1 and not training:  # For which the kernel takes thrice as long.
+            scale, offset = (tf.cast(v, inputs.dtype) for v in self.affine(None))
+            return inputs * scale + offset
         is_image = inputs.shape.rank == 4
         images = inputs if is_image else tf.reshape(inputs, [-1, 1, 1, channels])
 
