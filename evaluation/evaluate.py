@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol
 
@@ -139,11 +141,15 @@ def evaluate(
         record is damaged, or there is no image.
     """
     output = Path(output)
-    # The first call builds the graph, which is not what the rate is about.
-    predictor.predict(np.zeros([1, *predictor.crop_size, 3], np.uint8))
+    batches = _readable(batches, pattern)
+    with ThreadPoolExecutor(1) as beside:
+        # The first batch starts the input, the first call builds the graph: neither is
+        # what the rate is about.
+        first = beside.submit(list, itertools.islice(batches, 1))
+        predictor.predict(np.zeros([1, *predictor.crop_size, 3], np.uint8))
     start = time.monotonic()
     predictions = output / PREDICTIONS_FOLDER
-    results = _predict_batches(predictor, _readable(batches, pattern))
+    results = _predict_batches(predictor, itertools.chain(first.result(), batches))
     with write_predictions(predictions, predictor.categories) as writer:
         written = _write_all(results, ground_truth, writer)
         # Closed, and with it its threads, before the folder is moved or removed.
