@@ -1,12 +1,13 @@
 """Claim: `cmt eval` takes 200 scenes at 3 times the images/s of an earlier commit.
 
     python benchmarks/evaluation.py SCENES --base OTHER/.venv/bin/python [--rounds 3]
+        [--size 193]
 
-SCENES is a folder of `cmt data scenes` such as demo/scenes, 193 x 193 pixels, whose
-validation split each side converts.
+SCENES is a folder of `cmt data scenes` such as demo/scenes, whose validation split each
+side converts; size is that of the images in pixels (97 in the demo of ec2c760).
 OTHER is a checkout of the earlier commit with its environment (`git worktree add OTHER
 ec2c760`, then `make .venv/installed` there). Each side evaluates its own `scenes/tiny`
-at 193 pixels after one step of training, with all centers live and no segment too
+at this size after one step of training, with all centers live and no segment too
 small, so that merging, writing and scoring have the most to do. In turns, in processes
 of their own. Printed: medians of images/s, as metrics.json has them (predicting and
 writing, with a network that is built), and of the CPU seconds of the whole command.
@@ -24,8 +25,6 @@ import tempfile
 from pathlib import Path
 
 SETTINGS = (
-    "data.crop_height_pixels=193",
-    "data.crop_width_pixels=193",
     "trainer.steps=1",
     "trainer.global_batch_size=1",
     "trainer.learning_rate.warmup_steps=0",
@@ -61,6 +60,7 @@ def main() -> None:
     parser.add_argument("scenes", type=Path)
     parser.add_argument("--base", required=True)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--size", type=int, default=193)
     options = parser.parse_args()
     scenes = options.scenes.resolve()
     source = ["--images", f"{scenes}/images/val"]
@@ -77,6 +77,8 @@ def main() -> None:
                 f'data.{part}.tfrecords="{data}/val-*.tfrecord"'
                 for part in ("train", "validation")
             ]
+            for side in ("height", "width"):
+                changes.append(f"data.crop_{side}_pixels={options.size}")
             words = [word for one in (*SETTINGS, *changes) for word in ("--set", one)]
             call(python, "train", "scenes/tiny", "--output", str(runs[name]), *words)
         for _ in range(options.rounds):
