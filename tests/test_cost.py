@@ -292,6 +292,7 @@ def test_a_network_by_hand():
     assert multiply_adds.not_counted > 0
 
 
+@pytest.mark.slow
 def test_both_passes_are_counted_by_themselves():
     expected = by_hand()
     changes = "rfn: true auxiliary_semantic { enabled: false }"

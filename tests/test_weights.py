@@ -179,6 +179,7 @@ def test_stage_5_moves_between_backbone_and_decoder(source, stored, tmp_path):
             np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_two_passes(source, stored, tmp_path):
     network = _network("rfn: true", seed=2)
     report = load_initial_checkpoint(network, stored)

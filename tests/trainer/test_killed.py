@@ -31,7 +31,7 @@ def settings(tmp_path_factory) -> list[str]:
     ("kills", "steps", "real"),
     [
         pytest.param(2, 20, True, marks=pytest.mark.slow),
-        (2, 20, False),
+        (1, 20, False),
         pytest.param(20, 300, False, marks=pytest.mark.slow),
     ],
 )

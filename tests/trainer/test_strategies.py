@@ -108,7 +108,7 @@ def test_three_steps_in_two_processes_and_two_more_in_others(settings, tmp_path,
     check_same(run, one)
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_worker_that_dies_ends_the_other(settings, tmp_path, number):
     kind = "trainer.strategy.kind=MULTI_WORKER_MIRRORED"
     run = Run([*settings, kind], tmp_path / "run", steps=100_000)
