@@ -237,7 +237,7 @@ def test_too_little_of_the_backbone(source, stored):
         np.testing.assert_array_equal(_values(network)[name], before[name])
 
 
-@pytest.mark.parametrize("reach", [3, 9])
+@pytest.mark.parametrize("reach", [3, pytest.param(9, marks=pytest.mark.slow)])
 def test_tables_of_another_length(stored, source, reach):
     network = _network(f"backbone {{ max_relative_positions: {reach} }}", seed=2)
     report = load_initial_checkpoint(network, stored)

@@ -168,7 +168,10 @@ def test_nothing_is_read_but_what_is_used(config, shards, tmp_path):
     assert not set(skipped[0][-1]) & set(first)
 
 
-@pytest.mark.parametrize("kept", ["", "cache_records", "snapshot_folder"])
+@pytest.mark.parametrize(
+    "kept",
+    ["", pytest.param("cache_records", marks=pytest.mark.slow), "snapshot_folder"],
+)
 def test_images_in_place_of_damaged_ones_have_their_own_names(
     config, shards, tmp_path, kept
 ):

@@ -78,7 +78,7 @@ def arrays(dataset: tf.data.Dataset, count: int) -> list[list[np.ndarray]]:
     [
         pytest.param("training", 0, marks=pytest.mark.slow),
         ("training", 5),
-        ("validation", 5),
+        pytest.param("validation", 5, marks=pytest.mark.slow),
     ],
 )
 def test_hosts_together_read_the_steps_of_one(experiment, kind, first_step):

@@ -95,9 +95,11 @@ def test_five_steps_on_two_devices(settings, tmp_path, one):
     check_same(run, one)
 
 
-def test_three_steps_in_two_processes_and_two_more_in_others(settings, tmp_path, one):
+@pytest.mark.parametrize("ends", [(5,), pytest.param((3, 5), marks=pytest.mark.slow)])
+def test_five_steps_in_two_processes(settings, tmp_path, one, ends):
+    """Each end but the last is one where two others go on."""
     kind = "trainer.strategy.kind=MULTI_WORKER_MIRRORED"
-    for steps in (3, 5):
+    for steps in ends:
         run = Run([*settings, kind], tmp_path / "run", steps=steps)
         processes = start_workers(run)
         messages = finish(processes)

@@ -311,8 +311,9 @@ _REPLICAS = """
 """
 
 
-@pytest.mark.check
+@pytest.mark.slow
 def test_two_replicas_equal_one():
+    """Accumulated, clipped, dropped and averaged; `test_strategies` has whole runs."""
     fixtures = pathlib.Path(__file__).with_name("conftest.py")
     kinds = ["ADAM", "RADAM_LOOKAHEAD"] if HAS_ADDONS else ["ADAM"]
     result = subprocess.run(
