@@ -247,8 +247,8 @@ def _similarity_moments(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Mean and mean square of the three similarities over b, l and m, [3, heads].
 
-    From Gram matrices: the sum over m of (q . k_m)^2 is q^T (K^T K) q. So the
-    similarities themselves, [B, heads, L, L] each, are not read for it.
+    From Gram matrices: the sum over l and m of (q_l . k_m)^2 is that of the products of
+    Q^T Q and K^T K. So the similarities, [B, heads, L, L] each, are not read for it.
 
     Args:
       query: [B, heads, L, d].
@@ -259,24 +259,22 @@ def _similarity_moments(
     query, key, query_positions, key_positions = (
         tf.cast(x, tf.float32) for x in (query, key, query_positions, key_positions)
     )
-    heads, length = query.shape[1:3]
+    length = query.shape[2]
     count = tf.cast(tf.shape(query)[0] * length * length, tf.float32)
-    products = tf.matmul(query, tf.matmul(key, key, transpose_a=True)) * query
-    squares = [tf.reduce_sum(tf.reduce_sum(products, [2, 3]), 0)]
     sums = [tf.reduce_sum(tf.reduce_sum(query, 2) * tf.reduce_sum(key, 2), [0, 2])]
+    squares = [tf.reduce_sum(_gram(query) * _gram(key), [0, 2, 3])]
     for x, positions in ((query, query_positions), (key, key_positions)):
-        x = _positions_first(x)
-        products = tf.matmul(x, tf.matmul(positions, positions, transpose_a=True)) * x
-        of_sums = x * tf.reduce_sum(positions, axis=1, keepdims=True)
-        sums.append(_sum_by_head(of_sums, heads))
-        squares.append(_sum_by_head(products, heads))
+        x = tf.transpose(x, [2, 1, 0, 3])  # [L, heads, B, d]
+        positions = positions[:, tf.newaxis]
+        of_sums = tf.reduce_sum(x, 2) * tf.reduce_sum(positions, 2)
+        sums.append(tf.reduce_sum(of_sums, [0, 2]))
+        squares.append(tf.reduce_sum(_gram(x) * _gram(positions), [0, 2, 3]))
     return tf.stack(sums) / count, tf.stack(squares) / count
 
 
-def _sum_by_head(x: tf.Tensor, heads: int) -> tf.Tensor:
-    """[L, B heads, d] to [heads]; rows first, which is one pass over memory."""
-    rows = tf.reduce_sum(tf.reshape(x, [-1, heads * x.shape[2]]), axis=0)
-    return tf.reduce_sum(tf.reshape(rows, [heads, -1]), axis=1)
+def _gram(x: tf.Tensor) -> tf.Tensor:
+    """x [..., n, d] to [..., d, d]."""
+    return tf.matmul(x, x, transpose_a=True)
 
 
 class AxialAttention2D(Layer):

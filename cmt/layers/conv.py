@@ -8,6 +8,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import tensorflow as tf
 import tf_keras
 
@@ -44,12 +45,10 @@ def gelu(x: tf.Tensor) -> tf.Tensor:
 def _gelu(x: tf.Tensor) -> tf.Tensor:
     scaled = x * math.sqrt(0.5)
     share = 0.5 + 0.5 * tf.math.erf(scaled)
-
-    def gradient(upstream):
-        density = tf.exp(-tf.square(scaled)) * scaled  # times sqrt(pi) / x
-        return upstream * (share + math.sqrt(1 / math.pi) * density)
-
-    return x * share, gradient
+    density = tf.exp(-tf.square(scaled)) * scaled  # times sqrt(pi) / x
+    # Of all these, the backward pass keeps this one alone.
+    slope = share + math.sqrt(1 / math.pi) * density
+    return x * share, lambda upstream: upstream * slope
 
 
 @tf_keras.saving.register_keras_serializable(package="cmt")
@@ -327,6 +326,26 @@ class DropPath(Dropout):
 
 
 def resize_align_corners(images: tf.Tensor, size: Sequence[int]) -> tf.Tensor:
-    """Bilinear resize that keeps the corner pixels, [B, h, w, C] -> [B, *size, C]."""
-    resized = tf.raw_ops.ResizeBilinear(images=images, size=size, align_corners=True)
-    return tf.cast(resized, images.dtype)
+    """Bilinear resize that keeps the corner pixels, [B, h, w, C] -> [B, *size, C].
+
+    As products with small matrices: XLA turns `tf.raw_ops.ResizeBilinear` into a
+    gather, which a TPU makes pixel after pixel.
+    """
+    _, height, width, channels = images.shape
+    rows, columns = size
+    with tf.name_scope("resize"):
+        resized = tf.reshape(
+            tf.cast(images, tf.float32), [-1, height, width * channels]
+        )
+        resized = tf.matmul(_shares(height, rows), resized)
+        resized = tf.reshape(resized, [-1, width, channels])
+        resized = tf.matmul(_shares(width, columns), resized)
+        resized = tf.reshape(resized, [-1, rows, columns, channels])
+        return tf.cast(resized, images.dtype)
+
+
+def _shares(length: int, wanted: int) -> np.ndarray:
+    """[wanted, length], what each of `length` points has of each of `wanted` points."""
+    places = np.linspace(0, length - 1, wanted) if wanted > 1 else np.zeros(1)
+    distances = np.abs(places[:, np.newaxis] - np.arange(length))
+    return np.maximum(1 - distances, 0).astype(np.float32)

@@ -37,8 +37,8 @@ PARTS = (
 PASSES = ("first", "second")
 """Of a recursive network; the parts of each are counted by themselves."""
 NOT_COUNTED = "auxiliary_semantic"
-LOOKUP = "lookup"
-"""Products in a name scope of this name are table look-ups: not counted."""
+RESIZE = "resize"
+"""Products in a name scope of this name interpolate: not counted."""
 
 Shape = tuple[int, ...]
 
@@ -93,7 +93,7 @@ def count_multiply_adds(model: tf_keras.Model, size: tuple[int, int]) -> Count:
     return _sum_up(
         (name.removeprefix(prefix), count)
         for name, count in products(graph)
-        if LOOKUP not in name.split("/")
+        if RESIZE not in name.split("/")
     )
 
 

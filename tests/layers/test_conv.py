@@ -7,7 +7,12 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from cmt.layers.conv import Convolution, gelu, plain_gradients
+from cmt.layers.conv import (
+    Convolution,
+    gelu,
+    plain_gradients,
+    resize_align_corners,
+)
 
 
 def test_gelu_and_its_gradient_are_tensorflows():
@@ -54,3 +59,25 @@ def test_taps_that_meet_only_padding_change_nothing(dilation):
         results.append((outputs, *tape.gradient(total, [images, layer.kernel])))
     for theirs, own in zip(*results, strict=True):
         np.testing.assert_allclose(own, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(13, 9), (4, 2), (7, 5), (1, 1)])
+def test_resizing_and_its_gradient_are_tensorflows(size):
+    images = tf.random.stateless_normal([2, 7, 5, 3], [1, 2])
+    found = []
+    for resize in (
+        resize_align_corners,
+        lambda x, size: tf.raw_ops.ResizeBilinear(
+            images=x, size=size, align_corners=True
+        ),
+    ):
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            resized = resize(images, size)
+            loss = tf.reduce_sum(resized**3)
+        found.append([resized.numpy(), tape.gradient(loss, images).numpy()])
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    half = resize_align_corners(tf.cast(images, tf.bfloat16), size)
+    assert half.dtype == tf.bfloat16
+    np.testing.assert_allclose(tf.cast(half, tf.float32), found[0][0], atol=0.02)
