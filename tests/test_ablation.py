@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from ablation_jobs import Jobs, alone
 from ablation_results import mean_and_spread
-from ablation_rows import FOLDER, LARGE, ROWS, SMALL
+from ablation_rows import FOLDER, LARGE, LONG, ROWS, SMALL
 
 from cmt import textproto
 from cmt.config import load_experiment
@@ -329,6 +329,7 @@ def test_large_rows_have_settings_rates_and_folders_of_their_own():
                      "--set", "trainer.steps=700"]  # fmt: skip
     assert ablation.parse(words).overrides == options.overrides
     assert ablation.parse(["search", "--large"]).rates == LARGE.searched_rates
+    assert ablation.parse(["run", "--long"]).rows == LONG.rows
 
 
 def test_the_large_scale_changes_what_it_says():

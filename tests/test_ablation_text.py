@@ -10,7 +10,7 @@ import ablation
 import numpy as np
 import pytest
 from ablation_results import read
-from ablation_rows import LARGE, ROWS, SMALL, chosen_rate, digest
+from ablation_rows import LARGE, LONG, ROWS, SMALL, chosen_rate, digest
 from ablation_text import document, verdict, write_document
 
 from cmt.errors import InputError
@@ -24,12 +24,12 @@ CATEGORIES = [[1, "disk", True], [2, "box", True], [3, "grass", False]]
 DATA = {"level": "middle", "train": 4, "val": 6, "seed": 0, "size": 97, "shards": {}}
 
 
-@pytest.mark.parametrize("scale", [SMALL, LARGE], ids=lambda scale: scale.page)
+@pytest.mark.parametrize("scale", [SMALL, LARGE, LONG], ids=lambda scale: scale.page)
 def test_the_document_is_that_of_the_committed_results(checkout, scale):
     pictures = checkout / "docs" / scale.page
     found = pictures.with_suffix(".md").read_text(encoding="utf-8")
     assert found == document(read(pictures / "results", scale), pictures), (
-        "run `python tools/ablation.py text` with and without --large"
+        "run `python tools/ablation.py text` alone, with --large and with --long"
     )
 
 

@@ -50,6 +50,7 @@ _CMT = (sys.executable, "-m", "cmt")
 _TIMED = ("trainer.steps=80", "trainer.log_every_steps=20")
 _TIMED += ("trainer.learning_rate.warmup_steps=0", "trainer.evaluate_every_steps=0")
 _PICTURED = ("baseline", "full")
+_SCALES = {"--large": rows.LARGE, "--long": rows.LONG}
 
 
 class Trial(NamedTuple):
@@ -69,7 +70,7 @@ class Trial(NamedTuple):
 
     def words(self, options: argparse.Namespace) -> list[str]:
         """The arguments of this program that run the trial again."""
-        changes = ["--large"] if options.scale is rows.LARGE else []
+        changes = [w for w, scale in _SCALES.items() if scale is options.scale]
         changes += [w for change in options.changes for w in ("--set", change)]
         if self != chosen(self.row, self.seed, options.scale):
             return ["search", "--rates", f"{self.rate:g}", *changes]
@@ -293,12 +294,13 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("configs")
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument(
-        "--large", dest="scale", action="store_const",
-        const=rows.LARGE, default=rows.SMALL,
-        help=f"some rows with {rows.LARGE.size_pixels} pixels and {rows.LARGE.steps}"
-        f" steps, for docs/{rows.LARGE.page}.md",
-    )  # fmt: skip
+    shared.set_defaults(scale=rows.SMALL)
+    for option, scale in _SCALES.items():
+        shared.add_argument(
+            option, dest="scale", action="store_const", const=scale,
+            help=f"some rows with {scale.size_pixels} pixels and {scale.steps} steps,"
+            f" for docs/{scale.page}.md",
+        )  # fmt: skip
     shared.add_argument("--results", type=pathlib.Path)
     shared.add_argument(
         "--set", action="append", default=[], dest="changes", metavar="PATH=VALUE",

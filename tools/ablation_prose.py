@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from ablation_rows import LARGE, SMALL
+from ablation_rows import LARGE, LONG, SMALL
 
 from cmt.evaluation.bootstrap import LEVEL, RESAMPLES
 
-_SMALL, _LARGE = (
+_SMALL, _LARGE, _LONG = (
     f"{scale.size_pixels} x {scale.size_pixels} pixels and {scale.steps:,} steps"
-    for scale in (SMALL, LARGE)
+    for scale in (SMALL, LARGE, LONG)
 )
 HEAD = f"""# The paper's claims at small scale
 
 The paper's Table 2 takes 64 TPU cores. The rows below are the same steps on generated
 scenes (`cmt data scenes`), with networks small enough for two CPU cores: each row is a
 config in `configs/scenes/ablations/`, `scenes/tiny` with a few fields changed, which
-its head names. All rows are trained with the same steps of 8 images and the same seeds.
+its head names. All rows of a page are trained with the same steps, images and seeds.
 `make ablation` runs them and goes on where it was stopped. `python tools/ablation.py
 text` writes the pages from the raw results in the folders beside them; a test compares
 the two.
 
-There are two pages: [all rows](ablation.md) with {_SMALL}, and
+There are three pages: [all rows](ablation.md) with {_SMALL};
 [the rows between the baseline and full CMT](ablation_large.md) with
-{_LARGE} (`--large`), the size of the demo.
+{_LARGE} (`--large`), the size of the demo; and
+[the rows that differ in clustering](ablation_long.md) with
+{_LONG} of 4 images in place of 8 (`--long`; no part of
+`make ablation`), with the learning rates of the first page, for what attention becomes
+with time.
 """
 
 EMPTY = """

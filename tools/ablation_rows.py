@@ -218,6 +218,21 @@ LARGE = Scale(
         "trainer.evaluate_every_steps=1000",
     ),
 )
+# With `--long`: whether attention gets sparse with time, as the paper's Fig. 1 has it.
+# docs/ablation_long/results_4000 has both rows after 4,000 steps of 8 images.
+LONG = Scale(
+    "ablation_long",
+    SIZE_PIXELS,
+    10000,
+    ("decoder", "decoder_clustering"),
+    (),
+    SMALL.rates,
+    (
+        "trainer.steps=10000",
+        "trainer.global_batch_size=4",
+        "trainer.evaluate_every_steps=2500",
+    ),
+)
 
 
 def chosen_rate(row: Row, scale: Scale = SMALL) -> float:
