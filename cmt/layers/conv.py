@@ -73,7 +73,7 @@ class Style:
     activation: str = "gelu"
     norm_momentum: float = 0.99
     norm_epsilon: float = 1e-3
-    norm_synchronized: bool = False
+    norm_synchronized: bool = True
 
     def __post_init__(self):
         if not 0 <= self.norm_momentum <= 1 or not self.norm_epsilon > 0:

@@ -77,14 +77,15 @@ class BatchNorm(Layer):
 
     Statistics are in float32 whatever the inputs are; outputs have their type. The
     moving variance follows the batch's biased variance; the unbiased one, as in Keras,
-    for a single axis of a tensor of rank 4 that is not synchronised.
+    for a single axis of a tensor of rank 4.
 
     Args:
       axis: the axes that keep statistics of their own; all others are averaged.
       momentum: weight of the old moving statistics in an update.
       epsilon: added to the variance.
       gamma: initial scale.
-      synchronized: statistics over all replicas, which have equal batches.
+      synchronized: statistics over all replicas, which have equal batches; with one
+        replica nothing is another.
 
     Example:
       >>> norm = BatchNorm(axis=1)
@@ -101,7 +102,7 @@ class BatchNorm(Layer):
         momentum: float = 0.99,
         epsilon: float = 1e-3,
         gamma: float = 1.0,
-        synchronized: bool = False,
+        synchronized: bool = True,
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)
@@ -119,7 +120,7 @@ class BatchNorm(Layer):
             )
         kept = [axis % rank for axis in self.axis]
         self.reduced = [axis for axis in range(rank) if axis not in kept]
-        self.is_unbiased = rank == 4 and len(kept) == 1 and not self.synchronized
+        self.is_unbiased = rank == 4 and len(kept) == 1
         self.is_channels_last = kept == [rank - 1]
         shape = [input_shape[axis] if axis in kept else 1 for axis in range(rank)]
         self.broadcast_shape = shape
@@ -162,10 +163,7 @@ class BatchNorm(Layer):
         moments = None
         if self.uses_batch(training):
             moments = tf.nn.moments(values, self.reduced, keepdims=True)
-            if self.synchronized:
-                moments = _over_replicas(*moments)
-            count = tf.size(inputs) // tf.size(moments[0])
-            self.update(*moments, count=count if self.is_unbiased else None)
+            moments = self._update_from(*moments, inputs)
         scale, offset = self.affine(moments)
         scale, offset = (tf.reshape(v, self.broadcast_shape) for v in (scale, offset))
         return tf.cast(values * scale + offset, inputs.dtype)
@@ -192,15 +190,15 @@ class BatchNorm(Layer):
     ) -> tf.Tensor:
         """The norm of [..., C], C as many as the variables have numbers."""
         uses_batch = self.uses_batch(training)
+        is_shared = uses_batch and self.synchronized and _num_replicas() > 1
         # One channel, in inference: the fused kernel takes eight times as long.
-        if not self.synchronized and (uses_batch or inputs.shape[-1] > 1):
+        if not is_shared and (uses_batch or inputs.shape[-1] > 1):
             return self._fused(inputs, uses_batch)
         values = tf.cast(inputs, tf.float32)
         moments = None
         if uses_batch:
             moments = tf.nn.moments(values, list(range(inputs.shape.rank - 1)))
-            moments = _over_replicas(*moments)
-            self.update(*moments)
+            moments = self._update_from(*moments, inputs)
         scale, offset = (_shaped(v, inputs.shape[-1:]) for v in self.affine(moments))
         return tf.cast(values * scale + offset, inputs.dtype)
 
@@ -231,6 +229,17 @@ class BatchNorm(Layer):
         known = inputs.shape[1:].is_fully_defined()
         shape = [-1, *inputs.shape[1:]] if known else tf.shape(inputs)
         return tf.reshape(outputs, shape)
+
+    def _update_from(
+        self, mean: tf.Tensor, variance: tf.Tensor, inputs: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Updates the moving statistics; returns the moments of all replicas."""
+        count = tf.size(inputs) // tf.size(mean)
+        if self.synchronized:
+            mean, variance = _over_replicas(mean, variance)
+            count *= _num_replicas()
+        self.update(mean, variance, count=count if self.is_unbiased else None)
+        return mean, variance
 
     def update(
         self, mean: tf.Tensor, variance: tf.Tensor, *, count: tf.Tensor | None = None
@@ -297,12 +306,17 @@ def _row(values: Iterable[tf.Tensor]) -> tf.Tensor:
     return tf.concat(flat, 0) if flat else tf.zeros([0])
 
 
+def _num_replicas() -> int:
+    replica = tf.distribute.get_replica_context()
+    return 1 if replica is None else replica.num_replicas_in_sync
+
+
 def _over_replicas(mean: tf.Tensor, variance: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Moments of the global batch from those of each replica's, equal in size."""
-    replica = tf.distribute.get_replica_context()
-    if replica is None or replica.num_replicas_in_sync == 1:
+    if _num_replicas() == 1:
         return mean, variance
     sums = tf.stack([mean, variance + mean * mean])
+    replica = tf.distribute.get_replica_context()
     sums = replica.all_reduce(tf.distribute.ReduceOp.SUM, sums)
-    mean, mean_square = tf.unstack(sums / replica.num_replicas_in_sync)
+    mean, mean_square = tf.unstack(sums / _num_replicas())
     return mean, tf.maximum(mean_square - mean * mean, 0.0)

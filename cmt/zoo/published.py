@@ -259,8 +259,8 @@ RECIPE: tuple[Setting, ...] = (
         "",
         "",
         "model.norm.synchronized",
-        _OURS + ": statistics of one core, which with 64 images on 64 cores are those"
-        " of one image",
+        _OURS + ": a small network learned little from statistics of one image"
+        " (training.md)",
     ),
     Setting("drop path", "0.2", "0.2", "model.backbone.drop_path_rate"),
     Setting(

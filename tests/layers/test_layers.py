@@ -188,16 +188,6 @@ VARIANTS = {
         make(blocks.BottleneckBlock, 8, style=conv.Style("relu")),
         IMAGES,
     ),
-    "synchronized": (
-        make(
-            blocks.AxialBlock,
-            4,
-            **AXIAL,
-            style=conv.Style(norm_synchronized=True),
-            drop_path_rate=0.3,
-        ),
-        IMAGES,
-    ),
     "points_alone": (
         make(
             dual_path.TransformerLayer,
@@ -211,7 +201,7 @@ VARIANTS = {
     ),
 }
 # Of the same parts as another case.
-WITHOUT_XLA = ["axial_identity", "relu", "synchronized", "points_alone"]
+WITHOUT_XLA = ["axial_identity", "relu", "points_alone"]
 WITHOUT_XLA += [f"transformer_{rule}" for rule in dual_path.ASSIGNMENT_RULES]
 
 
