@@ -78,6 +78,7 @@ def fit_in(folder: pathlib.Path) -> cmt.CMTDeepLab:
     return model
 
 
+@pytest.mark.slow
 def test_a_loaded_model_trains_on_as_the_saved_one(tmp_path):
     fitted = fit_in(tmp_path)
     fitted.save(tmp_path / "model.keras")

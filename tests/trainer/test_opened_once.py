@@ -67,6 +67,7 @@ def read(monkeypatch) -> collections.Counter:
     return counts
 
 
+@pytest.mark.slow
 def test_a_run_opens_its_data_once(experiment, read, tmp_path, monkeypatch):
     def build_network(_):
         network = RandomMasks(classes=10)
