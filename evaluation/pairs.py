@@ -14,11 +14,11 @@ from cmt.data.panoptic.json import (
     ImageId,
     PanopticImage,
     Segment,
-    read_annotations,
 )
 from cmt.data.panoptic.kinds import Tally
 from cmt.data.panoptic.masks import read_ids
 from cmt.errors import InputError
+from cmt.evaluation.annotations import read_annotations
 from cmt.evaluation.overlap import (
     Overlap,
     PanopticMap,
@@ -135,7 +135,7 @@ class Pairs:
         # The areas of predictions do not matter.
         segments = [s._replace(area=None) for s in predicted.segments]
         gt, pred, pixels = shorten(
-            _read_map(self._gt_masks, image.mask_name, image.segments),
+            _read_map(self._gt_masks, image.mask_name, [*image.segments]),
             _read_map(self._pred_masks, predicted.mask_name, segments),
         )
         gt, notes = _settled(gt, pixels, self._is_thing)

@@ -58,9 +58,11 @@ def _graphs_and_networks_go_with_their_module(request, _plain_graphs):
     """Lets go of what a module of tests has built, which the collector would walk.
 
     TensorFlow keeps the gradient of each `tf.custom_gradient` call, and so its graph.
+    What the last module leaves goes with the process.
     """
     from tensorflow.python.framework import ops
 
+    gc.collect()
     registry = ops.gradient_registry._registry
     known = set(registry)
     yield
@@ -69,7 +71,6 @@ def _graphs_and_networks_go_with_their_module(request, _plain_graphs):
     for value in vars(request.module).values():
         if hasattr(value, "cache_clear"):
             value.cache_clear()
-    gc.collect()
 
 
 @pytest.fixture(scope="session")

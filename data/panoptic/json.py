@@ -1,23 +1,23 @@
-"""A COCO panoptic json: its entries, typed, and the one reader of them.
+"""A COCO panoptic json: its entries, typed, and how it is read from a file.
 
-The reader takes whatever it can understand; `data/checks` finds what is wrong.
+`data/checks` finds what is wrong in one; `evaluation/annotations.py` reads it to score.
 """
 
 from __future__ import annotations
 
 import json
 import reprlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from cmt.data.panoptic.amend import complete, objects
-from cmt.data.panoptic.categories import Category
 from cmt.errors import InputError
 from cmt.io.storage import Location, read_bytes
 from cmt.labels import CATEGORY_DIVISOR
 
 ImageId = int | str
+# Takes an object of a json when it has been read, and gives what stands for it.
+Hook = Callable[[dict[str, Any]], Any]
 
 # A segment id is a colour, R + 256 G + 65536 B.
 MAX_SEGMENT_ID = 2**24 - 1
@@ -31,11 +31,7 @@ _PACKED, _UNPACK = (
     (b"\x1f\x8b", b"PK"),
     "it is packed: give what gunzip or unzip makes of it",
 )
-# The default of a key that must be there.
-_REQUIRED = object()
-_Number = int | float
-_WORDS = {int: "an integer", list: "a list", str: "text", _Number: "a number"}
-_WORDS[ImageId] = "an integer or a name"
+Number = int | float
 # How a value is shown: in one line, a long or deep one without its middle.
 shown = reprlib.repr
 
@@ -74,7 +70,7 @@ class PanopticImage(NamedTuple):
     mask_name: str
     height: int
     width: int
-    segments: list[Segment]
+    segments: Sequence[Segment]
     path: str = ""
 
     @property
@@ -103,13 +99,6 @@ class Counts(NamedTuple):
         """Returns the counts of both."""
         sums = (one + more for one, more in zip(self[:3], other[:3], strict=True))
         return Counts(*sums, max(self.max_masks, other.max_masks))
-
-
-class PanopticAnnotations(NamedTuple):
-    """A COCO panoptic json; its images are in the order of "annotations"."""
-
-    categories: list[Category]
-    images: list[PanopticImage]
 
 
 class JsonFault(InputError):
@@ -144,7 +133,7 @@ def count_segments(
     return Counts(things, len(stuff), crowd, max_masks=things + len(stuff))
 
 
-def parse_json(path: Location, data: bytes) -> dict[str, Any]:
+def parse_json(path: Location, data: bytes, hook: Hook | None = None) -> dict[str, Any]:
     """Returns the json object in the bytes of a file.
 
     Raises:
@@ -152,7 +141,7 @@ def parse_json(path: Location, data: bytes) -> dict[str, Any]:
     """
     try:
         # UTF-8, 16 or 32, which editors of Windows begin with a mark.
-        content = json.loads(data)
+        content = json.loads(data, object_hook=hook)
     except ValueError as error:
         fix = _UNPACK if data[:2] in _PACKED else _JSON_AGAIN
         raise JsonFault(path, f"not a json file: {error}", fix) from error
@@ -165,7 +154,7 @@ def parse_json(path: Location, data: bytes) -> dict[str, Any]:
     return content
 
 
-def load_json(path: Location) -> dict[str, Any]:
+def load_json(path: Location, hook: Hook | None = None) -> dict[str, Any]:
     """Returns the json object of a file.
 
     Raises:
@@ -173,109 +162,22 @@ def load_json(path: Location) -> dict[str, Any]:
       InputError: it is missing.
     """
     try:
-        return parse_json(path, read_bytes(path))
+        return parse_json(path, read_bytes(path), hook)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such annotation file") from error
     except IsADirectoryError as error:
         raise InputError(f"{path}: a folder, not an annotation file") from error
 
 
-def read_annotations(path: Location) -> PanopticAnnotations:
-    """Reads ground truth or predictions.
-
-    "categories", "images" and areas may be missing, as in predictions. Conversion
-    would refuse more: crowd on stuff, ids that occur twice, names that lead elsewhere.
-
-    Raises:
-      InputError: the file is missing, an entry lacks something or has it in the wrong
-        form, or an image has two annotations.
-    """
-    content = load_json(path)
-    complete(content)
-    try:
-        # Scoring takes entries of any form: no annotation may need them.
-        _field(content, "the json", "images", list, None)
-        known = {
-            entry["id"]: entry
-            for entry in objects(content, "images")
-            if isinstance(entry.get("id"), ImageId)
-        }
-        categories = [
-            _category(entry, where)
-            for where, entry in _entries(content, "categories", [])
-        ]
-        images: dict[ImageId, PanopticImage] = {}
-        for where, entry in _entries(content, "annotations"):
-            image = _image(entry, where, known)
-            if image.image_id in images:
-                raise ValueError(f"image {image.image_id} has two annotations")
-            images[image.image_id] = image
-    except ValueError as fault:
-        raise InputError(
-            f"{path}: {fault}; give COCO panoptic annotations, which `cmt data "
-            "validate` checks, not those of instances or captions"
-        ) from None
-    return PanopticAnnotations(categories, list(images.values()))
-
-
-def _field(
-    entry: Any, where: str, key: str, kind: Any, default: Any = _REQUIRED
-) -> Any:
-    """The value of a key of an entry, where it is of the kind; else a ValueError."""
-    if not isinstance(entry, dict):
-        raise ValueError(f"{where} must be an object; got {shown(entry)}")
-    value = entry.get(key)
-    # Some tools write null for what they do not know.
-    if value is None and default is not _REQUIRED:
-        return default
-    if key not in entry:
-        raise ValueError(f'{where} has no "{key}"; add it')
-    if not isinstance(value, kind):
-        arrived = shown(value)
-        raise ValueError(f'{where}: "{key}" must be {_WORDS[kind]}; got {arrived}')
-    return value
-
-
-def _entries(
-    content: dict[str, Any], key: str, default: Any = _REQUIRED
-) -> Iterator[tuple[str, Any]]:
-    """The places and the values of a list of the json."""
-    entries = _field(content, "the json", key, list, default)
-    return ((f"{key}[{number}]", entry) for number, entry in enumerate(entries))
-
-
-def _category(entry: Any, where: str) -> Category:
-    _field(entry, where, "id", int)
-    _field(entry, where, "isthing", int)
-    return Category.from_json(entry)
-
-
-def _image(
-    entry: Any, where: str, known: dict[ImageId, dict[str, Any]]
-) -> PanopticImage:
-    image_id = _field(entry, where, "image_id", ImageId)
-    image, place = known.get(image_id, {}), f"the entry of image {image_id}"
-    return PanopticImage(
-        image_id=image_id,
-        file_name=_field(image, place, "file_name", str, ""),
-        mask_name=_field(entry, where, "file_name", str),
-        height=int(_field(image, place, "height", _Number, 0)),
-        width=int(_field(image, place, "width", _Number, 0)),
-        segments=[
-            _segment(info, f"{where}.segments_info[{number}]")
-            for number, info in enumerate(_field(entry, where, "segments_info", list))
-        ],
-    )
-
-
 def area_of(info: dict[str, Any]) -> float | None:
     """Returns the "area" of a segment; None where it is none that pixels can have."""
-    area = _number(info.get("area"))
+    area = number_of(info.get("area"))
     return area if area is not None and 0 <= area <= _LARGEST_AREA else None
 
 
-def _number(value: Any) -> float | None:
-    is_number = isinstance(value, _Number) and not isinstance(value, bool)
+def number_of(value: Any) -> float | None:
+    """Returns a number of a json; None for anything else."""
+    is_number = isinstance(value, Number) and not isinstance(value, bool)
     return value if is_number else None
 
 
@@ -283,14 +185,3 @@ def crowd_of(info: dict[str, Any]) -> Any:
     """Returns the "iscrowd" of a segment; 0 where there is none."""
     crowd = info.get("iscrowd")
     return 0 if crowd is None else crowd
-
-
-def _segment(info: Any, where: str) -> Segment:
-    return Segment(
-        id=_field(info, where, "id", int),
-        category_id=_field(info, where, "category_id", int),
-        area=area_of(info),
-        is_crowd=bool(_field(info, where, "iscrowd", _Number, 0)),
-        box=info.get("bbox"),
-        score=_number(info.get("score")),
-    )

@@ -13,12 +13,13 @@ from PIL import Image
 
 from cmt.data.convert import convert as convert_module
 from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.json import Segment, read_annotations
+from cmt.data.panoptic.json import Segment
 from cmt.data.panoptic.masks import label_values, read_ids
 from cmt.data.panoptic.registry import Paths
 from cmt.data.records.manifest import Manifest
 from cmt.data.records.reader import decode_example
 from cmt.errors import InputError
+from cmt.evaluation.annotations import read_annotations
 from tests.data.conversions import convert, convert_paths
 from tests.data.records import read_records
 

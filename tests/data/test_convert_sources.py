@@ -14,11 +14,11 @@ import tensorflow as tf
 
 from cmt.data.checks.report import validate
 from cmt.data.convert import convert as convert_module
-from cmt.data.panoptic.json import read_annotations
 from cmt.data.panoptic.registry import Paths
 from cmt.data.records.manifest import Manifest
 from cmt.data.records.reader import decode_example
 from cmt.errors import InputError
+from cmt.evaluation.annotations import read_annotations
 from tests.data.conversions import convert
 from tests.data.records import read_records
 

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from cmt.data.convert import convert as convert_module
-from cmt.data.panoptic.json import read_annotations
 from cmt.data.records.manifest import Manifest
 from cmt.errors import InputError
+from cmt.evaluation.annotations import read_annotations
 from tests.data.conversions import convert
 
 _EXIF_ORIENTATION = 0x112

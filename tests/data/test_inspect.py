@@ -15,10 +15,10 @@ from cmt.cli.main import main
 from cmt.data.input.inspect import draw_batches, inspect
 from cmt.data.input.open import find_splits
 from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.json import read_annotations
 from cmt.data.records.manifest import Manifest, Shard
 from cmt.data.records.tfrecord import frame
 from cmt.errors import InputError
+from cmt.evaluation.annotations import read_annotations
 from cmt.io import storage
 from cmt.outputs import Targets
 from tests.data.records import read_records

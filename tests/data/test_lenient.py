@@ -11,12 +11,12 @@ from typer.testing import CliRunner
 
 from cmt.cli.data import app
 from cmt.data.checks.report import validate
-from cmt.data.panoptic.json import read_annotations
 from cmt.data.panoptic.kinds import Kind
 from cmt.data.panoptic.masks import read_ids, write_ids
 from cmt.data.panoptic.registry import Paths
 from cmt.data.records.manifest import Manifest
 from cmt.errors import InputError
+from cmt.evaluation.annotations import read_annotations
 from tests.data import faults
 from tests.data.conversions import convert_paths
 from tests.data.records import read_records

@@ -170,7 +170,11 @@ def test_nothing_is_read_but_what_is_used(config, shards, tmp_path):
 
 @pytest.mark.parametrize(
     "kept",
-    ["", pytest.param("cache_records", marks=pytest.mark.slow), "snapshot_folder"],
+    [
+        "",
+        pytest.param("cache_records", marks=pytest.mark.slow),
+        pytest.param("snapshot_folder", marks=pytest.mark.slow),
+    ],
 )
 def test_images_in_place_of_damaged_ones_have_their_own_names(
     config, shards, tmp_path, kept

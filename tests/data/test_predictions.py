@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.json import read_annotations
 from cmt.data.panoptic.masks import read_ids
 from cmt.data.panoptic.predictions import panoptic_ids, write_predictions
 from cmt.errors import InputError
+from cmt.evaluation.annotations import read_annotations
 from cmt.evaluation.score import score_files
 from cmt.labels import count_values
 

@@ -115,7 +115,7 @@ def test_a_snapshot_knows_what_it_was_made_from(files, tmp_path):
     assert read_all(index_records([str(path)]))[0].record == 0
 
 
-@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("killed", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_processes_that_need_a_snapshot_make_it_once(
     files, tmp_path, monkeypatch, killed
 ):

@@ -13,11 +13,11 @@ from PIL import Image
 from cmt.cli.data_paths import find_paths
 from cmt.data.checks.report import validate
 from cmt.data.panoptic import registry
-from cmt.data.panoptic.json import read_annotations
 from cmt.data.panoptic.masks import read_ids
 from cmt.data.records.manifest import Manifest
 from cmt.data.records.reader import decode_example
 from cmt.errors import InputError
+from cmt.evaluation.annotations import read_annotations
 from tests.data.conversions import convert, convert_paths
 from tests.data.records import read_records
 

@@ -15,9 +15,9 @@ from cmt.cli.data import app
 from cmt.config import parse_experiment
 from cmt.data.input.inspect import inspect
 from cmt.data.input.open import Data, find_split, find_splits
-from cmt.data.panoptic.json import read_annotations
 from cmt.data.records.tfrecord import INDEX_SUFFIX
 from cmt.errors import InputError
+from cmt.evaluation.annotations import read_annotations
 from cmt.io import storage
 from cmt.io.files import atomic_write
 from cmt.protos import data_pb2, experiment_pb2
@@ -33,7 +33,7 @@ def copy(source: pathlib.Path, target: str) -> None:
             file.write(path.read_bytes())
 
 
-@pytest.fixture(params=["file://", "ram://"])
+@pytest.fixture(params=[pytest.param("file://", marks=pytest.mark.slow), "ram://"])
 def root(request, scene_sources, tmp_path) -> str:
     """The training scenes, and two shards of them as the split "val"."""
     root = f"{request.param}{tmp_path}/remote"

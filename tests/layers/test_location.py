@@ -55,7 +55,7 @@ def test_most_of_what_a_layer_sees_first_is_location(widths):
     assert 0.5 < location_share(pixels, grid, layer.pixel_input) < 0.95
 
 
-@pytest.mark.parametrize("growth", [1.0, 100.0])
+@pytest.mark.parametrize("growth", [pytest.param(1.0, marks=pytest.mark.slow), 100.0])
 def test_points_do_not_saturate(growth):
     """However large a rate has made the kernels, the sigmoid keeps its gradient."""
     embedding = normal(4, 128, 2 * NUM_POINTS)

@@ -41,8 +41,15 @@ def _with_gradients(loss, targets, predictions):
     return step
 
 
-@pytest.mark.parametrize("pixel_loss", ["PIXEL_CONTRASTIVE", "INSTANCE_DISCRIMINATION"])
-@pytest.mark.parametrize("centers", [11, 2])
+@pytest.mark.parametrize(
+    ("pixel_loss", "centers"),
+    [
+        ("PIXEL_CONTRASTIVE", 2),
+        ("INSTANCE_DISCRIMINATION", 11),
+        pytest.param("PIXEL_CONTRASTIVE", 11, marks=pytest.mark.slow),
+        pytest.param("INSTANCE_DISCRIMINATION", 2, marks=pytest.mark.slow),
+    ],
+)
 def test_lowers_to_static_hlo(random_case, make_loss, pixel_loss, centers):
     """With every term and a first pass; with more masks than centers, too."""
     case = _with_centers(random_case, centers)

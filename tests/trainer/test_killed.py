@@ -23,20 +23,20 @@ def settings(tmp_path_factory) -> list[str]:
         *small_data(tmp_path_factory.mktemp("killed")),
         "trainer.global_batch_size=2",
         f"trainer.checkpoint_every_steps={_EVERY}",
-        f"trainer.evaluate_every_steps={_EVERY * 3}",
     ]
 
 
 @pytest.mark.parametrize(
-    ("kills", "steps", "real"),
+    ("kills", "steps", "evaluate", "real"),
     [
-        pytest.param(2, 20, True, marks=pytest.mark.slow),
-        (1, 20, False),
-        pytest.param(20, 300, False, marks=pytest.mark.slow),
+        pytest.param(2, 20, 15, True, marks=pytest.mark.slow),
+        (1, 20, 0, False),
+        pytest.param(20, 300, 15, False, marks=pytest.mark.slow),
     ],
 )
-def test_killed_at_any_moment(settings, tmp_path, kills, steps, real):
+def test_killed_at_any_moment(settings, tmp_path, kills, steps, evaluate, real):
     """In a step, while a checkpoint is written, in an evaluation or at the start."""
+    settings = [*settings, f"trainer.evaluate_every_steps={evaluate}"]
     whole = Run(settings, tmp_path / "whole", steps=steps, real=real)
     expected = whole.finish()
     run = Run(settings, tmp_path / "killed", steps=steps, real=real)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import pytest
 
 from cmt.data.checks.entries import EntryCheck, check_categories
 from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.json import Segment, read_annotations
+from cmt.data.panoptic.json import Segment
 from cmt.errors import InputError
+from cmt.evaluation.annotations import read_annotations
 
 GOOD = {
     "image_id": 1,
@@ -34,7 +36,7 @@ def test_ground_truth(tmp_path):
     (image,) = found.images
     assert (image.name, image.mask_name) == ("a/1", "1.png")
     assert (image.height, image.width) == (3, 4)
-    assert image.segments == [Segment(7, 3, 2.5, True, [0, 0, 1, 1])]
+    assert list(image.segments) == [Segment(7, 3, 2.5, True, [0, 0, 1, 1])]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +59,7 @@ def test_integers_may_be_texts_or_floats(tmp_path, number):
     path = tmp_path / "p.json"
     path.write_text(json.dumps({"annotations": [GOOD | {"segments_info": [info]}]}))
     (image,) = read_annotations(path).images
-    assert image.segments == [Segment(7, 3, None, True)]
+    assert list(image.segments) == [Segment(7, 3, None, True)]
 
 
 def test_predictions_need_no_more_than_their_segments(tmp_path):
@@ -68,7 +70,7 @@ def test_predictions_need_no_more_than_their_segments(tmp_path):
     assert [image.image_id for image in found.images] == [1, "b"]
     image = found.images[0]
     assert (image.file_name, image.name, image.mask_name) == ("1.png", "1", "1.png")
-    assert image.segments == [Segment(7, 3, None, False)]
+    assert list(image.segments) == [Segment(7, 3, None, False)]
 
 
 def of_segments(*infos: object) -> dict:
@@ -136,3 +138,25 @@ def test_an_area_that_pixels_cannot_have_is_none(tmp_path, area, expected):
     path.write_text(json.dumps(of_segments(segment)))
     (found,) = read_annotations(path).images[0].segments
     assert found.area == expected and type(found.area) is type(expected)
+
+
+def test_what_stays_of_a_json_is_smaller_than_its_text(tmp_path):
+    info = {"id": 7000, "category_id": 3, "area": 900, "iscrowd": 0}
+    infos = [info | {"id": 7000 + n, "bbox": [300, 400, n, 600]} for n in range(10)]
+    entries = [
+        {"image_id": n, "file_name": f"{n}.png", "segments_info": infos}
+        for n in range(300)
+    ]
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps({"annotations": entries}))
+    read_annotations(path)
+    tracemalloc.start()
+    try:
+        found = read_annotations(path)
+        stays, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(found.images) == 300
+    size = path.stat().st_size
+    # The bytes, the text made of them, and what stays; a list of dicts takes 6.
+    assert stays < size and most < 3.5 * size
