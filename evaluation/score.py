@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from cmt.evaluation.pairs import Pairs, PanopticFile
 from cmt.evaluation.panoptic_quality import count_matches, match_segments, quality
 from cmt.evaluation.per_image import ImageCounts, write_images
 from cmt.evaluation.semantic import add_confusion, mean_iou
-from cmt.io.parallel import num_workers
+from cmt.io.parallel import threaded_map
 from cmt.io.progress import track
 from cmt.io.storage import Location
 
@@ -82,10 +82,9 @@ def measure(
     _keep_freed_memory()
     measurement = Measurement(pairs.gt.categories)
     images = pairs.gt.images.values()
-    with ThreadPoolExecutor(num_workers(workers)) as pool:
-        read = pool.map(pairs.read, images)
-        read = track(read, description="score", total=len(images))
-        for image, pair in zip(images, read, strict=True):
+    with contextlib.closing(threaded_map(pairs.read, images, workers=workers)) as read:
+        shown = track(read, description="score", total=len(images))
+        for image, pair in zip(images, shown, strict=True):
             measurement.add(image, pair.overlap, pair.notes)
     if per_image is not None:
         write_images(per_image, pairs.gt.categories, measurement.images)

@@ -255,6 +255,7 @@ def test_tables_of_another_length(stored, source, reach):
             )
 
 
+@pytest.mark.slow
 def test_in_a_strategy_and_in_mixed_precision(source, stored):
     for strategy in (tf.distribute.MirroredStrategy(["/cpu:0"]), None):
         with (strategy or tf.distribute.get_strategy()).scope():

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -161,20 +162,24 @@ def run_demo(
     config = run / run_files.CONFIG_FILE
     model = output / "model" / "cmt_tiny"
     trained = config, "--checkpoint", run, "--output"
-    commands.run_both(("eval", *trained, evaluation), ("export", *trained, model))
     served = output / "served"
     images = output / "scenes" / "images" / "val"
-    commands.run("predict", model, images, "--output", served)
+    # Most of what each does takes one core.
+    with ThreadPoolExecutor(1) as beside:
+        drawn = beside.submit(
+            draw_clustering,
+            load_experiment(config),
+            run,
+            clustering=output / "pictures.png",
+            attention=output / "attention.png",
+        )
+        commands.run_both(("eval", *trained, evaluation), ("export", *trained, model))
+        commands.run("predict", model, images, "--output", served)
+        drawn.result()
     compared = compare_maps(
         evaluation / PREDICTIONS_FOLDER / MASKS_FOLDER, served / MASKS_FOLDER
     )
     plot_learning_curve(run / run_files.METRICS_FILE, output / "learning_curve.png")
-    draw_clustering(
-        load_experiment(config),
-        run,
-        clustering=output / "pictures.png",
-        attention=output / "attention.png",
-    )
     metrics = json.loads((evaluation / METRICS_FILE).read_text("utf-8"))
     summary = DemoSummary(output, metrics, steps, time.monotonic() - start, compared)
     with atomic_write(output / "summary.json", "w") as file:

@@ -122,17 +122,22 @@ def parallel_map(
 
 
 def threaded_map(
-    function: Callable[[Item], Result], items: Iterable[Item]
+    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int = 0
 ) -> Iterator[Result]:
     """The results of `function`, in the order of the items, from threads of its own.
 
-    For work that leaves Python, such as files and pixels. There is a thread for each
-    processor; a few items are taken ahead, in the thread that asks for results.
+    For work that leaves Python, such as files and pixels. A few items are taken ahead,
+    in the thread that asks for results.
+
+    Args:
+      function: several threads call it at the same time.
+      items: what it is called with.
+      workers: number of threads; 0 for one a processor.
 
     Raises:
       Whatever `function` raises, for the first item for which it does.
     """
-    workers = num_workers(0)
+    workers = num_workers(workers)
     pool = ThreadPoolExecutor(workers)
     try:
         submitted = (pool.submit(function, item) for item in items)

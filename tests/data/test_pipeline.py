@@ -131,7 +131,11 @@ def test_a_continued_run_sees_what_it_would_have_seen(everything, whole):
 
 
 @pytest.mark.parametrize(
-    ("change", "step"), [("cache_records", 11), ("snapshot_folder", 0)]
+    ("change", "step"),
+    [
+        ("cache_records", 11),
+        pytest.param("snapshot_folder", 0, marks=pytest.mark.slow),
+    ],
 )
 def test_how_records_are_kept_changes_nothing(
     everything, whole, change, step, tmp_path

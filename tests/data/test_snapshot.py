@@ -141,6 +141,7 @@ def test_fewer_records_of_the_same_files_are_another_copy(small):
     assert snapshot._digest(index) != snapshot._digest(shorter)
 
 
+@pytest.mark.slow
 def test_only_replaced_records_make_another_copy(small, tmp_path):
     folder = tmp_path / "snap"
     # One copy will do for both, whichever is made first.

@@ -161,6 +161,7 @@ def test_examples_have_the_ids_of_the_ground_truth(experiment, scenes):
             assert found.size == 1 and found[0] // 1000 == expected
 
 
+@pytest.mark.slow
 def test_sheet(experiment, run_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(demo_run, "_DRAWN_IMAGES", 2)
     demo_run.draw_clustering(

@@ -88,6 +88,7 @@ def test_they_stay_where_a_step_is_bad(tiny):
     assert all(np.isfinite(v).all() for v in _values(bad.averaged))
 
 
+@pytest.mark.slow
 def test_the_config_makes_them(tiny):
     from cmt.config import load_experiment
     from cmt.data.panoptic.categories import Category

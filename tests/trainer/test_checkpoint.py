@@ -17,7 +17,7 @@ from cmt.errors import InputError, WorkError
 from cmt.trainer.checkpoint import RunCheckpoints
 from cmt.weights.files import Contents, find_checkpoint, verify
 from cmt.weights.load import check_network, load_weights
-from tests.optimizers import RADAM_LOOKAHEAD, needs_addons
+from tests.optimizers import needs_addons
 
 
 def _state(trainer):
@@ -33,7 +33,13 @@ def _run(trainer, dataset, steps):
     trainer.fit(dataset, steps_per_epoch=steps, verbose=0)
 
 
-@pytest.mark.parametrize("kind", ["ADAM", RADAM_LOOKAHEAD])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "ADAM",
+        pytest.param("RADAM_LOOKAHEAD", marks=[needs_addons, pytest.mark.slow]),
+    ],
+)
 def test_continuing_is_exact(tiny, tmp_path, kind):
     """With what is dropped at random, too."""
     whole = tiny.build(kind=kind, drop=0.5)

@@ -77,8 +77,8 @@ def arrays(dataset: tf.data.Dataset, count: int) -> list[list[np.ndarray]]:
     ("kind", "first_step"),
     [
         pytest.param("training", 0, marks=pytest.mark.slow),
-        ("training", 5),
-        pytest.param("validation", 5, marks=pytest.mark.slow),
+        pytest.param("training", 5, marks=pytest.mark.slow),
+        ("validation", 5),
     ],
 )
 def test_hosts_together_read_the_steps_of_one(experiment, kind, first_step):
