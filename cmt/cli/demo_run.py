@@ -31,7 +31,7 @@ from cmt.pictures.sheet import save_picture
 from cmt.serving.factory import load_predictor
 
 CONFIG = "scenes/tiny"
-# With all the rest 11 to 13 minutes of two slow cores.
+# With all the rest 11 to 14 minutes of two slow cores.
 STEPS = 2300
 TRIAL_STEPS = 60
 TRIAL_LOG_STEPS = 20
