@@ -5,10 +5,9 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
-# What is imported stays compiled, in .venv: else each program that a test starts
-# compiles TensorFlow anew, which takes as long as the rest of its start.
+# What is imported stays compiled: else each program that a test starts compiles
+# TensorFlow anew, which takes as long as the rest of its start.
 unexport PYTHONDONTWRITEBYTECODE
-export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
 VERSION = $$($(PY) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 # Python compiles modules when they are first imported; most never are.
 INSTALL = $(PIP) install --no-compile -c constraints/python$(VERSION).txt
