@@ -7,7 +7,7 @@ their summed counts; an interval lies between percentiles of the resampled value
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 RESAMPLES = 2000
 LEVEL = 95
 # Resamples that are drawn together: memory stays small with many images.
-_TOGETHER = 100
+_TOGETHER = 25
 
 
 class Difference(NamedTuple):
@@ -37,15 +37,34 @@ def panoptic_quality(counts: np.ndarray) -> np.ndarray:
     Args:
       counts: [..., C, 4], sums over images of IoU, TP, FP and FN of each class.
     """
+    by_class, occurs = _class_qualities(counts)
+    return by_class.sum(-1) / np.maximum(occurs.sum(-1), 1)
+
+
+def _class_qualities(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """PQ in percent, 0 where a class does not occur, and whether it does: [..., C]."""
     iou, tp, fp, fn = np.moveaxis(np.asarray(counts, np.float64), -1, 0)
     size = tp + 0.5 * fp + 0.5 * fn
     occurs = size > 0
-    by_class = np.divide(iou, size, out=np.zeros_like(size), where=occurs)
-    return 100 * by_class.sum(-1) / np.maximum(occurs.sum(-1), 1)
+    quality = np.divide(100 * iou, size, out=np.zeros_like(size), where=occurs)
+    return quality, occurs
+
+
+class ClassCounts(NamedTuple):
+    """What is counted of a class.
+
+    Attributes:
+      images: [N] int, places of the images that have something of it.
+      counts: [N, 4], its IoU sum, TP, FP and FN in each of them.
+    """
+
+    images: np.ndarray
+    counts: np.ndarray
 
 
 def quality_intervals(
-    counts: np.ndarray,
+    classes: Sequence[ClassCounts],
+    num_images: int,
     groups: Mapping[str, np.ndarray],
     *,
     resamples: int = RESAMPLES,
@@ -56,18 +75,26 @@ def quality_intervals(
     Resamples in which no class of a group occurs say nothing of it.
 
     Args:
-      counts: [I, C, 4], IoU sum, TP, FP and FN of each class in each image.
+      classes: C classes.
+      num_images: how many there are.
       groups: by name [C] bool, the classes of a group.
       resamples: how many.
       seed: of the drawing.
     """
-    (sums,) = _resampled_sums([counts], np.random.default_rng(seed), resamples)
+    members = np.stack([*groups.values()], axis=-1).astype(np.float64)  # [C, G]
+    drawn = []
+    for times in _draws(num_images, np.random.default_rng(seed), resamples):
+        sums = np.empty([len(times), len(classes), 4])
+        for row, (images, counts) in enumerate(classes):
+            sums[:, row] = times[:, images] @ counts
+        qualities, occurs = _class_qualities(sums)
+        number = occurs @ members
+        means = qualities @ members / np.maximum(number, 1)
+        drawn.append(np.where(number > 0, means, np.nan))
     intervals = {}
-    for name, members in groups.items():
-        of_group = sums[:, members]
-        occurs = of_group.any((1, 2))
-        known = of_group[occurs] if occurs.any() else of_group
-        intervals[name] = _interval(panoptic_quality(known))
+    for name, values in zip(groups, np.concatenate(drawn).T, strict=True):
+        known = values[~np.isnan(values)]
+        intervals[name] = _interval(known if known.size else np.zeros(1))
     return intervals
 
 
@@ -88,28 +115,26 @@ def paired_difference(
     """
     num_seeds = len(a)
     rng = np.random.default_rng(seed)
-    sums = _resampled_sums([*a, *b], rng, resamples)
+    qualities = []
+    for times in _draws(a.shape[1], rng, resamples):
+        sums = [np.tensordot(times, counts, axes=1) for counts in (*a, *b)]
+        qualities.append(np.stack([panoptic_quality(of_run) for of_run in sums], 1))
+    quality = np.concatenate(qualities)  # [R, 2 S]
     seeds = rng.integers(num_seeds, size=[resamples, num_seeds])  # [R, S]
-    quality = np.stack([panoptic_quality(of_seed) for of_seed in sums], axis=1)
     by_seed = quality[:, num_seeds:] - quality[:, :num_seeds]
     drawn = np.take_along_axis(by_seed, seeds, axis=1).mean(axis=1)
     whole = panoptic_quality(b.sum(axis=1)) - panoptic_quality(a.sum(axis=1))
     return Difference(float(whole.mean()), *_interval(drawn))
 
 
-def _resampled_sums(
-    counts: Sequence[np.ndarray], rng: np.random.Generator, resamples: int
-) -> list[np.ndarray]:
-    """Sums [I, C, 4] counts over drawn images, the same for all: [R, C, 4] each."""
-    num_images = len(counts[0])
+def _draws(
+    num_images: int, rng: np.random.Generator, resamples: int
+) -> Iterator[np.ndarray]:
+    """How often each image is drawn: [r, I], of a few resamples after the other."""
     share = np.full(num_images, 1 / num_images)
-    sums: list[list[np.ndarray]] = [[] for _ in counts]
     for first in range(0, resamples, _TOGETHER):
         size = min(_TOGETHER, resamples - first)
-        times = rng.multinomial(num_images, share, size=size).astype(np.float64)
-        for parts, of_images in zip(sums, counts, strict=True):
-            parts.append(np.tensordot(times, of_images, axes=1))
-    return [np.concatenate(parts) for parts in sums]
+        yield rng.multinomial(num_images, share, size=size).astype(np.float64)
 
 
 def _interval(values: np.ndarray) -> list[float]:

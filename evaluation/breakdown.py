@@ -53,22 +53,31 @@ def quality_by_size(counts: np.ndarray) -> list[dict[str, Any]]:
     return _rows(SIDES, counts, "segments", true_segments)
 
 
-def quality_by_things(counts: np.ndarray, is_thing: np.ndarray) -> list[dict[str, Any]]:
+def place_by_things(counts: np.ndarray, is_thing: np.ndarray) -> int:
+    """The place in `THINGS` of an image, by the things of its ground truth.
+
+    Args:
+      counts: [C, 4], IoU sum, TP, FP and FN of each class in the image; crowds are not
+        among them.
+      is_thing: [C] bool.
+    """
+    things = counts[is_thing][:, [1, 3]].sum()
+    return int(np.searchsorted(THINGS[1:], things, side="right"))
+
+
+def quality_by_things(counts: np.ndarray, images: np.ndarray) -> list[dict[str, Any]]:
     """PQ of images by how many things the ground truth has in them, crowds apart.
 
     Args:
-      counts: [I, C, 4], IoU sum, TP, FP and FN of each class in each image.
-      is_thing: [C] bool.
+      counts: [T, C, 4], IoU sum, TP, FP and FN of each class, summed over the images
+        of each place of `THINGS`.
+      images: [T], how many these are.
 
     Returns:
       Each "from" and "to" (things in an image; None: no end), "pq" in percent, and
       "images", how many there are.
     """
-    things = counts[:, is_thing][..., [1, 3]].sum((1, 2))
-    group = np.searchsorted(THINGS[1:], things, side="right")
-    sums = np.zeros([len(THINGS), *counts.shape[1:]])
-    np.add.at(sums, group, counts)
-    return _rows(THINGS, sums, "images", np.bincount(group, minlength=len(THINGS)))
+    return _rows(THINGS, counts, "images", images)
 
 
 def _rows(

@@ -11,10 +11,17 @@ import numpy as np
 from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.json import PanopticImage
 from cmt.data.panoptic.kinds import Kind, Tally
-from cmt.evaluation.bootstrap import LEVEL, RESAMPLES, quality_intervals
+from cmt.evaluation.bootstrap import (
+    LEVEL,
+    RESAMPLES,
+    ClassCounts,
+    quality_intervals,
+)
 from cmt.evaluation.breakdown import (
     SIDES,
+    THINGS,
     count_by_size,
+    place_by_things,
     quality_by_size,
     quality_by_things,
 )
@@ -106,6 +113,8 @@ class Measurement:
         self._is_thing = np.array([category.is_thing for category in categories], bool)
         self._counts, self._of_pixels = np.zeros([2, size, 4])
         self._by_size = np.zeros([len(SIDES), size, 4])
+        self._by_things = np.zeros([len(THINGS), size, 4])
+        self._images_by_things = np.zeros(len(THINGS), int)
         self.confusion = np.zeros([size + 1, size + 1])
         # By class; None where a thing of the predictions has no score.
         self._instances: dict[int, list[Instances]] | None = {}
@@ -123,6 +132,9 @@ class Measurement:
         self._counts += counts
         self._of_pixels += of_pixels
         self._by_size += count_by_size(overlap, matches, len(counts))
+        place = place_by_things(counts, self._is_thing)
+        self._by_things[place] += counts
+        self._images_by_things[place] += 1
         add_confusion(self.confusion, overlap)
         self._add_instances(find_instances(overlap, self._is_thing))
         self._notes.join(notes)
@@ -153,15 +165,11 @@ class Measurement:
           of the ground truth are among them, which the official formula takes from the
           json, "with_pixel_areas" has the panoptic quality with those of the PNG.
         """
-        occurs = np.flatnonzero(self._counts.any(axis=1))
-        by_image = np.zeros([len(self.images), len(occurs), 4])
-        for of_image, image in zip(by_image, self.images, strict=True):
-            of_image[np.searchsorted(occurs, image.rows)] = image.counts
         result = {
             **quality(self.categories, self._counts),
-            "intervals": self._intervals(by_image, occurs),
+            "intervals": self._intervals(),
             "by_size": quality_by_size(self._by_size),
-            "by_things": quality_by_things(by_image, self._is_thing[occurs]),
+            "by_things": quality_by_things(self._by_things, self._images_by_things),
             "semantic": mean_iou(self.confusion, self.categories),
             "mask_ap": self._mask_ap(),
             "notes": self._notes,
@@ -171,17 +179,23 @@ class Measurement:
             result["with_pixel_areas"] = of_pixels
         return result
 
-    def _intervals(
-        self, by_image: np.ndarray, occurs: np.ndarray
-    ) -> dict[str, Any] | None:
-        """Intervals of PQ from counts [I, K, 4] of the K classes that occur."""
+    def _intervals(self) -> dict[str, Any] | None:
+        """Intervals of PQ, of the classes that occur."""
         if len(self.images) < 2:
             return None
+        occurs = np.flatnonzero(self._counts.any(axis=1))
+        rows = np.concatenate([image.rows for image in self.images])
+        counts = np.concatenate([image.counts for image in self.images])
+        sizes = [len(image.rows) for image in self.images]
+        places = np.repeat(np.arange(len(sizes)), sizes)
+        classes = [
+            ClassCounts(places[rows == row], counts[rows == row]) for row in occurs
+        ]
         things = self._is_thing[occurs]
         ids = [str(self.categories[row].id) for row in occurs]
         groups = dict(zip(ids, np.eye(len(ids), dtype=bool), strict=True))
         groups |= {"all": things | True, "things": things, "stuff": ~things}
-        found = quality_intervals(by_image, groups)
+        found = quality_intervals(classes, len(sizes), groups)
         per_class = {number: found.pop(number) for number in ids}
         about = {"level": LEVEL, "resamples": RESAMPLES}
         return {**about, **found, "per_class": per_class}

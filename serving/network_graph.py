@@ -100,14 +100,14 @@ def optimize_once(meta: meta_graph_pb2.MetaGraphDef) -> None:
     rewriting.optimizers.append("remap")
     functions = meta.graph_def.library.function
     networks = {f.signature.name for f in functions if _NO_INLINING in f.attr}
-    for function in functions:
-        calls = [node for node in function.node_def if node.op in _CALLS]
-        for call in calls:
+    callers = [f for f in functions if any(node.op in _CALLS for node in f.node_def)]
+    for nodes in (meta.graph_def.node, *(caller.node_def for caller in callers)):
+        for call in (node for node in nodes if node.op in _CALLS):
             config = fusing if call.attr["f"].func.name in networks else nothing
             call.attr["config_proto"].s = config.SerializeToString()
-        # What is inlined is optimized with its caller.
-        if calls:
-            function.attr[_NO_INLINING].b = True
+    # What is inlined is optimized with its caller.
+    for caller in callers:
+        caller.attr[_NO_INLINING].b = True
 
 
 def _optimized(function: tf.types.experimental.ConcreteFunction) -> graph_pb2.GraphDef:

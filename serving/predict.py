@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +28,7 @@ from cmt.io.parallel import threaded_map
 from cmt.io.png import ImageFault
 from cmt.io.progress import track
 from cmt.labels import count_values
-from cmt.pictures.overlay import draw_overlay
+from cmt.pictures.overlay import draw_overlay, load_libraries
 from cmt.pictures.sheet import save_picture
 from cmt.serving.inputs import decode_file
 from cmt.serving.saved_model import Segmenter
@@ -211,19 +212,23 @@ def _readable(
 
 
 def _batches(pictures: Iterator[_Picture], most: int) -> Iterator[tuple[_Picture, ...]]:
-    """Groups pictures of one size, at most `most` together and few waiting."""
+    """Groups pictures of one size, at most `most` together and few waiting.
+
+    The first is alone, so that there is something to see soon.
+    """
     waiting: dict[tuple[int, ...], list[_Picture]] = {}
-    pixels = 0
+    pixels, together = 0, 1
     for picture in pictures:
         size = picture.image.shape
         waiting.setdefault(size, []).append(picture)
         pixels += size[0] * size[1]
         while waiting:
             fullest = max(waiting, key=lambda size: len(waiting[size]))
-            if len(waiting[fullest]) < most and pixels <= _WAITING_PIXELS:
+            if len(waiting[fullest]) < together and pixels <= _WAITING_PIXELS:
                 break
             batch = waiting.pop(fullest)
             pixels -= len(batch) * fullest[0] * fullest[1]
+            together = most
             yield tuple(batch)
     yield from map(tuple, waiting.values())
 
@@ -254,6 +259,10 @@ class _Results:
     ):
         self._files, self._output = files, output
         self._formats, self._categories = formats, categories
+        self._endings = [_OVERLAYS[name] for name in formats if name in _OVERLAYS]
+        if self._endings:
+            # Beside the first answer of the network, which takes longer.
+            threading.Thread(target=load_libraries).start()
         self._coco = coco
         self._names = output_names(files)
         self._image_ids = image_ids(self._names)
@@ -264,10 +273,11 @@ class _Results:
         name, panoptic = self._names[number], outputs["panoptic"]
         file, image_id = self._files[number], self._image_ids[number]
         entry = {"file": str(file), "image_id": image_id, "size": list(panoptic.shape)}
-        endings = [_OVERLAYS[name] for name in self._formats if name in _OVERLAYS]
-        if endings:
+        if self._endings:
             picture = draw_overlay(image, panoptic, self._categories)
-            paths = [Path(OVERLAYS_FOLDER, f"{name}{ending}") for ending in endings]
+            paths = [
+                Path(OVERLAYS_FOLDER, f"{name}{ending}") for ending in self._endings
+            ]
             for path in paths:
                 save_picture(self._output / path, picture)
             entry["overlay"] = paths[0].as_posix()

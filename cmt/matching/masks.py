@@ -13,7 +13,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from scipy.optimize import linear_sum_assignment
 
 from cmt.errors import InputError
 from cmt.matching.assignment import assign_in_graph
@@ -149,6 +148,9 @@ def assign(costs: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
 
 
 def _assign_on_host(costs: np.ndarray, real: np.ndarray) -> np.ndarray:
+    # A quarter of a second, which commands that do not train need not spend.
+    from scipy.optimize import linear_sum_assignment
+
     # Once, instead of by SciPy for each image.
     rows = costs[real].astype(np.float64)
     if not np.isfinite(rows).all():

@@ -209,6 +209,12 @@ def _written(name: str, size: int) -> Image.Image:
     return picture
 
 
+def load_libraries() -> None:
+    """Imports what overlays need, so that it may happen beside other work."""
+    _innermost(np.ones([1, 1], bool))
+    _letters()
+
+
 def _innermost(mask: np.ndarray) -> tuple[float, float, float]:
     """The place farthest from a mask's edge: middle of a pixel, and its distance."""
     from scipy import ndimage

@@ -13,7 +13,7 @@ from PIL import Image
 
 from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.masks import write_ids
-from cmt.evaluation.breakdown import quality_by_things
+from cmt.evaluation.breakdown import THINGS, place_by_things, quality_by_things
 from cmt.evaluation.pairs import Pairs, PanopticFile
 from cmt.evaluation.per_image import ImageCounts
 from cmt.evaluation.report import choose_images, write_report
@@ -208,7 +208,10 @@ def test_quality_by_number_of_things():
     counts[0, 0] = [1.6, 2, 0, 0]
     counts[1, 0] = [0.8, 1, 1, 1]
     counts[2, 1] = [0.9, 1, 0, 0]
-    none, two = quality_by_things(counts, np.array([True, False]))
+    places = [place_by_things(image, np.array([True, False])) for image in counts]
+    sums = np.zeros([len(THINGS), 2, 4])
+    np.add.at(sums, places, counts)
+    none, two = quality_by_things(sums, np.bincount(places, minlength=len(THINGS)))
     assert none == {"from": 0, "to": 1, "pq": pytest.approx(90), "images": 1}
     expected = pytest.approx(100 * 2.4 / (3 + 0.5 + 0.5))
     assert two == {"from": 2, "to": 4, "pq": expected, "images": 2}

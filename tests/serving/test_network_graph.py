@@ -85,15 +85,13 @@ def test_the_vectors_are_a_copy(network):
 def test_only_the_network_is_optimized_by_a_server(served):
     content = (served / "saved_model.pb").read_bytes()
     (meta,) = saved_model_pb2.SavedModel.FromString(content).meta_graphs
+    functions = meta.graph_def.library.function
     optimized = {}
-    for function in meta.graph_def.library.function:
-        for node in function.node_def:
-            if "config_proto" in node.attr:
-                config = tf.compat.v1.ConfigProto.FromString(
-                    node.attr["config_proto"].s
-                )
-                rewriting = config.graph_options.rewrite_options
-                if not rewriting.disable_meta_optimizer:
-                    optimized[node.attr["f"].func.name] = list(rewriting.optimizers)
+    for nodes in (meta.graph_def.node, *(function.node_def for function in functions)):
+        for node in (node for node in nodes if "config_proto" in node.attr):
+            config = tf.compat.v1.ConfigProto.FromString(node.attr["config_proto"].s)
+            rewriting = config.graph_options.rewrite_options
+            if not rewriting.disable_meta_optimizer:
+                optimized[node.attr["f"].func.name] = list(rewriting.optimizers)
     ((name, passes),) = optimized.items()
     assert "network" in name and passes == ["remap"]
