@@ -19,7 +19,7 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 import cmt
 from cmt.errors import InputError, few
 from cmt.io.files import atomic_directory, write_json
-from cmt.serving.network_graph import optimize_once, shrink
+from cmt.serving.network_graph import drop_shapes, optimize_once, shrink
 from cmt.serving.parity import VALIDATION_FILE, check_parity, make_requests
 from cmt.serving.predictor import PanopticPredictor
 from cmt.serving.saved_model import (
@@ -206,6 +206,7 @@ def _save(predictor: PanopticPredictor, folder: Path) -> None:
     (meta,) = model.meta_graphs
     _drop_saving(meta)
     optimize_once(meta)
+    drop_shapes(meta)
     path.write_bytes(model.SerializeToString(deterministic=True))
     # It is the fingerprint of the graph as it was.
     (folder / "fingerprint.pb").unlink(missing_ok=True)

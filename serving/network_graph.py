@@ -110,6 +110,17 @@ def optimize_once(meta: meta_graph_pb2.MetaGraphDef) -> None:
         caller.attr[_NO_INLINING].b = True
 
 
+def drop_shapes(meta: meta_graph_pb2.MetaGraphDef) -> None:
+    """Takes out of the nodes the shapes of their outputs, which a server infers anew.
+
+    It reads, checks and copies them before its first answer, a fifth of that time.
+    """
+    functions = meta.graph_def.library.function
+    for nodes in (meta.graph_def.node, *(function.node_def for function in functions)):
+        for node in nodes:
+            node.attr.pop("_output_shapes", None)
+
+
 def _optimized(function: tf.types.experimental.ConcreteFunction) -> graph_pb2.GraphDef:
     meta = meta_graph_pb2.MetaGraphDef(graph_def=function.graph.as_graph_def())
     results = meta.collection_def["train_op"].node_list.value  # It keeps these.

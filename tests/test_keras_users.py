@@ -189,7 +189,7 @@ def test_objects_of_the_other_keras_are_refused():
     [
         "adam",
         tf_keras.optimizers.SGD(tf_keras.optimizers.schedules.CosineDecay(0.1, 10)),
-        tf_keras.optimizers.legacy.SGD(0.1),
+        pytest.param(tf_keras.optimizers.legacy.SGD(0.1), marks=pytest.mark.slow),
     ],
 )
 def test_what_tf_keras_takes_is_taken(optimizer):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -116,21 +117,19 @@ def switched(rule: str, location: bool, stronger: bool) -> cmt.CMTDeepLab:
     )
 
 
-# Each value of a switch meets each value of the other two.
-PAIRS = [
-    ("CLUSTERING", True, True),
+# Each value of each switch.
+SOME = [
     ("CLUSTERING", False, False),
     ("CROSS_ATTENTION", True, False),
-    ("CROSS_ATTENTION", False, True),
     ("KMEANS", True, True),
-    ("KMEANS", False, False),
 ]
-OTHERS = [(rule, location, not stronger) for rule, location, stronger in PAIRS]
+RULES, BOTH = ("CLUSTERING", "CROSS_ATTENTION", "KMEANS"), (False, True)
+OTHERS = [case for case in itertools.product(RULES, BOTH, BOTH) if case not in SOME]
 
 
 @pytest.mark.parametrize(
     ("rule", "location", "stronger"),
-    [*PAIRS, *(pytest.param(*o, marks=pytest.mark.slow) for o in OTHERS)],
+    [*SOME, *(pytest.param(*o, marks=pytest.mark.slow) for o in OTHERS)],
 )
 def test_switches(rule, location, stronger):
     network = switched(rule, location, stronger)
@@ -191,6 +190,7 @@ def test_a_gradient_reaches_every_variable():
     assert not any(isinstance(g, tf.IndexedSlices) for g in gradients)
 
 
+@pytest.mark.slow
 def test_compile_and_fit():
     # To trace a step takes most of the time: a few parts and a plain optimizer, built
     # already, since Keras would trace the step again after it made variables.
@@ -216,7 +216,8 @@ def test_compile_and_fit():
     assert float(loss(targets(2), network(images(2), training=True))) < before
 
 
-@pytest.mark.parametrize("rfn", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("rfn", [False, True])
 def test_config_and_keras_format_make_the_same_network_again(rfn, model, tmp_path):
     network = build(miniature("rfn: true")) if rfn else model
     again = type(network).from_config(network.get_config())
@@ -357,6 +358,7 @@ def test_what_keras_cannot_do_is_named(model, tmp_path):
         model.save(tmp_path / "folder")
 
 
+@pytest.mark.slow
 def test_in_kmeans_nobody_attends_to_pixels():
     """Centers attend to centers, and pixels have no key that nothing would read."""
     network = switched("KMEANS", location=True, stronger=True)

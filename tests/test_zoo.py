@@ -192,22 +192,12 @@ def total(name: str, document: str) -> int:
     return int(network_row(name, document)[0].replace(",", ""))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "parameters", "multiply_adds"),
     [
-        # The other one has its parts, but for cross-attention: see test_cost.
-        pytest.param(
-            "coco/max_deeplab_s_gelu_641",
-            61_900_200,
-            290_640_656_896,
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            "coco/cmt_deeplab_axial_r50_641",
-            91_815_748,
-            393_817_223_168,
-            marks=pytest.mark.check,
-        ),
+        ("coco/max_deeplab_s_gelu_641", 61_900_200, 290_640_656_896),
+        ("coco/cmt_deeplab_axial_r50_641", 91_815_748, 393_817_223_168),
     ],
 )
 def test_the_code_builds_networks_of_full_size(

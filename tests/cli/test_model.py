@@ -44,6 +44,7 @@ def counts(monkeypatch):
     return asked
 
 
+@pytest.mark.slow
 def test_json_of_a_real_network(capsys):
     ones = ("backbone.stage3_blocks", "backbone.stage4_blocks", "decoder.stage4_layers")
     changes = [word for name in ones for word in ("--set", f"model.{name}=1")]

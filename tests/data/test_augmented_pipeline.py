@@ -66,6 +66,7 @@ def check_continued(config, whole, steps, calls) -> None:
         assert all(equal(rest, whole[step:])), (step, parallel_calls)
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_from_any_step_by_any_number_of_calls(config):
     """One image at a time is compared with five, across the end of an epoch."""
     whole = batches(config, _STEPS, parallel_calls=1)

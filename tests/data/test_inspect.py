@@ -180,7 +180,10 @@ def run(*arguments: str) -> int:
     return stopped.value.code
 
 
-@pytest.mark.parametrize("config", [[], ["--config", "scenes/tiny"]])
+@pytest.mark.parametrize(
+    "config",
+    [pytest.param([], marks=pytest.mark.slow), ["--config", "scenes/tiny"]],
+)
 def test_augmented_pictures_of_the_command(shards, tmp_path, config, capsys):
     size = ["--set", "data.crop_height_pixels=65", "--set", "data.crop_width_pixels=65"]
     arguments = ["data", "inspect", str(shards / "val-*"), "--output", str(tmp_path)]

@@ -170,6 +170,7 @@ def test_only_replaced_records_make_another_copy(small, tmp_path):
     assert copy.stat().st_mtime_ns == written
 
 
+@pytest.mark.slow
 def test_damage_of_a_copy_is_mended_by_making_it_again(config, files, tmp_path):
     config.snapshot_folder = str(tmp_path / "snap")
 

@@ -304,7 +304,7 @@ def counts(monkeypatch) -> collections.Counter:
     return counts
 
 
-@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize("listed", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_an_evaluation_opens_everything_once(small_run, listed, tmp_path, counts):
     """Also where the list of categories comes from the manifest."""
     if not listed:

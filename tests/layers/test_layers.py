@@ -201,11 +201,17 @@ VARIANTS = {
     ),
 }
 # Of the same parts as another case.
-WITHOUT_XLA = ["axial_identity", "relu", "points_alone"]
-WITHOUT_XLA += [f"transformer_{rule}" for rule in dual_path.ASSIGNMENT_RULES]
+WITHOUT_POINTS = [f"transformer_{rule}" for rule in dual_path.ASSIGNMENT_RULES]
+WITHOUT_XLA = ["axial_identity", "relu", "points_alone", *WITHOUT_POINTS]
 
 
-@pytest.mark.parametrize("case", [*LAYERS, *RULES, *VARIANTS])
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=[pytest.mark.slow] * (case in WITHOUT_POINTS))
+        for case in (*LAYERS, *RULES, *VARIANTS)
+    ],
+)
 def test_layer(case):
     kind, inputs = {**LAYERS, **RULES, **VARIANTS}[case]
     composite = isinstance(kind(), blocks.ResidualBlock | dual_path.TransformerLayer)

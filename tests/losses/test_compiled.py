@@ -223,7 +223,9 @@ _NUMBERS = {
 }
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize(
+    "jit_compile", [pytest.param(False, marks=pytest.mark.slow), True]
+)
 @pytest.mark.parametrize("field", _NUMBERS)
 def test_what_is_not_finite_ends_in_a_term_that_is_not(
     random_case, make_loss, field, jit_compile

@@ -100,6 +100,7 @@ def test_a_difference_leaves_nothing(
     assert not (tmp_path / "models" / "m").exists()
 
 
+@pytest.mark.slow
 def test_the_validation_report_lies_beside_the_model(tmp_path, predictor, samples):
     """In a process of its own, as an export runs it."""
     target = export.export_model(predictor, tmp_path / "m", samples=samples, **SAVED)

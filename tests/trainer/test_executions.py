@@ -22,7 +22,10 @@ def _values(prefix: str) -> dict[str, np.ndarray]:
     return {key: contents.value(key) for key in keys}
 
 
-@pytest.mark.parametrize(("steps", "logged"), [(12, [4, 8, 12]), (10, [4, 8, 10])])
+@pytest.mark.parametrize(
+    ("steps", "logged"),
+    [pytest.param(12, [4, 8, 12], marks=pytest.mark.slow), (10, [4, 8, 10])],
+)
 def test_steps_that_are_made_in_one_execution(run, steps, logged):
     """Logs and checkpoints wait for its end; weights are those of single steps."""
     values = []
