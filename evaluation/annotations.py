@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import marshal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cmt.data.panoptic.amend import complete, objects
@@ -23,6 +23,7 @@ from cmt.data.panoptic.json import (
     shown,
 )
 from cmt.errors import InputError
+from cmt.io.spool import Spool
 from cmt.io.storage import Location
 
 # The default of a key that must be there.
@@ -49,11 +50,42 @@ class Segments(Sequence[Segment]):
         return len(marshal.loads(self._packed))
 
 
+class Images(Mapping[ImageId, PanopticImage]):
+    """Images by id, in the order in which they were added, which wait on disk."""
+
+    def __init__(self) -> None:
+        self._places: dict[ImageId, int] = {}
+        self._images: Spool[PanopticImage] = Spool()
+
+    def add(self, image: PanopticImage) -> None:
+        """Adds an image.
+
+        Raises:
+          ValueError: there is one with its id.
+        """
+        if image.image_id in self._places:
+            raise ValueError(f"image {image.image_id} has two annotations")
+        self._places[image.image_id] = len(self._images)
+        self._images.append(image)
+
+    def __getitem__(self, image_id: ImageId) -> PanopticImage:
+        return self._images[self._places[image_id]]
+
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._places
+
+    def __iter__(self) -> Iterator[ImageId]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
 class PanopticAnnotations(NamedTuple):
     """A COCO panoptic json; its images are in the order of "annotations"."""
 
     categories: list[Category]
-    images: list[PanopticImage]
+    images: Images
 
 
 def read_annotations(path: Location) -> PanopticAnnotations:
@@ -80,18 +112,15 @@ def read_annotations(path: Location) -> PanopticAnnotations:
             _category(entry, where)
             for where, entry in _entries(content, "categories", [])
         ]
-        images: dict[ImageId, PanopticImage] = {}
+        images = Images()
         for where, entry in _entries(content, "annotations"):
-            image = _image(entry, where, known)
-            if image.image_id in images:
-                raise ValueError(f"image {image.image_id} has two annotations")
-            images[image.image_id] = image
+            images.add(_image(entry, where, known))
     except ValueError as fault:
         raise InputError(
             f"{path}: {fault}; give COCO panoptic annotations, which `cmt data "
             "validate` checks, not those of instances or captions"
         ) from None
-    return PanopticAnnotations(categories, list(images.values()))
+    return PanopticAnnotations(categories, images)
 
 
 def _pack(entry: dict[str, Any]) -> dict[str, Any]:

@@ -155,7 +155,7 @@ def evaluate(
         # Closed, and with it its threads, before the folder is moved or removed.
         with contextlib.closing(written):
             names = track(written, description="evaluating", total=num_images)
-            done = {image_id: place for place, image_id in enumerate(names)}
+            done = dict(zip(names, itertools.count(), strict=False))
         if not done:
             raise InputError("there is no image to evaluate")
     seconds = time.monotonic() - start
@@ -165,7 +165,7 @@ def evaluate(
         PanopticFile.read(predictions / PREDICTIONS_FILE),
         predictions / MASKS_FOLDER,
     )
-    measurement = measure(pairs, per_image=output / PER_IMAGE_FILE)
+    measurement = measure(pairs, workers=1, per_image=output / PER_IMAGE_FILE)
     metrics = {
         "config": config_name,
         "step": int(step),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,12 +25,14 @@ _SIZES = ("small", "medium", "large")  # below 32 x 32 pixels, below 96 x 96, ot
 
 
 def mask_ap(
-    instances: Mapping[int, Sequence[Instances]], categories: Sequence[Category]
+    instances: Iterable[tuple[int, Sequence[Instances]]],
+    categories: Sequence[Category],
 ) -> dict[str, Any]:
     """Computes COCO's average precision.
 
     Args:
-      instances: by the row of a category, those of each image that has any.
+      instances: the row of a category, and those of each image that has any; in the
+        order of the rows.
       categories: of the data set.
 
     Returns:
@@ -39,7 +41,7 @@ def mask_ap(
       truth); "per_class": ap of each category id, as a string, that it has.
     """
     # One class after the other: pycocotools keeps much of each image and class.
-    of_class = {row: _precision(instances[row]) for row in sorted(instances)}
+    of_class = {row: _precision(images) for row, images in instances}
     # [K, T, R, A]: class, threshold of IoU, recall, size.
     precision = np.stack(list(of_class.values()) or [_precision([])])
     thresholds = Params().iouThrs

@@ -13,7 +13,7 @@ import numpy as np
 
 from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.json import Segment
-from cmt.data.panoptic.masks import segment_index
+from cmt.data.panoptic.masks import color_ids, segment_index
 from cmt.errors import InputError
 
 
@@ -23,7 +23,7 @@ class PanopticMap(NamedTuple):
     Attributes:
       name: of the PNG, for messages.
       ids: integers 0 to 2**24 - 1, segment ids, 0 is void; [H, W], or [R] after
-        `shorten`.
+        `shorten`. Before it, colours that stand for them, [H, W, 3] uint8, spare time.
       segments: of each id. In ground truth, areas count as they are given; where one
         is None, the pixels are counted.
     """
@@ -95,7 +95,7 @@ def shorten(
     """Replaces pixels by the runs of pixels, row after row, in which neither changes.
 
     Args:
-      gt, pred: ids are [H, W].
+      gt, pred: ids are [H, W] of both, or colours of both.
 
     Returns:
       The maps with ids [R], one of each run, and [R] pixels of each run.
@@ -104,16 +104,26 @@ def shorten(
       InputError: the maps differ in size.
     """
     if gt.ids.shape != pred.ids.shape:
-        (gt_height, gt_width), (height, width) = gt.ids.shape, pred.ids.shape
+        (gt_height, gt_width), (height, width) = gt.ids.shape[:2], pred.ids.shape[:2]
         raise InputError(
             f"{pred.name}: is {width}x{height} pixels, but {gt.name} is "
             f"{gt_width}x{gt_height}; bring predictions to the size of the image"
         )
+    numbers = gt.ids[0, 0].size  # of a pixel
     true, found = gt.ids.reshape(-1), pred.ids.reshape(-1)
-    changes = (true[1:] != true[:-1]) | (found[1:] != found[:-1])
-    starts = np.concatenate([[0], np.flatnonzero(changes) + 1])
-    pixels = np.diff(starts, append=true.size)
-    return gt._replace(ids=true[starts]), pred._replace(ids=found[starts]), pixels
+    changes = true[numbers:] != true[:-numbers]
+    changes |= found[numbers:] != found[:-numbers]
+    starts = np.flatnonzero(changes) // numbers + 1
+    starts = np.append(0, starts[np.diff(starts, prepend=0) > 0])
+    pixels = np.diff(starts, append=true.size // numbers)
+    return _at(gt, starts), _at(pred, starts), pixels
+
+
+def _at(side: PanopticMap, places: np.ndarray) -> PanopticMap:
+    """The map with the ids of some pixels, by their places row after row."""
+    if side.ids.ndim == 2:
+        return side._replace(ids=side.ids.reshape(-1)[places])
+    return side._replace(ids=color_ids(side.ids.reshape(-1, 3)[places]))
 
 
 def measure_overlap(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
 import posixpath
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +19,7 @@ from cmt.data.panoptic.json import (
     Segment,
 )
 from cmt.data.panoptic.kinds import Tally
-from cmt.data.panoptic.masks import read_ids
+from cmt.data.panoptic.masks import read_colors
 from cmt.errors import InputError
 from cmt.evaluation.annotations import read_annotations
 from cmt.evaluation.overlap import (
@@ -27,7 +30,11 @@ from cmt.evaluation.overlap import (
     shorten,
 )
 from cmt.evaluation.settle import has_stuff_twice, settle
+from cmt.io.parallel import num_workers, parallel_map
 from cmt.io.storage import Location, is_file, is_folder, join
+
+# Pairs that take longer than a process takes to start.
+_WORTH_A_PROCESS = 500
 
 
 class PanopticFile(NamedTuple):
@@ -41,7 +48,7 @@ class PanopticFile(NamedTuple):
 
     path: Location
     categories: list[Category]
-    images: dict[ImageId, PanopticImage]
+    images: Mapping[ImageId, PanopticImage]
 
     @classmethod
     def read(cls, path: Location) -> PanopticFile:
@@ -50,8 +57,11 @@ class PanopticFile(NamedTuple):
         Raises:
           InputError: see `read_annotations`.
         """
-        categories, images = read_annotations(path)
-        return cls(path, categories, {image.image_id: image for image in images})
+        annotations = read_annotations(path)
+        # By default glibc keeps what the text took. Other systems have other ways.
+        with contextlib.suppress(AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
+        return cls(path, *annotations)
 
     def with_things(self, things: Collection[str]) -> PanopticFile:
         """Returns a copy whose things are the categories of these names or ids.
@@ -86,8 +96,52 @@ class Pair(NamedTuple):
     notes: Tally
 
 
+class PairReader(NamedTuple):
+    """Reads pairs of images, in any process.
+
+    Attributes:
+      gt_masks, pred_masks: folders of the PNGs.
+      rows: from `category_rows`.
+      is_thing: of each category id.
+      merged: the same, where stuff in several segments is merged in predictions, too.
+    """
+
+    gt_masks: Location
+    pred_masks: Location
+    rows: Mapping[int, int]
+    is_thing: Mapping[int, bool]
+    merged: Mapping[int, bool]
+
+    def read(self, image: PanopticImage, predicted: PanopticImage) -> Pair:
+        """Reads the pair of an image of the ground truth and its prediction.
+
+        Raises:
+          InputError: a PNG is missing or damaged, or the json and the PNGs do not fit
+            each other.
+        """
+        _keep_freed_memory()
+        # The areas of predictions do not matter.
+        segments = [s._replace(area=None) for s in predicted.segments]
+        gt, pred, pixels = shorten(
+            _read_map(self.gt_masks, image.mask_name, [*image.segments]),
+            _read_map(self.pred_masks, predicted.mask_name, segments),
+        )
+        gt, notes = _settled(gt, pixels, self.is_thing)
+        pred, others = _settled(pred, pixels, self.merged)
+        notes.join(others)
+        overlap = measure_overlap(gt, pred, pixels, self.rows)
+        return Pair(gt, pred, pixels, overlap, notes)
+
+    def measure(
+        self, images: tuple[PanopticImage, PanopticImage]
+    ) -> tuple[Overlap, Tally]:
+        """The overlap and the notes of a pair, which are small; see `read`."""
+        pair = self.read(*images)
+        return pair.overlap, pair.notes
+
+
 class Pairs:
-    """Reads the pairs of images; threads may do so at the same time.
+    """The pairs of images of two files.
 
     Attributes:
       gt: the ground truth.
@@ -114,35 +168,37 @@ class Pairs:
         """
         _check_files(gt, pred)
         self.gt = gt
-        self._gt_masks, self._pred_masks = _folder(gt_masks), _folder(pred_masks)
         self._predicted = pred.images
-        self._rows = category_rows(gt.categories)
-        self._is_thing = {category.id: category.is_thing for category in gt.categories}
+        is_thing = {category.id: category.is_thing for category in gt.categories}
         # Officially each such segment of a prediction counts. Where the ground truth
         # has some, too, and is merged, so is the prediction: the truth is right by
         # itself.
-        twice = has_stuff_twice(gt.images.values(), self._is_thing)
-        self._merged = self._is_thing if twice else {}
+        twice = has_stuff_twice(gt.images.values(), is_thing)
+        self._reader = PairReader(
+            _folder(gt_masks),
+            _folder(pred_masks),
+            category_rows(gt.categories),
+            is_thing,
+            is_thing if twice else {},
+        )
 
     def read(self, image: PanopticImage) -> Pair:
-        """Reads the pair of an image of the ground truth.
+        """Reads the pair of an image of the ground truth; see `PairReader.read`."""
+        return self._reader.read(image, self._predicted[image.image_id])
+
+    def measure(self, workers: int = 0) -> Iterator[tuple[Overlap, Tally]]:
+        """The overlap and the notes of each image of the ground truth, in its order.
+
+        Args:
+          workers: processes; 0 for as many as there are cores and pairs are worth.
 
         Raises:
-          InputError: a PNG is missing or damaged, or the json and the PNGs do not fit
-            each other.
+          InputError: see `PairReader.read`.
         """
-        predicted = self._predicted[image.image_id]
-        # The areas of predictions do not matter.
-        segments = [s._replace(area=None) for s in predicted.segments]
-        gt, pred, pixels = shorten(
-            _read_map(self._gt_masks, image.mask_name, [*image.segments]),
-            _read_map(self._pred_masks, predicted.mask_name, segments),
-        )
-        gt, notes = _settled(gt, pixels, self._is_thing)
-        pred, others = _settled(pred, pixels, self._merged)
-        notes.join(others)
-        overlap = measure_overlap(gt, pred, pixels, self._rows)
-        return Pair(gt, pred, pixels, overlap, notes)
+        images = self.gt.images
+        workers = workers or min(num_workers(0), 1 + len(images) // _WORTH_A_PROCESS)
+        both = ((image, self._predicted[i]) for i, image in images.items())
+        return parallel_map(self._reader.measure, both, workers=workers, chunk=16)
 
 
 def _check_files(gt: PanopticFile, pred: PanopticFile) -> None:
@@ -175,7 +231,7 @@ def _read_map(
     if not (mask_name.lower().endswith(".png") or is_file(path)):
         # The json names the photo; the PNG has the same name.
         path = str(path).removesuffix(posixpath.splitext(mask_name)[1]) + ".png"
-    return PanopticMap(path, read_ids(path), segments)
+    return PanopticMap(path, read_colors(path), segments)
 
 
 def _settled(
@@ -185,3 +241,13 @@ def _settled(
     settled = settle(side.name, side.ids, pixels, side.segments, is_thing)
     ids, segments, notes = settled
     return PanopticMap(side.name, ids, segments), notes
+
+
+@functools.cache
+def _keep_freed_memory() -> None:
+    """Spares a third of the time, which the system takes to hand out memory anew.
+
+    By default glibc gives the memory of each image back. It keeps as much as twice the
+    largest block that it once got from the system and was freed; this is one of 16 MiB.
+    """
+    np.empty(2**24, np.uint8)

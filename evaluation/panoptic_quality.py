@@ -16,7 +16,6 @@ from cmt.evaluation.overlap import Overlap, PanopticMap, measure_overlap, shorte
 
 _MIN_IOU = 0.5  # exclusive; makes the match of a segment unique
 _MAX_IGNORED_SHARE = 0.5  # a false positive lies in void or crowd by at most this
-_IOU_SUM, _TP, _FP, _FN = range(4)
 
 
 class Matches(NamedTuple):
@@ -115,12 +114,14 @@ def count_matches(
     Returns:
       [R, 4] float64.
     """
-    counts = np.zeros([num_rows, 4])
-    np.add.at(counts[:, _IOU_SUM], gt_row[matches.gt], matches.iou)
-    np.add.at(counts[:, _TP], gt_row[matches.gt], 1)
-    np.add.at(counts[:, _FP], pred_row[matches.is_false], 1)
-    np.add.at(counts[:, _FN], gt_row[matches.is_missed], 1)
-    return counts
+    hits = gt_row[matches.gt]
+    columns = (
+        np.bincount(hits, matches.iou, num_rows),
+        np.bincount(hits, minlength=num_rows),
+        np.bincount(pred_row[matches.is_false], minlength=num_rows),
+        np.bincount(gt_row[matches.is_missed], minlength=num_rows),
+    )
+    return np.stack(columns, axis=-1).astype(np.float64)
 
 
 def quality(categories: Sequence[Category], counts: np.ndarray) -> dict[str, Any]:
@@ -139,7 +140,7 @@ def quality(categories: Sequence[Category], counts: np.ndarray) -> dict[str, Any
     scored = [
         (category, _class_scores(category, of_class))
         for category, of_class in zip(categories, counts, strict=True)
-        if of_class[_TP:].any()
+        if of_class[1:].any()
     ]
     things = [scores for category, scores in scored if category.is_thing]
     stuff = [scores for category, scores in scored if not category.is_thing]

@@ -30,8 +30,8 @@ from cmt.evaluation.pairs import Pairs, PanopticFile
 from cmt.evaluation.panoptic_quality import count_matches, match_segments, quality
 from cmt.evaluation.per_image import ImageCounts, write_images
 from cmt.evaluation.semantic import add_confusion, mean_iou
-from cmt.io.parallel import threaded_map
 from cmt.io.progress import track
+from cmt.io.spool import Spool
 from cmt.io.storage import Location
 
 
@@ -54,7 +54,7 @@ def score_files(
       gt_masks: folder of its PNGs.
       pred_json: predictions; images that are not in the ground truth are left out.
       pred_masks: folder of its PNGs.
-      workers: images at a time; 0 for as many as there are cores.
+      workers: processes; 0 for as many as there are cores and images are worth.
       per_image: the CSV file to write, see `write_images`; None for none.
       things: names or ids of the categories that are things, in place of what the
         ground truth says; () to leave that.
@@ -63,7 +63,7 @@ def score_files(
       See `Measurement.result`.
 
     Raises:
-      InputError: a file is missing or damaged, or see `Pairs` and `Pairs.read`.
+      InputError: a file is missing or damaged, or see `Pairs` and `PairReader.read`.
     """
     gt, pred = PanopticFile.read(gt_json), PanopticFile.read(pred_json)
     if things:
@@ -79,20 +79,18 @@ def measure(
 
     Args:
       pairs: the files.
-      workers: images at a time, in threads (decoding and counting release Python's
-        lock); 0 for as many as there are cores.
+      workers: processes; 0 for as many as there are cores and images are worth.
       per_image: the CSV file to write, see `write_images`; None for none.
 
     Raises:
-      InputError: see `Pairs.read`.
+      InputError: see `PairReader.read`.
     """
-    _keep_freed_memory()
     measurement = Measurement(pairs.gt.categories)
     images = pairs.gt.images.values()
-    with contextlib.closing(threaded_map(pairs.read, images, workers=workers)) as read:
-        shown = track(read, description="score", total=len(images))
-        for image, pair in zip(images, shown, strict=True):
-            measurement.add(image, pair.overlap, pair.notes)
+    with contextlib.closing(pairs.measure(workers)) as found:
+        shown = track(found, description="score", total=len(images))
+        for image, (overlap, notes) in zip(images, shown, strict=True):
+            measurement.add(image, overlap, notes)
     if per_image is not None:
         write_images(per_image, pairs.gt.categories, measurement.images)
     return measurement
@@ -116,10 +114,11 @@ class Measurement:
         self._by_things = np.zeros([len(THINGS), size, 4])
         self._images_by_things = np.zeros(len(THINGS), int)
         self.confusion = np.zeros([size + 1, size + 1])
-        # By class; None where a thing of the predictions has no score.
-        self._instances: dict[int, list[Instances]] | None = {}
+        self._instances: Spool[Instances] = Spool()
+        # By class, of the instances; None where a predicted thing has no score.
+        self._places: dict[int, list[int]] | None = {}
         self._notes = Tally()
-        self.images: list[ImageCounts] = []
+        self.images: Spool[ImageCounts] = Spool()
 
     def add(self, image: PanopticImage, overlap: Overlap, notes: Tally) -> None:
         """Adds an image."""
@@ -144,10 +143,11 @@ class Measurement:
 
     def _add_instances(self, found: Mapping[int, Instances]) -> None:
         if any(np.isnan(of_class.pred_score).any() for of_class in found.values()):
-            self._instances = None
-        if self._instances is not None:
+            self._places = None
+        if self._places is not None:
             for row, of_class in found.items():
-                self._instances.setdefault(row, []).append(of_class)
+                self._places.setdefault(row, []).append(len(self._instances))
+                self._instances.append(of_class)
 
     def result(self) -> dict[str, Any]:
         """Computes all scores.
@@ -201,17 +201,12 @@ class Measurement:
         return {**about, **found, "per_class": per_class}
 
     def _mask_ap(self) -> dict[str, Any] | None:
-        if self._instances is None:
+        if self._places is None:
             return None
         from cmt.evaluation.mask_ap import mask_ap  # pycocotools is slow to import.
 
-        return mask_ap(self._instances, self.categories)
-
-
-def _keep_freed_memory() -> None:
-    """Spares a third of the time, which the system takes to hand out memory anew.
-
-    By default glibc gives the memory of each image back. It keeps as much as twice the
-    largest block that it once got from the system and was freed; this is one of 16 MiB.
-    """
-    np.empty(2**24, np.uint8)
+        instances = (
+            (row, [self._instances[place] for place in self._places[row]])
+            for row in sorted(self._places)
+        )
+        return mask_ap(instances, self.categories)

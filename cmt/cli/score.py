@@ -26,7 +26,7 @@ def score(
     ] = None,
     things: Things = None,
     workers: Annotated[
-        int, typer.Option(min=0, help="Images at a time; 0: one a core.")
+        int, typer.Option(min=0, help="Processes; 0: one a core, for many images.")
     ] = 0,
 ) -> None:
     """Scores any COCO panoptic prediction files: PQ, mask AP and mIoU, in percent.

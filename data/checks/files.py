@@ -131,7 +131,7 @@ class FilesCheck(Found):
             png = masks.check_mask(content)
             self._sizes["mask"] = (png.height, png.width)
             if self._sizes["mask"] == self._size:
-                ids = masks.mask_ids(content)
+                ids = masks.color_ids(masks.decode_mask(content, png))
                 self.index = masks.segment_index(ids, self._entry.segments)
                 self.areas = compare_segments(self, self._entry, ids, self.index)
         except ImageFault as fault:

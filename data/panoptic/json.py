@@ -139,11 +139,14 @@ def parse_json(path: Location, data: bytes, hook: Hook | None = None) -> dict[st
     Raises:
       JsonFault: there is none.
     """
+    head = data[:2]
     try:
         # UTF-8, 16 or 32, which editors of Windows begin with a mark.
-        content = json.loads(data, object_hook=hook)
+        text = data.decode(json.detect_encoding(data), "surrogatepass")
+        del data  # There are large ones.
+        content = json.loads(text, object_hook=hook)
     except ValueError as error:
-        fix = _UNPACK if data[:2] in _PACKED else _JSON_AGAIN
+        fix = _UNPACK if head in _PACKED else _JSON_AGAIN
         raise JsonFault(path, f"not a json file: {error}", fix) from error
     except RecursionError as error:
         reason = "its lists and objects are nested too deeply"

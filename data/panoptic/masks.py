@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
+import kornia_rs
 import numpy as np
-from PIL import Image
 
 from cmt.data.panoptic.categories import Category
 from cmt.data.panoptic.json import MAX_SEGMENT_ID, Segment
 from cmt.data.panoptic.kinds import Kind
 from cmt.errors import InputError
-from cmt.io.images import DECODING_ERRORS, JPEG_HEAD, decoding_fault
-from cmt.io.png import ImageFault, Png, encode_png, read_png
+from cmt.io.images import JPEG_HEAD
+from cmt.io.png import DAMAGED, ImageFault, Png, encode_png, read_png
 from cmt.io.storage import Location, open_file, read_bytes
 from cmt.labels import LABEL_DIVISOR
 
 # RGB, or RGB with an opacity, which is not looked at.
-_IDS_COLORS = (2, 6)
+_IDS_COLORS = {2: "rgb", 6: "rgba"}
 _COLOR_NAMES = {0: "a grey", 2: "an RGB", 3: "a palette", 4: "a grey", 6: "an RGB"}
 
 
@@ -28,16 +27,34 @@ def read_ids(path: Location) -> np.ndarray:
     Raises:
       InputError: the file is missing, damaged, or of another kind.
     """
+    return color_ids(read_colors(path))
+
+
+def read_colors(path: Location) -> np.ndarray:
+    """Reads the colours, [H, W, 3] uint8, of a COCO panoptic PNG.
+
+    Raises:
+      InputError: the file is missing, damaged, or of another kind.
+    """
     try:
         content = read_bytes(path)
-        check_mask(content)
-        return mask_ids(content)
+        return decode_mask(content, check_mask(content))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such mask file") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     except ImageFault as fault:
         raise InputError(f"{path}: {fault}") from fault
+
+
+def color_ids(colors: np.ndarray) -> np.ndarray:
+    """The segment ids, [...] int32, that colours, [..., 3] uint8, stand for."""
+    red, green, blue = (colors[..., channel] for channel in range(3))
+    ids = blue.astype(np.int32)
+    for channel in (green, red):
+        ids <<= 8
+        ids |= channel
+    return ids
 
 
 def check_mask(content: bytes) -> Png:
@@ -61,20 +78,18 @@ def check_mask(content: bytes) -> Png:
     return mask
 
 
-def mask_ids(content: bytes) -> np.ndarray:
-    """Decodes a PNG that `check_mask` lets pass: [H, W] int32 ids, 0 where void.
+def decode_mask(content: bytes, mask: Png) -> np.ndarray:
+    """Decodes a PNG that `check_mask` lets pass: its colours, [H, W, 3] uint8.
 
     Raises:
       ImageFault: its pixels cannot be decoded.
     """
+    size, mode = (mask.height, mask.width), _IDS_COLORS[mask.color_type]
     try:
-        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-            # Four bytes a pixel are one number, and what Pillow has in memory.
-            colors = image.tobytes("raw", "RGBX" if image.mode == "RGB" else "RGBA")
-            height, width = image.height, image.width
-    except DECODING_ERRORS as error:
-        raise decoding_fault(error) from error
-    return (np.frombuffer(colors, "<i4") & MAX_SEGMENT_ID).reshape(height, width)
+        colors = kornia_rs.io.decode_image_png_u8(content, size, mode)
+    except Exception as error:  # It raises no other kind.
+        raise ImageFault(DAMAGED, str(error).rstrip(".")) from error
+    return np.ascontiguousarray(colors[..., :3])
 
 
 def write_ids(path: Location, ids: np.ndarray) -> None:

@@ -54,9 +54,9 @@ def test_round_trip(scene_sources, shards):
     annotations = read_annotations(scene_sources["annotations"])
     assert manifest.categories == annotations.categories
     labels = decoded(shards, manifest)
-    assert list(labels) == [entry.name for entry in annotations.images]
+    assert list(labels) == [entry.name for entry in annotations.images.values()]
     class_of = {c.id: index + 1 for index, c in enumerate(annotations.categories)}
-    for entry in annotations.images:
+    for entry in annotations.images.values():
         ids = read_ids(scene_sources["masks"] / entry.mask_name)
         result = labels[entry.name]
         assert np.all(result[ids == 0] == 0)

@@ -119,7 +119,7 @@ def test_what_is_said_of_missing_files_is_of_each_its_own(broken, tmp_path):
 def test_counts_hashes_and_version(scene_sources, shards):
     manifest = Manifest.read(shards / "train.manifest.json")
     contents, origin = manifest.contents, manifest.origin
-    entries = read_annotations(scene_sources["annotations"]).images
+    entries = [*read_annotations(scene_sources["annotations"]).images.values()]
     things = {c.id for c in manifest.categories if c.is_thing}
     segments = [segment for entry in entries for segment in entry.segments]
     crowd = sum(segment.is_crowd for segment in segments)

@@ -184,7 +184,7 @@ def test_what_changes_no_record_makes_no_shard_again(
 
 def hashes_by_hand(sources: dict, manifest: Manifest) -> list[str]:
     """Of each shard, from the files on the disk."""
-    entries = iter(read_annotations(sources["annotations"]).images)
+    entries = iter(read_annotations(sources["annotations"]).images.values())
     found = []
     for shard in manifest.shards:
         digest = hashlib.sha256()

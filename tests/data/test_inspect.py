@@ -32,7 +32,7 @@ def test_counts_are_those_of_the_json(scenes, shards, tmp_path):
     assert result.pixels == 24 * 65 * 65
     segments = [
         [segment for segment in entry.segments if not segment.is_crowd]
-        for entry in annotations.images
+        for entry in annotations.images.values()
     ]
     assert result.most_masks == max(len(some) for some in segments)
     for count in result.classes:

@@ -74,14 +74,14 @@ def test_written_predictions_can_be_read_and_score_100(tmp_path):
     files = tmp_path / "panoptic.json", tmp_path / "panoptic"
     assert score_files(*files, *files)["all"]["pq"] == 100.0
     # It is ground truth enough for `cmt data`.
-    assert read_annotations(files[0]).images[0].segments[2].area == 6
+    assert read_annotations(files[0]).images[5].segments[2].area == 6
 
 
 def test_images_of_one_name_get_masks_of_their_own(tmp_path):
     with write_predictions(tmp_path, CATEGORIES) as writer:
         for number, name in enumerate(["x/a.jpg", "y/a.jpg", "a-2.jpg", "a.png"]):
             writer.add(number, name, PANOPTIC * (number % 2))
-    images = read_annotations(tmp_path / "panoptic.json").images
+    images = read_annotations(tmp_path / "panoptic.json").images.values()
     names = [image.mask_name for image in images]
     assert len(set(names)) == 4
     for number, name in enumerate(names):

@@ -75,7 +75,8 @@ def test_cityscapes(broken, tmp_path, monkeypatch):
     )
     name = example.name.numpy().decode()
     assert name == "köln_000002_000019_gtFine_leftImg8bit"
-    (image_id,) = [image.image_id for image in entries.images if image.name == name]
+    images = entries.images.values()
+    (image_id,) = [image.image_id for image in images if image.name == name]
     assert image_id == "köln_000002_000019"
     # Once more, from nothing but its manifest.
     again = find_paths(str(tmp_path / "out" / "val.manifest.json"), None, "")
@@ -111,8 +112,9 @@ def test_category_ids_from_zero(broken, tmp_path, monkeypatch):
     # Predictions have the raised ids; so must the json they are scored with.
     shifted = read_annotations(manifest.annotations)
     assert shifted.categories == plain.categories
-    ids = read_ids(pathlib.Path(manifest.masks) / shifted.images[0].mask_name)
-    assert {segment.id for segment in shifted.images[0].segments} <= set(np.unique(ids))
+    image = next(iter(shifted.images.values()))
+    ids = read_ids(pathlib.Path(manifest.masks) / image.mask_name)
+    assert {segment.id for segment in image.segments} <= set(np.unique(ids))
     assert manifest.origin.annotations.name == "ade20k_panoptic_val.json"
     names = ["val-00000-of-00001.tfrecord", "val.manifest.json", "val.panoptic.json"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names

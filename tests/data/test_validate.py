@@ -258,15 +258,6 @@ def test_a_png_damaged_inside(broken):
     assert kinds(broken) == ["damaged file"]
 
 
-def test_value_errors_of_the_decoder_are_input_errors(broken, monkeypatch):
-    def fail(*_, **__):
-        raise ValueError("Decompressed data too large for PngImagePlugin")
-
-    monkeypatch.setattr(Image, "open", fail)
-    with pytest.raises(InputError, match="cannot be read: Decompressed"):
-        read_ids(broken["masks"] / "000000000001.png")
-
-
 def test_a_category_that_does_not_say_if_it_is_a_thing_is_one_fault(broken):
     """What depends on it is not guessed at."""
 
