@@ -117,6 +117,7 @@ def made_up_dataset(experiment, batch: int, count: int = 20):
     import numpy as np
     import tensorflow as tf
 
+    from cmt.io.tuning import untuned
     from cmt.outputs import Targets
 
     batches = []
@@ -124,9 +125,8 @@ def made_up_dataset(experiment, batch: int, count: int = 20):
         images, *labels = made_up_batch(experiment, batch, seed)
         targets = Targets(*labels, np.arange(batch, dtype=np.int32))
         batches.append((tf.constant(images), targets._make(map(tf.constant, targets))))
-    return tf.data.Dataset.from_tensor_slices(
-        tf.nest.map_structure(lambda *parts: tf.stack(parts), *batches)
-    ).repeat()
+    stacked = tf.nest.map_structure(lambda *parts: tf.stack(parts), *batches)
+    return untuned(tf.data.Dataset.from_tensor_slices(stacked).repeat())
 
 
 def prepare(experiment_text: str, devices: str, batch: int, weights: list | None):

@@ -75,7 +75,9 @@ def build_strategy(
             )
         return tf.distribute.MirroredStrategy(gpus or cpus)
     if kind == "ONE_DEVICE":
-        return tf.distribute.OneDeviceStrategy((gpus or cpus)[0])
+        # TensorFlow's default. OneDeviceStrategy hands batches over through another
+        # data set, which TensorFlow tunes in vain: see `untuned`.
+        return tf.distribute.get_strategy()
     raise InputError(
         "trainer.strategy.kind must be AUTO, ONE_DEVICE, MIRRORED, "
         f"MULTI_WORKER_MIRRORED or TPU; got {kind!r}"
@@ -84,10 +86,12 @@ def build_strategy(
 
 def describe(strategy: tf.distribute.Strategy) -> str:
     """Returns for example "MirroredStrategy, 4 x GPU"; of each process, if several."""
-    kinds = [
-        tf.DeviceSpec.from_string(device).device_type
-        for device in strategy.extended.worker_devices
-    ]
+    try:
+        names = strategy.extended.worker_devices
+    except RuntimeError:  # TensorFlow's default strategy lists none.
+        kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+        return f"one {kind}"
+    kinds = [tf.DeviceSpec.from_string(name).device_type for name in names]
     devices = ", ".join(f"{kinds.count(k)} x {k}" for k in sorted(set(kinds)))
     processes = num_processes(strategy)
     of_each = f" in each of {processes} processes" if processes > 1 else ""

@@ -26,6 +26,7 @@ from cmt.data.records.reader import (
 from cmt.data.records.snapshot import snapshot
 from cmt.data.records.tfrecord import Example
 from cmt.errors import InputError, tensorflow_reason
+from cmt.io.tuning import untuned
 from cmt.outputs import Targets
 
 
@@ -146,7 +147,7 @@ class Split:
         if options.service:
             dataset = service.distribute(dataset, options.service)
         # Last, so that the batches that wait and travel are small.
-        return dataset.map(_unpack).prefetch(options.prefetch_batches)
+        return untuned(dataset.map(_unpack).prefetch(options.prefetch_batches))
 
     def evaluation_batches(
         self, *, batch_size: int, max_images: int = 0
@@ -173,7 +174,7 @@ class Split:
         numbers = tf.data.Dataset.range(self.index.num_records)
         numbers = numbers.take(max_images or -1)
         dataset = numbers.map(prepare, options.parallel_calls or tf.data.AUTOTUNE)
-        return dataset.batch(batch_size).prefetch(options.prefetch_batches)
+        return untuned(dataset.batch(batch_size).prefetch(options.prefetch_batches))
 
     def examples(self, records: Sequence[int] | None = None) -> Iterator[Example]:
         """Decoded records as NumPy arrays.
@@ -190,7 +191,8 @@ class Split:
         numbers = tf.data.Dataset.from_tensor_slices(np.array(records, np.int64))
         num_read = 0
         try:
-            for example in numbers.map(read, tf.data.AUTOTUNE).as_numpy_iterator():
+            examples = untuned(numbers.map(read, tf.data.AUTOTUNE))
+            for example in examples.as_numpy_iterator():
                 yield example
                 num_read += 1
         except tf.errors.OpError as error:

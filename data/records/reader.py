@@ -19,6 +19,7 @@ from cmt.errors import InputError, tensorflow_reason
 from cmt.io.decode import JPEG_DCT, checked
 from cmt.io.images import JPEG_HEAD
 from cmt.io.png import HEAD, MAX_PIXELS, MAX_SIDE
+from cmt.io.tuning import untuned
 from cmt.labels import LABEL_DIVISOR, MAX_LABEL_PART
 
 ReadExample = Callable[[tf.Tensor], Example]
@@ -90,7 +91,8 @@ def _keep(records: _Records, count: int) -> Callable[[tf.Tensor], tf.Tensor]:
         return found.take(1).get_single_element()
 
     numbers = tf.data.Dataset.range(count)
-    kept = numbers.map(first, tf.data.AUTOTUNE).batch(count).get_single_element()
+    kept = untuned(numbers.map(first, tf.data.AUTOTUNE).batch(count))
+    kept = kept.get_single_element()
     return lambda number: kept[number]
 
 
@@ -119,7 +121,8 @@ def image_names(index: RecordIndex, count: int) -> list[str]:
     """
     records, numbers = _Records(index), tf.data.Dataset.range(count)
     names = numbers.map(lambda n: _name(records.content(n)), tf.data.AUTOTUNE)
-    return [name.decode(errors="replace") for name in names.as_numpy_iterator()]
+    names = untuned(names).as_numpy_iterator()
+    return [name.decode(errors="replace") for name in names]
 
 
 def _name(serialized: tf.Tensor) -> tf.Tensor:

@@ -16,6 +16,7 @@ from cmt.errors import InputError
 from cmt.io import storage
 from cmt.io.files import atomic_directory, locked
 from cmt.io.progress import track
+from cmt.io.tuning import untuned
 
 _FILE = "examples.tfrecord"
 # Of what the file holds; others are made again.
@@ -63,7 +64,7 @@ def snapshot(
                 )
                 numbers = tf.data.Dataset.range(index.num_records)
                 # One at a time is written, so few have to wait.
-                examples = numbers.map(read, 2).as_numpy_iterator()
+                examples = untuned(numbers.map(read, 2)).as_numpy_iterator()
                 made = patched if skip_damaged else whole
                 with atomic_directory(made.parent) as temporary:
                     replaced = _write(temporary / _FILE, examples, index.num_records)
