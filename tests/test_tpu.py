@@ -54,7 +54,7 @@ def test_document_has_the_results():
         ("cmt_deeplab_axial_r50_641", "v5e:1x1", 15.75),
         ("cmt_deeplab_axial_r50_1281", "v5e:1x1", 15.75),
         ("cmt_deeplab_axial_r50_641", "v4:2x2x1", 15.25),
-        ("cmt_deeplab_axial_r50_1281", "v4:2x2x1 megacore", 30.75),
+        ("cmt_deeplab_axial_r50_1281", "v4:2x2x1", 15.25),
         ("cmt_deeplab_axial_r104_1281", "v4:2x2x1 megacore", 30.75),
     ],
 )

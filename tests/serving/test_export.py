@@ -13,7 +13,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 import cmt
 from cmt.data.panoptic.categories import Category
-from cmt.data.panoptic.masks import check_mask, mask_ids
+from cmt.data.panoptic.masks import check_mask, color_ids, decode_mask
 from cmt.errors import InputError
 from cmt.io.decode import decode_image
 from cmt.serving import export, predict
@@ -192,8 +192,7 @@ def test_png_bytes_are_the_maps_of_image_bytes(exported, samples):
         np.testing.assert_array_equal(pngs[name], maps[name], err_msg=name)
     for index, (height, width) in enumerate([(50, 70), (90, 40), (1, 1)]):
         content = pngs["panoptic_png"][index].numpy()
-        check_mask(content)
-        ids = mask_ids(content)
+        ids = color_ids(decode_mask(content, check_mask(content)))
         assert ids.shape == (height, width) and ids.any()
         padded = maps["panoptic"][index].numpy()
         np.testing.assert_array_equal(ids, padded[:height, :width])

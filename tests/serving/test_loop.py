@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cmt.data.panoptic.masks import mask_ids
+from cmt.data.panoptic.masks import check_mask, color_ids, decode_mask
 from cmt.io.decode import decode_image
 from cmt.serving.saved_model import SIGNATURES
 from tests import fakes
@@ -97,7 +97,8 @@ class Client:
             expected = self._offline[index]
             height, width = expected["sizes"]
             if signature == "png_bytes":
-                panoptic = mask_ids(found["panoptic_png"][place])
+                png = found["panoptic_png"][place]
+                panoptic = color_ids(decode_mask(png, check_mask(png)))
             else:
                 panoptic = found["panoptic"][place, :height, :width]
                 assert np.count_nonzero(panoptic) == np.count_nonzero(
