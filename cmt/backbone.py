@@ -11,6 +11,7 @@ import tensorflow as tf
 from cmt.layers.base import Layer
 from cmt.layers.blocks import AxialBlock, BottleneckBlock
 from cmt.layers.conv import ConvNorm, Style
+from cmt.layers.recompute import recomputed
 
 OUTPUT_STRIDE = 16
 
@@ -55,8 +56,8 @@ class Backbone(Layer):
       axial: sizes of the axial attention.
       style: activation and norms.
       drop_path_rates: one rate a block, first to last.
-      recompute: kinds of blocks that are computed again in the backward pass, of
-        "bottleneck_blocks" and "axial_blocks".
+      recompute: what is computed again in the backward pass, of "stem",
+        "bottleneck_blocks" and "axial_blocks"; others are for other parts.
 
     Example:
       >>> rates = [0.0] * 4
@@ -118,6 +119,9 @@ class Backbone(Layer):
                 self.blocks.append(layer)
                 input_stride *= stride
         self.num_blocks = tuple(num_blocks)
+        self._run_stem = self._stem
+        if "stem" in recompute:
+            self._run_stem = recomputed(self._stem)
 
     def call(
         self,
@@ -131,9 +135,7 @@ class Backbone(Layer):
         Where given, `stride4_features` [B, ceil(H / 4), ceil(W / 4), 4 f2] of another
         network are averaged with stage 2 and take its place (RFN, Sec. 3.4).
         """
-        features = images
-        for layer in self.stem:
-            features = layer(features, training=training)
+        features = self._run_stem(images, training=training)
         outputs = []
         blocks = iter(self.blocks)
         for num_blocks in self.num_blocks:
@@ -144,3 +146,8 @@ class Backbone(Layer):
             outputs.append(features)
         stage5 = outputs[3] if len(outputs) > 3 else None
         return StageFeatures(*outputs[:3], stage5)
+
+    def _stem(self, images: tf.Tensor, *, training: bool | None = None) -> tf.Tensor:
+        for layer in self.stem:
+            images = layer(images, training=training)
+        return images

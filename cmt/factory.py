@@ -97,6 +97,7 @@ def _network(settings: model_pb2.ModelConfig, classes: int, *, name: str) -> CMT
         pixel_hidden_channels=heads.pixel_hidden_channels,
         pixel_feature_channels=heads.pixel_feature_channels,
         style=style,
+        recompute=settings.recompute.heads,
         name="head",
     )
     return CMTDeepLab(
@@ -122,15 +123,6 @@ def _style(settings: model_pb2.ModelConfig) -> Style:
 
 def _num_points(settings: model_pb2.ModelConfig) -> int:
     return settings.location.num_points if settings.location.enabled else 0
-
-
-def _recompute(settings: model_pb2.ModelConfig) -> dict[str, bool]:
-    """Whether each kind of block is computed again, but transformer layers."""
-    recompute = settings.recompute
-    return dict(
-        bottleneck_blocks=recompute.bottleneck_blocks,
-        axial_blocks=recompute.axial_blocks,
-    )
 
 
 def _axial(settings: model_pb2.ModelConfig) -> AxialSizes:
@@ -171,7 +163,7 @@ def _backbone(settings, style: Style, rates: Iterator[float]) -> Backbone:
         axial=_axial(settings),
         style=style,
         drop_path_rates=[next(rates) for _ in range(sum(num_blocks))],
-        recompute=[name for name, wanted in _recompute(settings).items() if wanted],
+        recompute=[kind.name for kind, on in settings.recompute.ListFields() if on],
         name="backbone",
     )
 
@@ -279,6 +271,7 @@ def _semantic_branch(settings, num_classes: int, style: Style) -> SemanticBranch
         ),
         dropout_rate=s.dropout_rate,
         style=style,
+        recompute=settings.recompute.heads,
         name="semantic_branch",
     )
 

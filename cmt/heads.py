@@ -17,6 +17,7 @@ from cmt.layers.conv import (
     Style,
     resize_align_corners,
 )
+from cmt.layers.recompute import recompute as recompute_layer
 
 # A center starts with this probability of being void (MaX-DeepLab).
 VOID_PRIOR = 0.9
@@ -65,6 +66,7 @@ class PanopticHead(Layer):
       pixel_hidden_channels: hidden channels of the pixel head.
       pixel_feature_channels: D, of the normalised pixel feature and the mask kernel.
       style: activation and norms.
+      recompute: compute the pixel head again in the backward pass, to save memory.
 
     Example:
       >>> head = PanopticHead(
@@ -87,6 +89,7 @@ class PanopticHead(Layer):
         pixel_hidden_channels: int,
         pixel_feature_channels: int,
         style: Style,
+        recompute: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -99,6 +102,8 @@ class PanopticHead(Layer):
         self.pixel_head = PixelHead(
             pixel_hidden_channels, pixel_feature_channels, style=style, name="pixel"
         )
+        if recompute:
+            recompute_layer(self.pixel_head)
         self.pixel_feature_norm = style.norm(name="pixel_feature_norm")
         self.mask_kernel = DenseNorm(
             pixel_feature_channels,
@@ -154,6 +159,7 @@ class SemanticBranch(Layer):
       projection_channels: of the projections of stage 3, then stage 2.
       dropout_rate: after ASPP.
       style: activation and norms.
+      recompute: compute the branch again in the backward pass, to save memory.
 
     Example:
       >>> branch = SemanticBranch(
@@ -173,9 +179,12 @@ class SemanticBranch(Layer):
         projection_channels: tuple[int, int],
         dropout_rate: float,
         style: Style,
+        recompute: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
+        if recompute:
+            recompute_layer(self)
         self.style = style
         self.aspp = [ConvNorm(channels, style=style, name="aspp_1x1")]
         self.aspp += [

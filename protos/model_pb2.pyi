@@ -68,14 +68,18 @@ class ModelConfig(_message.Message):
     def __init__(self, num_classes: _Optional[int] = ..., num_centers: _Optional[int] = ..., activation: _Optional[_Union[Activation, str]] = ..., backbone: _Optional[_Union[BackboneConfig, _Mapping]] = ..., decoder: _Optional[_Union[DecoderConfig, _Mapping]] = ..., transformer: _Optional[_Union[TransformerConfig, _Mapping]] = ..., location: _Optional[_Union[LocationConfig, _Mapping]] = ..., heads: _Optional[_Union[HeadsConfig, _Mapping]] = ..., auxiliary_semantic: _Optional[_Union[AuxiliarySemanticConfig, _Mapping]] = ..., norm: _Optional[_Union[NormConfig, _Mapping]] = ..., rfn: bool = ..., recompute: _Optional[_Union[RecomputeConfig, _Mapping]] = ..., precision: _Optional[_Union[Precision, str]] = ...) -> None: ...
 
 class RecomputeConfig(_message.Message):
-    __slots__ = ("bottleneck_blocks", "axial_blocks", "transformer_layers")
+    __slots__ = ("bottleneck_blocks", "axial_blocks", "transformer_layers", "stem", "heads")
     BOTTLENECK_BLOCKS_FIELD_NUMBER: _ClassVar[int]
     AXIAL_BLOCKS_FIELD_NUMBER: _ClassVar[int]
     TRANSFORMER_LAYERS_FIELD_NUMBER: _ClassVar[int]
+    STEM_FIELD_NUMBER: _ClassVar[int]
+    HEADS_FIELD_NUMBER: _ClassVar[int]
     bottleneck_blocks: bool
     axial_blocks: bool
     transformer_layers: bool
-    def __init__(self, bottleneck_blocks: bool = ..., axial_blocks: bool = ..., transformer_layers: bool = ...) -> None: ...
+    stem: bool
+    heads: bool
+    def __init__(self, bottleneck_blocks: bool = ..., axial_blocks: bool = ..., transformer_layers: bool = ..., stem: bool = ..., heads: bool = ...) -> None: ...
 
 class BackboneConfig(_message.Message):
     __slots__ = ("stem1_channels", "stem2_channels", "stem3_channels", "stage2_blocks", "stage3_blocks", "stage4_blocks", "stage5_blocks", "stage2_channels", "stage3_channels", "stage4_channels", "stage5_channels", "num_heads", "max_relative_positions", "drop_path_rate")

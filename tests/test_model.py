@@ -271,7 +271,10 @@ def test_the_second_pass_takes_the_average_of_both_stride_4_features(model):
 
 
 RECOMPUTE_ALL = """
-  recompute { bottleneck_blocks: true axial_blocks: true transformer_layers: true }
+  recompute {
+    bottleneck_blocks: true axial_blocks: true transformer_layers: true
+    stem: true heads: true
+  }
 """
 
 

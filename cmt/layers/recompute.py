@@ -65,8 +65,8 @@ def recompute(layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer:
     sublinear memory cost); in inference nothing changes.
 
     Args:
-      layer: takes one structure of tensors and `training`. What it draws at random
-        goes through `draw`, and what it updates asks `is_recomputing`.
+      layer: takes structures of tensors and `training`. What it draws at random goes
+        through `draw`, and what it updates asks `is_recomputing`.
 
     Example:
       >>> from cmt.layers import BottleneckBlock
@@ -74,17 +74,21 @@ def recompute(layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer:
       >>> block(tf.zeros([2, 9, 9, 16]), training=True).shape
       TensorShape([2, 9, 9, 32])
     """
-    call = layer.call
+    layer.call = recomputed(layer.call)
+    return layer
+
+
+def recomputed(call: Callable) -> Callable:
+    """The same for a method that is called as a layer's `call` is."""
 
     @functools.wraps(call)
-    def recomputed(inputs, *, training: bool | None = None):
+    def again(*inputs, training: bool | None = None):
         # Inside a layer that is computed again as a whole, nothing is kept anyway.
         if not training or getattr(_local, "replay", None) is not None:
-            return call(inputs, training=training)
-        return _recomputed(functools.partial(call, training=True), inputs)
+            return call(*inputs, training=training)
+        return _recomputed(lambda given: call(*given, training=True), inputs)
 
-    layer.call = recomputed
-    return layer
+    return again
 
 
 def _recomputed(call: Callable, inputs):

@@ -55,8 +55,9 @@ def test_out_of_memory_says_what_to_change(run, monkeypatch):
         "out of memory at step 1 (OOM when allocating x): a device had 4 images of "
         "193 x 193 pixels at a time, KERAS_POLICY; any of these needs less: set "
         "trainer.accumulation_steps=2; set model.recompute.bottleneck_blocks=true; set "
-        "model.recompute.transformer_layers=true; set model.precision=MIXED_BFLOAT16; "
-        "lower data.crop_height_pixels and data.crop_width_pixels"
+        "model.recompute.transformer_layers=true; set model.recompute.stem=true; set "
+        "model.recompute.heads=true; set model.precision=MIXED_BFLOAT16; lower "
+        "data.crop_height_pixels and data.crop_width_pixels"
     )
 
 
