@@ -245,7 +245,7 @@ def _settled(
 
 @functools.cache
 def _keep_freed_memory() -> None:
-    """Spares a third of the time, which the system takes to hand out memory anew.
+    """Spares a fifth of the time, which the system takes to hand out memory anew.
 
     By default glibc gives the memory of each image back. It keeps as much as twice the
     largest block that it once got from the system and was freed; this is one of 16 MiB.

@@ -138,9 +138,6 @@ def threaded_map(
       Whatever `function` raises, for the first item for which it does.
     """
     workers = num_workers(workers)
-    if workers == 1:
-        yield from map(function, items)
-        return
     pool = ThreadPoolExecutor(workers)
     try:
         submitted = (pool.submit(function, item) for item in items)
