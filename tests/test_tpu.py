@@ -29,10 +29,10 @@ def line(**changes) -> dict:
 
 def test_table_has_the_latest_figures_of_each_program():
     again = line(peak_bytes=2 * GIB)
-    rows = tpu.table([line(), line(level=1), again]).splitlines()[2:]
+    rows = tpu.table([line(), line(level="O1"), again]).splitlines()[2:]
     assert rows == [
         "| coco/a | `b=1`, `c=2` | v5e:1x1 | default | 2.50 | 82 | 2.00 | 1.00 | 60 |",
-        "| coco/a | `b=1`, `c=2` | v5e:1x1 | 1 | 2.50 | 82 | 1.50 | 1.00 | 60 |",
+        "| coco/a | `b=1`, `c=2` | v5e:1x1 | O1 | 2.50 | 82 | 1.50 | 1.00 | 60 |",
     ]
 
 
@@ -65,7 +65,7 @@ def test_step_fits_a_core(name, topology, memory):
         [BFLOAT16],
         [topology],
         python=os.environ["CMT_TPU_PYTHON"],
-        level=1,
+        level="O1",
     )
     assert result["peak_bytes"] < memory * GIB
     assert result["flops"] > 1e12

@@ -12,6 +12,9 @@ from collections.abc import Callable
 
 import tensorflow as tf
 import tf_keras
+from tensorflow.compiler.tf2xla.python import xla
+
+from cmt.tracing import is_host_out_of_reach
 
 _NO_GRADIENT = 3e38
 _local = threading.local()  # Replicas of a strategy run in threads of their own.
@@ -133,6 +136,9 @@ def after(tensors, gradients) -> list[tf.Tensor]:
     Without one, compilers see that forward pass and recomputation are the same, and
     merge them: the activations would be kept after all.
     """
+    if is_host_out_of_reach():
+        barrier = xla.optimization_barrier(*tensors, *gradients)
+        return barrier[: len(tensors)]
     first = tf.cast(tf.reshape(gradients[0], [-1])[0], tf.float32)
     # 1 for a value that no gradient has, which compilers cannot know. A gradient that
     # is not finite changes nothing: the images after it are not at fault.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.stats
 import tensorflow as tf
 import tf_keras
 
@@ -28,6 +29,29 @@ def test_gelu_and_its_gradient_are_tensorflows():
         np.testing.assert_allclose(ours, theirs, atol=2e-6)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "spacing"), [("bfloat16", 2**-8), ("float16", 2**-10)]
+)
+def test_gelu_of_16_bits_is_exact_but_for_rounding_where_xla_compiles(dtype, spacing):
+    x = tf.cast(np.linspace(-9.0, 9.0, 3001), dtype)
+    x = tf.concat([x, tf.constant([-6e4, -200.0, 40.0, 6e4], dtype)], 0)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def compiled(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = gelu(x)
+        return y, tape.gradient(y, x)
+
+    values, slopes = compiled(x)
+    assert values.dtype == slopes.dtype == x.dtype
+    exact = x.numpy().astype(np.float64)
+    share, density = scipy.stats.norm.cdf(exact), scipy.stats.norm.pdf(exact)
+    for found, expected in ((values, exact * share), (slopes, share + exact * density)):
+        found = found.numpy().astype(np.float64)
+        np.testing.assert_allclose(found, expected, rtol=spacing, atol=1e-5)
+
+
 def test_inference_graphs_have_no_gradients_of_ours():
     """A SavedModel would warn of them; in training they halve the work of GeLU."""
 
@@ -41,8 +65,9 @@ def test_inference_graphs_have_no_gradients_of_ours():
     assert not own(plain=True)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("dilation", [1, 2, 3, 4, 6, 7, 12])
-def test_taps_that_meet_only_padding_change_nothing(dilation):
+def test_taps_that_meet_only_padding_change_nothing(dilation, compiled):
     settings = dict(
         filters=3, kernel_size=3, padding="same", dilation_rate=dilation, use_bias=False
     )
@@ -52,11 +77,16 @@ def test_taps_that_meet_only_padding_change_nothing(dilation):
     for layer in (keras, ours):
         layer.build(images.shape)
         layer.kernel.assign(keras.kernel)
-        with tf.GradientTape() as tape:
-            tape.watch(images)
-            outputs = layer(images)
-            total = tf.reduce_sum(tf.sin(outputs))
-        results.append((outputs, *tape.gradient(total, [images, layer.kernel])))
+
+        def step(layer=layer):
+            with tf.GradientTape() as tape:
+                tape.watch(images)
+                outputs = layer(images)
+                total = tf.reduce_sum(tf.sin(outputs))
+            return outputs, *tape.gradient(total, [images, layer.kernel])
+
+        is_ours = compiled and layer is ours
+        results.append(tf.function(step, jit_compile=True)() if is_ours else step())
     for theirs, own in zip(*results, strict=True):
         np.testing.assert_allclose(own, theirs, atol=1e-5)
 
