@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from cmt.tracing import is_host_out_of_reach
+
 
 def nonzero_mean(values: tf.Tensor) -> tf.Tensor:
     """Mean over the entries of each image that are not zero; 0 where all are.
@@ -52,7 +54,7 @@ def softmax_and_log_total(
 
 @tf.custom_gradient
 def pick(logits: tf.Tensor, indices: tf.Tensor):
-    """Takes one logit of each pixel; no gather nor scatter, slow on accelerators.
+    """Takes one logit of each pixel; its gradient is no scatter, slow on accelerators.
 
     Args:
       logits: [B, P, K] float32.
@@ -62,16 +64,15 @@ def pick(logits: tf.Tensor, indices: tf.Tensor):
       [B, P] float32.
     """
 
-    def where_picked(values: tf.Tensor) -> tf.Tensor:
-        is_picked = (
-            tf.range(logits.shape[-1], dtype=indices.dtype) == indices[..., tf.newaxis]
-        )
-        return tf.where(is_picked, values, 0.0)
-
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
-        return where_picked(upstream[:, :, tf.newaxis]), None
+        one_hot = tf.one_hot(indices, logits.shape[-1], dtype=tf.float32)
+        return upstream[:, :, tf.newaxis] * one_hot, None
 
-    return tf.reduce_sum(where_picked(logits), axis=-1), gradient
+    if not is_host_out_of_reach():
+        return tf.gather(logits, indices, batch_dims=2), gradient
+    # XLA's gather reads from one row of all logits, and making that is much work.
+    is_picked = tf.one_hot(indices, logits.shape[-1], True, False, dtype=tf.bool)
+    return tf.reduce_sum(tf.where(is_picked, logits, 0.0), axis=-1), gradient
 
 
 @tf.custom_gradient
