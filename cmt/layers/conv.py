@@ -41,7 +41,8 @@ def plain_gradients(wanted: bool) -> Iterator[None]:
 def gelu(x: tf.Tensor) -> tf.Tensor:
     """x times the normal distribution's share below x, exact (Hendrycks and Gimpel).
 
-    TensorFlow's `tf.nn.gelu` with a gradient of half as many operations.
+    TensorFlow's `tf.nn.gelu` with a gradient of half as many operations. Where XLA
+    compiles for numbers of 16 bits, erf is within 3e-6: less than their rounding.
     """
     return tf.nn.gelu(x, approximate=False) if _plain.get() else _gelu(x)
 
